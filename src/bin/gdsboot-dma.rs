@@ -1,0 +1,2 @@
+//! gdsboot-dma
+fn main() {}

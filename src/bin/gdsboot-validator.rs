@@ -1,0 +1,2 @@
+//! gdsboot-validator
+fn main() {}

@@ -1,0 +1,41 @@
+//! The names on which the builder and the live side agree: kernel parameters, paths, labels.
+//!
+//! The builder writes them, the validator reads them, `smoke` and `inspect` look them up; none of the three knows
+//! another.
+
+/// Kernel parameter: `PARTUUID=<uuid>` of the partition that holds the squashfs root.
+pub const PARAM_ROOT: &str = "gdsboot.root";
+/// Kernel parameter: size of the squashfs in bytes (the partition is larger: it is padded to 1 MiB).
+pub const PARAM_ROOT_SIZE: &str = "gdsboot.root-size";
+/// Kernel parameter: SHA-256 of those bytes, in lower-case hex.
+pub const PARAM_ROOT_SHA256: &str = "gdsboot.root-sha256";
+/// Kernel parameter: `PARTUUID=<uuid>` of the report partition.
+pub const PARAM_REPORT: &str = "gdsboot.report";
+/// Kernel parameter: what to do when the report is written: `poweroff` (default), `reboot`, `hold` or `shell`.
+pub const PARAM_AFTER: &str = "gdsboot.after";
+
+/// The validator in the initramfs.
+pub const INITRAMFS_INIT: &str = "init";
+/// In the initramfs: the modules to load before the root can be found, one absolute path per line, in load order.
+pub const INITRAMFS_MODULES: &str = "etc/gdsboot/modules";
+/// In the root: what this image is, a [`crate::manifest::Manifest`] as JSON.
+pub const MANIFEST: &str = "usr/share/gdsboot/manifest.json";
+/// In the root: the modules to load for GDS, by name, one per line, in the order in which to try them.
+pub const ROOT_MODULES: &str = "usr/share/gdsboot/modules";
+/// In the root: the validator again, for use from the shell.
+pub const ROOT_VALIDATOR: &str = "usr/bin/gdsboot-validator";
+/// In the root: the dynamic worker, the only program that loads libcuda, libcufile and NVML.
+pub const ROOT_DMA: &str = "usr/libexec/gdsboot/gdsboot-dma";
+
+/// GPT name and FAT label of the report partition.
+pub const REPORT_LABEL: &str = "GDSREPORT";
+/// On the report partition: the settings that a technician edits.
+pub const REPORT_SETTINGS: &str = "gdsboot.toml";
+/// On the report partition: one folder per run, `<UTC as YYYYMMDDThhmmssZ>-<run id>`.
+pub const REPORT_RUNS: &str = "reports";
+/// In a run's folder: written first, so that a hang still leaves evidence.
+pub const RUN_STARTED: &str = "STARTED";
+/// In a run's folder: the report for programs.
+pub const RUN_REPORT_JSON: &str = "report.json";
+/// In a run's folder: the report for people.
+pub const RUN_REPORT_TEXT: &str = "report.txt";

@@ -1,0 +1,23 @@
+//! gdsboot builds a small bootable image that proves whether a machine moves data between NVMe and GPU memory by DMA.
+//!
+//! Where to look:
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | [`builder`] | profile -> lock -> pool -> tree -> modules, initramfs, root -> disk |
+//! | [`smoke`] | boots an image in QEMU and reads back what it reported |
+//! | [`facts`] | reads a machine, without judging it |
+//! | [`live`] | what makes the validator an init |
+//! | [`report`] | the report's model, its renderers, reading it back from a disk image |
+//! | [`boot_contract`] | the names that the builder writes and the live side reads |
+
+pub mod boot_contract;
+pub mod builder;
+pub mod error;
+pub mod facts;
+pub mod interrupt;
+pub mod live;
+pub mod manifest;
+pub mod progress;
+pub mod report;
+pub mod smoke;

@@ -1,0 +1,3 @@
+//! gdsboot: parse, dispatch, print the error and its hint.
+
+fn main() {}
