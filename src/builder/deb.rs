@@ -105,7 +105,10 @@ fn decompress<'a>(member: impl Read + 'a, suffix: &str) -> Result<Box<dyn Read +
         }
         ".zst" => Box::new(zstd::Decoder::new(member).context("starting zstd")?),
         other => {
-            return Err(hinted(format!("its compression {other:?} is not known"), "none, gz, xz and zst are"));
+            return Err(hinted(
+                format!("its compression {other:?} is not known"),
+                "none, gz, xz and zst are",
+            ));
         }
     })
 }

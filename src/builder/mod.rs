@@ -1,6 +1,7 @@
 //! profile -> lock -> pool -> tree -> {modules, initramfs, root} -> disk, one file per noun, in that order.
 
 pub mod apt;
+pub mod cache;
 pub mod deb;
 pub mod lock;
 pub mod mirror;

@@ -1,0 +1,5 @@
+//! The command line: one file per command, no logic of its own.
+
+pub mod common;
+pub mod fetch;
+pub mod lock;
