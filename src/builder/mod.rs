@@ -11,3 +11,4 @@ pub mod resolve;
 pub mod sandbox;
 pub mod space;
 pub mod tree;
+pub mod unpack;

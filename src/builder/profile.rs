@@ -149,6 +149,9 @@ pub struct Image {
     /// Links that maintainer scripts would have made: path -> target. A `*` in the target is the one entry that matches.
     #[serde(default)]
     pub links: BTreeMap<String, String>,
+    /// Groups that maintainer scripts would have made: name -> id.
+    #[serde(default)]
+    pub groups: BTreeMap<String, u32>,
     /// zstd level of the squashfs, 1 to 22.
     #[serde(default = "default_compression")]
     pub compression: u32,

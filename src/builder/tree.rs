@@ -286,7 +286,7 @@ impl Tree {
     }
 
     /// Like [`Self::resolve`], but the last part is not followed.
-    fn resolve_parent(&self, path: &str) -> Result<String> {
+    pub fn resolve_parent(&self, path: &str) -> Result<String> {
         self.walk(path, false)
     }
 
