@@ -1,1 +1,3 @@
-//! builder
+//! profile -> lock -> pool -> tree -> {modules, initramfs, root} -> disk, one file per noun, in that order.
+
+pub mod sandbox;
