@@ -1,1 +1,5 @@
-//! builder
+//! From named inputs to one disk image.
+
+pub mod content;
+pub mod fat;
+pub mod region;
