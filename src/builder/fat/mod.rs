@@ -81,6 +81,10 @@ impl<'a> Folder<'a> {
             let key = name.to_ascii_uppercase();
             if names.peek().is_none() {
                 let length = file.content.len()?;
+                ensure!(
+                    u32::try_from(length).is_ok(),
+                    "FAT holds files of less than 4 GiB; this has {length} bytes"
+                );
                 let before = folder.entries.insert(key, (name, Node::File(&file.content, length)));
                 ensure!(before.is_none(), "FAT ignores case, and something else has that name already");
                 return Ok(());
@@ -212,7 +216,7 @@ impl<'a> Plan<'a> {
                     entry(&short, DIRECTORY, first, 0, time)
                 }
                 Node::File(content, length) => {
-                    let size = u32::try_from(*length).with_context(|| format!("{name} is 4 GiB or more"))?;
+                    let size = u32::try_from(*length)?;
                     let (first, count) = self.allocate(*length)?;
                     if count > 0 {
                         self.runs.push((first, count, Run::File(content, *length)));
