@@ -309,8 +309,10 @@ fn write_table(inputs: &DiskInputs, layout: &Layout, out: &File) -> Result<()> {
     if let (Some(bios), Some(core)) = (&inputs.bios, core) {
         let code = bios.boot_code(core.first_lba)?;
         mbr[..code.len()].copy_from_slice(&code);
-        // Active: some BIOSes boot no disk without such an entry, and UEFI must ignore the flag (5.2.3).
-        mbr[446] = 0x80;
+        // Some BIOSes boot no disk without an active entry, and some UEFI firmware ignores a disk whose 0xee entry is
+        // active: so a second entry, of type 0 ("unused"), is. xorriso's --mbr-force-bootable does the same.
+        mbr[462] = 0x80;
+        mbr[474..478].copy_from_slice(&1u32.to_le_bytes());
     }
     // One entry of type 0xee from sector 1 to the end; cylinders, heads and sectors cannot say where that is.
     mbr[447..454].copy_from_slice(&[0x00, 0x02, 0x00, 0xee, 0xff, 0xff, 0xff]);
@@ -385,10 +387,11 @@ mod tests {
 
         let mbr = bytes(&disk, 0, 512);
         assert_eq!(mbr[510..], [0x55, 0xaa]);
-        assert_eq!((mbr[446], mbr[450]), (0x80, 0xee));
+        assert_eq!((mbr[446], mbr[450]), (0, 0xee));
         assert_eq!(le(&mbr[454..458]), 1);
         assert_eq!(le(&mbr[458..462]), layout.sectors - 1);
-        assert!(mbr[462..510].iter().all(|b| *b == 0), "one entry only");
+        assert_eq!((mbr[462], mbr[466], le(&mbr[470..474]), le(&mbr[474..478])), (0x80, 0, 0, 1));
+        assert!(mbr[478..510].iter().all(|b| *b == 0), "no other entry");
 
         let last = layout.sectors - 1;
         let mut arrays = Vec::new();
@@ -500,7 +503,7 @@ mod tests {
         let layout = plan(&inputs).unwrap();
         assert_eq!(layout.partition(Role::BiosBoot), None);
         let mbr = bytes(&written(&inputs), 0, 512);
-        assert!(mbr[..447].iter().all(|b| *b == 0));
+        assert!(mbr[..447].iter().chain(&mbr[462..510]).all(|b| *b == 0));
     }
 
     #[test]
