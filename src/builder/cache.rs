@@ -87,6 +87,11 @@ impl Cache {
         Ok(path)
     }
 
+    /// Is the entry there?
+    pub fn has(&self, kind: &str, key: &str) -> bool {
+        self.folder.join(kind).join(key).exists()
+    }
+
     /// Waits for the lock of this name, telling the user that it waits.
     pub fn lock(&self, name: &str, progress: &Progress) -> Result<CacheLock> {
         let path = self.folder.join("locks").join(name);

@@ -4,7 +4,6 @@
 //! "newc" (Documentation/driver-api/early-userspace/buffer-format.rst), sorted, numbered from 1, all times 0, compressed
 //! with zstd.
 
-use super::kernel::Module;
 use super::tree::{Content, Kind, Node, Tree};
 use crate::boot_contract as contract;
 use anyhow::{Context as _, Result};
@@ -24,8 +23,8 @@ pub struct Inputs<'a> {
     pub manifest: Vec<u8>,
     /// The kernel's release.
     pub release: &'a str,
-    /// Modules in load order.
-    pub modules: &'a [&'a Module],
+    /// Modules in load order: file name, plain ELF file.
+    pub modules: &'a [(String, Content)],
 }
 
 /// Builds the compressed initramfs.
@@ -49,10 +48,9 @@ fn tree(inputs: &Inputs<'_>) -> Result<Tree> {
     tree.insert_program(contract::INITRAMFS_DMA, inputs.dma.clone())?;
     tree.insert_file(contract::INITRAMFS_MANIFEST, inputs.manifest.clone())?;
     let mut list = String::new();
-    for module in inputs.modules {
-        let file = module.path.rsplit('/').next().unwrap_or_default();
+    for (file, content) in inputs.modules {
         let path = format!("usr/lib/modules/{}/{file}", inputs.release);
-        tree.insert_file(&path, Content::Bytes(module.bytes.clone()))?;
+        tree.insert_file(&path, content.clone())?;
         list.push_str(&format!("/{path}\n"));
     }
     tree.insert_file(contract::INITRAMFS_MODULES, list.into_bytes())?;
