@@ -12,12 +12,16 @@
 //! | [`boot_contract`] | the names that the builder writes and the live side reads |
 
 pub mod boot_contract;
+#[cfg(feature = "builder")]
 pub mod builder;
 pub mod error;
 pub mod facts;
+#[cfg(feature = "builder")]
 pub mod interrupt;
 pub mod live;
 pub mod manifest;
+#[cfg(feature = "builder")]
 pub mod progress;
 pub mod report;
+#[cfg(feature = "builder")]
 pub mod smoke;

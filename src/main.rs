@@ -24,6 +24,7 @@ struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Build(cli::build::BuildArgs),
     Lock(cli::lock::LockArgs),
     Fetch(cli::fetch::FetchArgs),
 }
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     };
     let global = &args.global;
     let result = match &args.command {
+        Command::Build(args) => cli::build::run(args, global),
         Command::Lock(args) => cli::lock::run(args, global),
         Command::Fetch(args) => cli::fetch::run(args, global),
     };

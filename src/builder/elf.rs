@@ -45,7 +45,12 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Needs>> {
     Ok(Some(Needs {
         interpreter: elf.interpreter.map(str::to_owned),
         libraries: elf.libraries.iter().map(|l| (*l).to_owned()).collect(),
-        folders: folders.iter().flat_map(|f| f.split(':')).filter(|f| !f.is_empty()).map(str::to_owned).collect(),
+        folders: folders
+            .iter()
+            .flat_map(|f| f.split(':'))
+            .filter(|f| !f.is_empty())
+            .map(str::to_owned)
+            .collect(),
     }))
 }
 
@@ -64,7 +69,10 @@ pub fn missing(tree: &Tree) -> Result<BTreeMap<String, BTreeSet<String>>> {
         let bytes = content.read().with_context(|| format!("reading {path}"))?;
         let Some(needs) = parse(&bytes).with_context(|| format!("checking {path}"))? else { continue };
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let own = needs.folders.iter().map(|f| f.replace("${ORIGIN}", "$ORIGIN").replace("$ORIGIN", &format!("/{folder}")));
+        let own = needs
+            .folders
+            .iter()
+            .map(|f| f.replace("${ORIGIN}", "$ORIGIN").replace("$ORIGIN", &format!("/{folder}")));
         let folders: Vec<String> = own
             .chain(configured.iter().cloned())
             .chain(DEFAULT_FOLDERS.iter().map(|f| (*f).to_owned()))

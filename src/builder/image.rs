@@ -137,7 +137,8 @@ pub fn build(inputs: &Inputs<'_>, place: &Place<'_>, output: &Output) -> Result<
     let key = inputs.key()?;
     let stamps = place.cache.folder().join("outputs");
     let root = root_entry(inputs, place)?;
-    let info: RootInfo = serde_json::from_slice(&fs_err::read(root.join("info.json"))?).context("reading info.json")?;
+    let info: RootInfo =
+        serde_json::from_slice(&fs_err::read(root.join("info.json"))?).context("reading info.json")?;
     let manifest = manifest(inputs, &info, &key);
     if output.is_current(&stamps, &key) {
         return Ok(Built { manifest, was_current: true });
@@ -199,7 +200,8 @@ fn root_entry(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<PathBuf> {
         let work = place.cache.work()?;
         let trim = root::Trim::new(inputs.profile)?;
         let keep = |path: &str| trim.wants(path);
-        let mut unpacked = unpack::unpack(place.pool, inputs.lock, &sets, work.path(), &keep, place.progress)?;
+        let mut unpacked =
+            unpack::unpack(place.pool, inputs.lock, &sets, work.path(), &keep, place.progress)?;
         fs_err::create_dir_all(path.join("modules"))?;
         let release = &inputs.lock.kernel;
         let image = kernel::image(&unpacked.tree, release)?;
@@ -235,9 +237,13 @@ fn root_entry(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<PathBuf> {
             driver: modules.get("nvidia").and_then(|m| m.info.version.clone()),
             initramfs: order,
         };
-        let listing: String = unpacked.tree.listing()?.into_iter().map(|(p, what)| format!("{what} {p}\n")).collect();
+        let listing: String =
+            unpacked.tree.listing()?.into_iter().map(|(p, what)| format!("{what} {p}\n")).collect();
         fs_err::write(path.join("listing.txt"), listing)?;
-        fs_err::write(path.join("info.json"), serde_json::to_vec_pretty(&info).context("writing info.json")?)?;
+        fs_err::write(
+            path.join("info.json"),
+            serde_json::to_vec_pretty(&info).context("writing info.json")?,
+        )?;
         Ok(())
     })
 }
@@ -276,7 +282,11 @@ fn check_modules(inputs: &Inputs<'_>, modules: &Modules) -> Result<()> {
         })?;
         if inputs.profile.modules.signed && module.info.signature.is_none() {
             return Err(hinted(
-                format!("the kernel module /{}/{} is not signed", kernel::folder(&inputs.lock.kernel), module.path),
+                format!(
+                    "the kernel module /{}/{} is not signed",
+                    kernel::folder(&inputs.lock.kernel),
+                    module.path
+                ),
                 "Secure Boot would refuse it: take linux-modules-nvidia-*, never linux-objects-nvidia-*",
             ));
         }
@@ -315,7 +325,8 @@ fn manifest(inputs: &Inputs<'_>, info: &RootInfo, key: &str) -> Manifest {
 
 /// Shim, GRUB and GRUB's BIOS images, in a folder.
 fn boot_entry(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<PathBuf> {
-    let key = format!("{}-{}", inputs.profile.boot.vendor, inputs.lock.set_key(&[lock::SET_TOOLS.to_owned()]));
+    let key =
+        format!("{}-{}", inputs.profile.boot.vendor, inputs.lock.set_key(&[lock::SET_TOOLS.to_owned()]));
     place.cache.entry("boot", &key, place.progress, |path| {
         let folder = unpacked_root(inputs.lock, lock::SET_TOOLS, place)?;
         fs_err::create_dir(path)?;
@@ -326,7 +337,8 @@ fn boot_entry(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<PathBuf> {
         }
         let grub = "usr/lib/grub/i386-pc";
         fs_err::copy(folder.join(grub).join("boot.img"), path.join("boot.img"))?;
-        let arguments = bios_boot::mkimage_arguments(&format!("/{grub}"), &inputs.profile.boot.vendor, "/out/core.img");
+        let arguments =
+            bios_boot::mkimage_arguments(&format!("/{grub}"), &inputs.profile.boot.vendor, "/out/core.img");
         tools(inputs, place)?
             .bind(path, "/out", true)
             .command("/usr/bin/grub-mkimage")

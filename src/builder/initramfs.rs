@@ -63,7 +63,9 @@ fn newc(tree: &Tree) -> Result<Vec<u8>> {
     for (number, (path, node)) in tree.iter().enumerate() {
         let (file_type, data, device) = match &node.kind {
             Kind::Directory => (0o040_000, Vec::new(), (0, 0)),
-            Kind::File(content) => (0o100_000, content.read().with_context(|| format!("reading {path}"))?, (0, 0)),
+            Kind::File(content) => {
+                (0o100_000, content.read().with_context(|| format!("reading {path}"))?, (0, 0))
+            }
             Kind::Symlink(target) => (0o120_000, target.clone().into_bytes(), (0, 0)),
             Kind::CharDevice { major, minor } => (0o020_000, Vec::new(), (*major, *minor)),
         };

@@ -75,7 +75,8 @@ impl Modules {
             files.insert(relative.to_owned(), content.clone());
             let better = available.get(&name).is_none_or(|old: &String| {
                 // A plain module beside its compressed self wins: it needs no decompressor.
-                (rank(relative), !relative.ends_with(".ko"), relative) < (rank(old), !old.ends_with(".ko"), old)
+                (rank(relative), !relative.ends_with(".ko"), relative)
+                    < (rank(old), !old.ends_with(".ko"), old)
             });
             if better {
                 available.insert(name, relative.to_owned());
@@ -96,7 +97,12 @@ impl Modules {
     }
 
     /// Keeps the modules that match, the named ones, and all that they depend on.
-    pub fn keep(&mut self, files: &BTreeMap<String, Content>, patterns: &GlobSet, names: &[String]) -> Result<()> {
+    pub fn keep(
+        &mut self,
+        files: &BTreeMap<String, Content>,
+        patterns: &GlobSet,
+        names: &[String],
+    ) -> Result<()> {
         let matching = self.available.iter().filter(|(_, path)| patterns.is_match(plain_path(path)));
         let mut todo: Vec<String> = matching.map(|(name, _)| name.clone()).collect();
         todo.extend(names.iter().map(|n| module_info::canonical_name(n).into_owned()));
@@ -151,7 +157,8 @@ impl Modules {
     pub fn load_order(&self, wanted: &[String]) -> Result<Vec<&Module>> {
         let depends: BTreeMap<String, Vec<String>> =
             self.kept.iter().map(|(name, m)| (name.clone(), m.info.depends.clone())).collect();
-        let wanted: Vec<String> = wanted.iter().map(|n| module_info::canonical_name(n).into_owned()).collect();
+        let wanted: Vec<String> =
+            wanted.iter().map(|n| module_info::canonical_name(n).into_owned()).collect();
         let present = wanted.iter().map(String::as_str).filter(|n| depends.contains_key(*n));
         let order = module_info::load_order(&depends, present)?;
         Ok(order.into_iter().filter_map(|name| self.kept.get(name)).collect())

@@ -25,6 +25,7 @@ pub mod profile;
 pub mod programs;
 pub mod region;
 pub mod report_partition;
+pub mod reproducible;
 pub mod resolve;
 pub mod root;
 pub mod sandbox;

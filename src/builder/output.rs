@@ -39,7 +39,10 @@ impl Output {
                 ));
             }
             if !kind.is_file() {
-                return Err(usage(format!("{} is not a regular file", path.display()), "name a file: -o gdsboot.img"));
+                return Err(usage(
+                    format!("{} is not a regular file", path.display()),
+                    "name a file: -o gdsboot.img",
+                ));
             }
         }
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -47,10 +50,12 @@ impl Output {
             .context("looking for the output's folder")
             .hint("make the folder first, or name another file: -o FILE")
             .status(Status::Usage)?;
-        let name = path.file_name().ok_or_else(|| usage("the output has no file name", "name a file: -o FILE"))?;
+        let name =
+            path.file_name().ok_or_else(|| usage("the output has no file name", "name a file: -o FILE"))?;
         // Tried for real: permissions do not tell of read-only filesystems, nor of root's rights.
-        tempfile::NamedTempFile::new_in(&folder)
-            .map_err(|e| hinted(format!("cannot write in {}: {e}", folder.display()), "name another file: -o FILE"))?;
+        tempfile::NamedTempFile::new_in(&folder).map_err(|e| {
+            hinted(format!("cannot write in {}: {e}", folder.display()), "name another file: -o FILE")
+        })?;
         Ok(Self { path: folder.join(name), folder })
     }
 
@@ -72,7 +77,12 @@ impl Output {
     }
 
     /// Writes the file by `write`, which gets a temporary file in the same folder, then moves it into its place.
-    pub fn replace(&self, stamps: &Path, key: &str, write: impl FnOnce(&std::fs::File) -> Result<()>) -> Result<()> {
+    pub fn replace(
+        &self,
+        stamps: &Path,
+        key: &str,
+        write: impl FnOnce(&std::fs::File) -> Result<()>,
+    ) -> Result<()> {
         let temp = tempfile::Builder::new()
             .prefix(".gdsboot-")
             .tempfile_in(&self.folder)

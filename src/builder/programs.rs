@@ -33,7 +33,9 @@ pub fn find(named: Option<&Path>, progress: &Progress) -> Result<Programs> {
         if !is_static(&programs.validator)? {
             return Err(hinted(
                 format!("{} is not a static program", programs.validator.display()),
-                format!("build it with: cargo rustc --release --bin gdsboot-validator --target {TARGET} -- -C target-feature=+crt-static"),
+                format!(
+                    "build it with: cargo rustc --release --bin gdsboot-validator --target {TARGET} -- -C target-feature=+crt-static"
+                ),
             ));
         }
         return Ok(programs);
@@ -105,7 +107,9 @@ fn build(checkout: &Path, progress: &Progress) -> Result<Programs> {
 fn target_folder(checkout: &Path) -> PathBuf {
     let base = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout.join("target"), PathBuf::from);
     let folder = base.join("programs");
-    if fs_err::create_dir_all(&folder).is_ok() && nix::unistd::access(&folder, nix::unistd::AccessFlags::W_OK).is_ok() {
+    if fs_err::create_dir_all(&folder).is_ok()
+        && nix::unistd::access(&folder, nix::unistd::AccessFlags::W_OK).is_ok()
+    {
         return folder;
     }
     std::env::temp_dir().join(format!("gdsboot-programs-{}", nix::unistd::geteuid()))

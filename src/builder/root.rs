@@ -70,7 +70,8 @@ pub fn finish(
 
 /// The mount points that the running system needs.
 fn folders(tree: &mut Tree) -> Result<()> {
-    for folder in ["dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "var/lib", "var/log", "var/tmp"] {
+    for folder in ["dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "var/lib", "var/log", "var/tmp"]
+    {
         tree.insert_directory(folder)?;
     }
     if tree.get("var/run").is_none() {
@@ -147,7 +148,10 @@ fn indexes(tree: &mut Tree, release: &str, tools: &Sandbox, work: &Path) -> Resu
     part.retain(|path, node| {
         let is_config = path == "etc/ld.so.conf" || path.starts_with("etc/ld.so.conf.d/");
         let is_merged = matches!(path, "bin" | "sbin" | "lib" | "lib64");
-        is_config || is_merged || is_library(path) && !matches!(node.kind, Kind::Directory) || path.starts_with(&modules)
+        is_config
+            || is_merged
+            || is_library(path) && !matches!(node.kind, Kind::Directory)
+            || path.starts_with(&modules)
     });
     for folder in ["etc", "usr/bin", "usr/sbin", "usr/lib64", "var/cache/ldconfig"] {
         part.insert_directory(folder)?;
@@ -156,8 +160,16 @@ fn indexes(tree: &mut Tree, release: &str, tools: &Sandbox, work: &Path) -> Resu
     fs_err::create_dir(&staging)?;
     part.write_to(&staging)?;
     let tools = tools.clone().bind(&staging, "/image", true);
-    tools.command("/usr/sbin/depmod").args(["-b", "/image", release]).run().context("indexing kernel modules")?;
-    tools.command("/usr/sbin/ldconfig").args(["-X", "-r", "/image"]).run().context("indexing shared libraries")?;
+    tools
+        .command("/usr/sbin/depmod")
+        .args(["-b", "/image", release])
+        .run()
+        .context("indexing kernel modules")?;
+    tools
+        .command("/usr/sbin/ldconfig")
+        .args(["-X", "-r", "/image"])
+        .run()
+        .context("indexing shared libraries")?;
     for entry in fs_err::read_dir(staging.join(&modules))? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -199,9 +211,13 @@ fn drop_empty_folders(tree: &mut Tree, profile: &Profile) -> Result<()> {
             }
         }
     }
-    let emptied = |path: &str| !used.contains(path) && (drop.is_match(path) || drop.is_match(format!("{path}/x")));
-    let paths: Vec<String> =
-        tree.iter().filter(|(p, n)| matches!(n.kind, Kind::Directory) && emptied(p)).map(|(p, _)| p.to_owned()).collect();
+    let emptied =
+        |path: &str| !used.contains(path) && (drop.is_match(path) || drop.is_match(format!("{path}/x")));
+    let paths: Vec<String> = tree
+        .iter()
+        .filter(|(p, n)| matches!(n.kind, Kind::Directory) && emptied(p))
+        .map(|(p, _)| p.to_owned())
+        .collect();
     for path in paths {
         tree.remove(&path);
     }
@@ -271,7 +287,8 @@ mod tests {
         let mut profile = Profile::load("debian-13").unwrap();
         let mut tree = Tree::new();
         tree.insert_file("usr/lib/nvidia/v550/libcuda.so.1", Vec::new()).unwrap();
-        profile.image.links = [("usr/lib/libcuda.so.1".to_owned(), "/usr/lib/nvidia/*/libcuda.so.1".to_owned())].into();
+        profile.image.links =
+            [("usr/lib/libcuda.so.1".to_owned(), "/usr/lib/nvidia/*/libcuda.so.1".to_owned())].into();
         links(&mut tree, &profile).unwrap();
         assert!(tree.file("usr/lib/libcuda.so.1").is_ok());
         profile.image.links = [("usr/lib/y".to_owned(), "nowhere".to_owned())].into();

@@ -17,17 +17,34 @@ use std::process::Stdio;
 const BLOCK: &str = "256K";
 
 /// Writes a squashfs to `out`, which must not exist. Every time in it is `epoch`.
-pub fn write(tree: &Tree, out: &Path, tools: &Sandbox, epoch: u64, level: u32, progress: &Progress) -> Result<()> {
+pub fn write(
+    tree: &Tree,
+    out: &Path,
+    tools: &Sandbox,
+    epoch: u64,
+    level: u32,
+    progress: &Progress,
+) -> Result<()> {
     let folder = out.parent().context("the squashfs has no folder")?;
     let name = out.file_name().context("the squashfs has no name")?;
-    let total = tree.iter().map(|(_, n)| if let super::tree::Kind::File(c) = &n.kind { c.len() } else { 0 }).sum();
+    let total =
+        tree.iter().map(|(_, n)| if let super::tree::Kind::File(c) = &n.kind { c.len() } else { 0 }).sum();
     let stage = progress.stage("compressing the root", total, Unit::Bytes);
     let (errors, error_writer) = io::pipe().context("making a pipe")?;
     let command = tools
         .clone()
         .bind(folder, "/out", true)
         .command("/usr/bin/sqfstar")
-        .args(["-quiet", "-no-progress", "-comp", "zstd", "-Xcompression-level", &level.to_string(), "-b", BLOCK])
+        .args([
+            "-quiet",
+            "-no-progress",
+            "-comp",
+            "zstd",
+            "-Xcompression-level",
+            &level.to_string(),
+            "-b",
+            BLOCK,
+        ])
         .args(["-mkfs-time", &epoch.to_string()])
         .arg(Path::new("/out").join(name))
         .stdin(Stdio::piped());

@@ -58,7 +58,8 @@ pub fn unpack(
     // The largest first: the last to finish decides.
     order.sort_by_key(|&i| std::cmp::Reverse(packages[i].size));
     let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<Option<Result<deb::Package>>>> = Mutex::new(packages.iter().map(|_| None).collect());
+    let results: Mutex<Vec<Option<Result<deb::Package>>>> =
+        Mutex::new(packages.iter().map(|_| None).collect());
     let failed = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from).min(8) {
@@ -90,7 +91,13 @@ pub fn unpack(
     merge(read)
 }
 
-fn read_one(pool: &Pool, lock: &Lock, package: &Package, spool: &Path, keep: Keep<'_>) -> Result<deb::Package> {
+fn read_one(
+    pool: &Pool,
+    lock: &Lock,
+    package: &Package,
+    spool: &Path,
+    keep: Keep<'_>,
+) -> Result<deb::Package> {
     let path = pool.path(&package.sha256);
     let file = fs_err::File::open(&path).with_context(|| format!("opening {} in the pool", package.name))?;
     let hash = pool::hash_of(file.file())?;
@@ -98,7 +105,10 @@ fn read_one(pool: &Pool, lock: &Lock, package: &Package, spool: &Path, keep: Kee
         // Out of the way, so that the next run fetches it again.
         let _ = fs_err::remove_file(&path);
         return Err(hinted(
-            format!("the pool's copy of {} {} was altered (its SHA-256 is {hash})", package.name, package.version),
+            format!(
+                "the pool's copy of {} {} was altered (its SHA-256 is {hash})",
+                package.name, package.version
+            ),
             format!("it was removed; fetch it again: gdsboot fetch {}", lock.profile),
         ));
     }

@@ -76,7 +76,16 @@ impl Source {
 
     /// The profile and its lock. A lock that exists is used as it is; one that does not exist is made.
     pub fn resolve(&self, global: &Global, progress: &Progress) -> Result<Resolved> {
-        let profile = self.profile(progress)?;
+        self.resolve_profile(self.profile(progress)?, global, progress)
+    }
+
+    /// The same for a profile that was loaded already.
+    pub fn resolve_profile(
+        &self,
+        profile: Profile,
+        global: &Global,
+        progress: &Progress,
+    ) -> Result<Resolved> {
         let cache = global.cache()?;
         let pool = Pool::open(&cache.pool(), self.offline)?;
         let path = self.lock_path(&profile);
