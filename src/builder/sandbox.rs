@@ -263,7 +263,9 @@ impl SandboxCommand {
             BufReader::new(err_reader).read_to_end(&mut text).map(|_| text)
         });
         let mut output = Vec::new();
-        BufReader::new(out_reader).read_to_end(&mut output).with_context(|| format!("reading from {display}"))?;
+        BufReader::new(out_reader)
+            .read_to_end(&mut output)
+            .with_context(|| format!("reading from {display}"))?;
         let status = child.wait().with_context(|| format!("waiting for {display}"))?;
         if status.success() {
             return Ok(output);
@@ -303,7 +305,8 @@ impl SandboxCommand {
             let mut steps = Vec::new();
             step_reader.read_to_end(&mut steps).ok();
             let step = steps.last().and_then(|&s| Step::name(s)).unwrap_or("starting the program");
-            anyhow::Error::from(error).context(format!("{step} for `{display}` in {}", self.sandbox.root.display()))
+            anyhow::Error::from(error)
+                .context(format!("{step} for `{display}` in {}", self.sandbox.root.display()))
         })
     }
 }
@@ -528,7 +531,11 @@ fn wait_and_exit(pid: i32) -> ! {
         libc::syscall(libc::SYS_close_range, 0_u32, u32::MAX, 0_u32);
         let mut status = 0;
         while libc::waitpid(pid, &raw mut status, 0) < 0 {}
-        libc::_exit(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) });
+        libc::_exit(if libc::WIFEXITED(status) {
+            libc::WEXITSTATUS(status)
+        } else {
+            128 + libc::WTERMSIG(status)
+        });
     }
 }
 
@@ -572,7 +579,11 @@ fn probe(user_namespace: bool) -> std::io::Result<()> {
         });
     }
     let status = command.status()?;
-    if status.success() { Ok(()) } else { Err(std::io::Error::other(format!("the probe ended with {status}"))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(std::io::Error::other(format!("the probe ended with {status}")))
+    }
 }
 
 /// Why user namespaces are refused here, and what the machine's owner can do.
@@ -584,7 +595,10 @@ fn blocked(error: &str) -> anyhow::Error {
         return hinted(message, apparmor_remedy(&exe));
     }
     if read("/proc/sys/kernel/unprivileged_userns_clone") == "0" {
-        return hinted(message, "as root: sysctl kernel.unprivileged_userns_clone=1 (or run gdsboot as root)");
+        return hinted(
+            message,
+            "as root: sysctl kernel.unprivileged_userns_clone=1 (or run gdsboot as root)",
+        );
     }
     if read("/proc/sys/user/max_user_namespaces") == "0" {
         return hinted(message, "as root: sysctl user.max_user_namespaces=15000 (or run gdsboot as root)");
@@ -638,7 +652,8 @@ mod tests {
     #[test]
     fn a_program_sees_its_root_and_nothing_else() {
         let (_dir, sandbox) = host_root();
-        let script = "id -u; echo $$; ls /home 2>/dev/null; ls /sys/class/net 2>/dev/null; cat /proc/net/dev | wc -l";
+        let script =
+            "id -u; echo $$; ls /home 2>/dev/null; ls /sys/class/net 2>/dev/null; cat /proc/net/dev | wc -l";
         let output = sandbox.command("/bin/sh").args(["-c", script]).output().unwrap();
         let output = String::from_utf8(output).unwrap();
         // Root inside, PID 1 (or the shell's first child), no /home, and of network devices only loopback.
@@ -651,14 +666,19 @@ mod tests {
         let shared = tempfile::tempdir().unwrap();
         fs_err::write(shared.path().join("in"), "hello").unwrap();
         let sandbox = sandbox.bind(shared.path(), "/ro", false).bind(shared.path(), "/rw", true);
-        sandbox.command("/bin/sh").args(["-c", "cp /ro/in /rw/out && ! touch /ro/x 2>/dev/null"]).run().unwrap();
+        sandbox
+            .command("/bin/sh")
+            .args(["-c", "cp /ro/in /rw/out && ! touch /ro/x 2>/dev/null"])
+            .run()
+            .unwrap();
         assert_eq!(fs_err::read_to_string(shared.path().join("out")).unwrap(), "hello");
     }
 
     #[test]
     fn failures_show_the_command_and_the_last_lines() {
         let (_dir, sandbox) = host_root();
-        let error = sandbox.command("/bin/sh").args(["-c", "echo why >&2; exit 3"]).run().unwrap_err().to_string();
+        let error =
+            sandbox.command("/bin/sh").args(["-c", "echo why >&2; exit 3"]).run().unwrap_err().to_string();
         assert!(error.contains("/bin/sh -c 'echo why >&2; exit 3'") && error.ends_with("why"), "{error}");
         let error = sandbox.command("/no/such").run().unwrap_err();
         assert!(format!("{error:#}").contains("executing for `/no/such`"), "{error:#}");
