@@ -17,7 +17,7 @@ use super::resolve::Mirrors;
 use super::sandbox::Sandbox;
 use super::tree::Content;
 use super::unpack::{self, Unpacked};
-use super::{initramfs, report_partition, root, space, squashfs};
+use super::{initramfs, patches, report_partition, root, space, squashfs};
 use crate::error::hinted;
 use crate::interrupt;
 use crate::manifest::Manifest;
@@ -92,7 +92,7 @@ impl Inputs<'_> {
         hash.update(serde_json::to_vec(self.profile).context("hashing the profile")?);
         hash.update(&self.profile.name);
         hash.update(self.overlays.join(","));
-        hash.update(modules::patches_key());
+        hash.update(patches::key());
         for program in [&self.programs.validator, &self.programs.dma] {
             hash.update(Sha256::digest(fs_err::read(program)?));
         }
@@ -120,10 +120,11 @@ impl Inputs<'_> {
 
     fn modules_key(&self) -> String {
         let mut hash = Sha256::new();
+        hash.update(format!("modules {}\n", modules::RECIPE));
         hash.update(self.lock.set_key(&[lock::SET_BUILD.to_owned()]));
         hash.update(&self.lock.kernel);
         hash.update(self.lock.epoch.to_le_bytes());
-        hash.update(modules::patches_key());
+        hash.update(patches::key());
         hex::encode(hash.finalize())
     }
 }
@@ -256,8 +257,23 @@ fn packages(unpacked: &Unpacked) -> BTreeMap<String, String> {
 fn compiled_modules(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<Vec<(String, Vec<u8>)>> {
     let Some(compile) = &inputs.profile.modules.compile else { return Ok(Vec::new()) };
     let entry = place.cache.entry("modules", &inputs.modules_key(), place.progress, |path| {
-        let build_root = unpacked_root(inputs.lock, lock::SET_BUILD, place)?;
-        modules::compile_into(path, &build_root, inputs.lock, compile, place)
+        let root = unpacked_root(inputs.lock, lock::SET_BUILD, place)?;
+        let work = place.cache.work()?;
+        let patches = work.path().join("patches");
+        patches::write_to(&patches)?;
+        let find = |kind: &modules::Kind| modules::ModuleSource::find(&root, *kind, &patches, &[]);
+        let sources = compile.sources.iter().map(find).collect::<Result<Vec<_>>>()?;
+        let jobs = std::thread::available_parallelism().map_or(2, usize::from) + 1;
+        let compile = modules::Compile {
+            root: &root,
+            kernel_release: &inputs.lock.kernel,
+            sources: &sources,
+            epoch: inputs.lock.epoch,
+            jobs,
+            output: path,
+            logs: &place.cache.logs(),
+        };
+        compile.run(place.progress).map(drop)
     })?;
     let mut found = Vec::new();
     for file in fs_err::read_dir(&entry)? {

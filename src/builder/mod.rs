@@ -20,6 +20,7 @@ pub mod mirror;
 pub mod module_info;
 pub mod modules;
 pub mod output;
+pub mod patches;
 pub mod pool;
 pub mod profile;
 pub mod programs;

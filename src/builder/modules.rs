@@ -20,12 +20,11 @@ use crate::interrupt;
 use crate::progress::{Progress, Unit};
 use anyhow::{Context as _, Result, ensure};
 use build_log::BuildLog;
-use sha2::{Digest as _, Sha256};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Raised whenever the steps below change what comes out, so that cached results of older steps are not taken.
-const RECIPE: u32 = 1;
+pub const RECIPE: u32 = 1;
 
 /// Stands in for `make` while nvidia-fs's configure runs.
 const CONFIGURE_MAKE: &str = include_str!("modules/configure-make.sh");
@@ -56,47 +55,6 @@ pub struct CompiledModule {
     pub path: PathBuf,
     /// What it says about itself: name, version, dependencies, vermagic, firmware.
     pub info: ModuleInfo,
-}
-
-/// Everything that decides what [`Compile::run`] makes.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyInputs<'a> {
-    /// SHA-256 of every .deb in the module-build root's lock, in any order.
-    pub debs: &'a [[u8; 32]],
-    /// As in [`Compile`].
-    pub kernel_release: &'a str,
-    /// As in [`Compile`].
-    pub sources: &'a [ModuleSource],
-    /// As in [`Compile`].
-    pub epoch: u64,
-}
-
-/// The name under which a caller may keep the output of [`Compile::run`].
-pub fn cache_key(inputs: &KeyInputs) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    // Every field carries its length, so that no two different inputs run together.
-    let mut field = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    };
-    field(&RECIPE.to_le_bytes());
-    field(CONFIGURE_MAKE.as_bytes());
-    field(inputs.kernel_release.as_bytes());
-    field(&inputs.epoch.to_le_bytes());
-    let mut debs = inputs.debs.to_vec();
-    debs.sort_unstable();
-    field(debs.as_flattened());
-    for source in inputs.sources {
-        field(source.kind.source_name().as_bytes());
-        field(source.version.as_bytes());
-        field(source.dir.as_os_str().as_encoded_bytes());
-        field(&(source.patches.len() as u64).to_le_bytes());
-        for patch in &source.patches {
-            field(patch.name.as_bytes());
-            field(&patch.bytes);
-        }
-    }
-    hash.finalize().into()
 }
 
 /// The modules in a folder that [`Compile::run`] made, by name of file.

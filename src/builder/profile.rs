@@ -198,20 +198,8 @@ pub struct Compile {
     pub packages: Vec<String>,
     /// The headers' package; `{release}` is the kernel's release.
     pub headers: String,
-    /// The sources, in the order in which to compile them.
-    pub source: Vec<ModuleSource>,
-}
-
-/// One packaged module source.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct ModuleSource {
-    /// `nvidia-open` or `nvidia-fs`: how it is compiled.
-    pub kind: String,
-    /// The package that holds it; its upstream version names the source and chooses `image/patches/<kind>-<version>`.
-    pub package: String,
-    /// The folder in the build root; `*` stands for the one entry that matches.
-    pub directory: String,
+    /// The sources, in the order in which to compile them: `nvidia-open`, `nvidia-fs`. The packages bring them.
+    pub sources: Vec<super::modules::Kind>,
 }
 
 /// Shim and GRUB.

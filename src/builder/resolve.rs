@@ -120,7 +120,6 @@ pub fn resolve(
     if let Some(compile) = compile {
         let mut packages = compile.packages.clone();
         packages.push(compile.headers.replace("{release}", &kernel));
-        packages.extend(compile.source.iter().map(|s| s.package.clone()));
         chosen.add(lock::SET_BUILD, &packages).context("resolving the module-build root")?;
         stage.advance(1);
     }
