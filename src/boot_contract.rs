@@ -14,6 +14,9 @@ pub const PARAM_REPORT: &str = "gdsboot.report";
 /// Kernel parameter: what to do when the report is written: `poweroff` (default), `reboot`, `hold` or `shell`.
 pub const PARAM_AFTER: &str = "gdsboot.after";
 
+/// What the boot menu prints on the console before it loads the kernel.
+pub const LOADER_MARK: &str = "gdsboot: loading the kernel";
+
 /// The validator in the initramfs.
 pub const INITRAMFS_INIT: &str = "init";
 /// In the initramfs: the modules to load before the root can be found, one absolute path per line, in load order.
