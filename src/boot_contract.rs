@@ -17,6 +17,9 @@ pub const PARAM_AFTER: &str = "gdsboot.after";
 /// What the boot menu prints on the console before it loads the kernel.
 pub const LOADER_MARK: &str = "gdsboot: loading the kernel";
 
+/// On the ESP: what this image is, a [`crate::manifest::Manifest`] as JSON.
+pub const ESP_MANIFEST: &str = "gdsboot/manifest.json";
+
 /// The validator in the initramfs.
 pub const INITRAMFS_INIT: &str = "init";
 /// In the initramfs: the modules to load before the root can be found, one absolute path per line, in load order.

@@ -9,12 +9,14 @@
 //! | [`facts`] | reads a machine, without judging it |
 //! | [`live`] | what makes the validator an init |
 //! | [`report`] | the report's model, its renderers, reading it back from a disk image |
+//! | [`inspect`] | what an image is and what is on it |
 //! | [`boot_contract`] | the names that the builder writes and the live side reads |
 
 pub mod boot_contract;
 pub mod builder;
 pub mod error;
 pub mod facts;
+pub mod inspect;
 pub mod interrupt;
 pub mod live;
 pub mod manifest;

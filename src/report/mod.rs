@@ -6,6 +6,7 @@ pub mod events;
 pub mod fat;
 pub mod gpt;
 pub mod json;
+pub mod menu;
 pub mod model;
 pub mod source;
 pub mod utc;

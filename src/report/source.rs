@@ -4,16 +4,21 @@
 use super::fat::{Fat, Window};
 use super::gpt::{Partition, TYPE_ESP, Table};
 use super::json;
+use super::menu::{self, MenuEntry};
 use super::model::Report;
 use crate::boot_contract::{REPORT_LABEL, REPORT_RUNS, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_STARTED};
 use crate::error::{Advise as _, Status, usage};
 use anyhow::{Context as _, Result, bail};
 use std::fs::File;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 /// More than any report has.
 const MAX_REPORT: u32 = 64 << 20;
+/// More than any boot menu has.
+const MAX_MENU: u32 = 1 << 20;
+/// More than any kernel has.
+const MAX_KERNEL: u32 = 256 << 20;
 /// `STARTED` is a few lines.
 const MAX_STARTED: u32 = 64 << 10;
 
@@ -67,6 +72,11 @@ impl Image {
         self.size
     }
 
+    /// Bytes that the file occupies where it is stored; holes take none.
+    pub fn allocated(&self) -> u64 {
+        self.file.metadata().map_or(self.size, |meta| meta.blocks() * 512)
+    }
+
     /// Its partition table.
     pub fn table(&self) -> &Table {
         &self.table
@@ -105,6 +115,30 @@ impl Image {
         let window = Window { file: &self.file, start: partition.start, len: partition.size };
         Fat::open(window, partition.size)
             .with_context(|| format!("reading partition {} of {}", partition.number, self.path.display()))
+    }
+
+    /// The boot menu: the entries of the first `EFI/<vendor>/grub.cfg` on the ESP that has any.
+    pub fn menu(&self) -> Result<Vec<MenuEntry>> {
+        let fat = self.filesystem(self.esp()?)?;
+        for vendor in fat.list("EFI")? {
+            if let Some(text) = fat.read(&format!("EFI/{}/grub.cfg", vendor.name), MAX_MENU)? {
+                let entries = menu::parse(&String::from_utf8_lossy(&text));
+                if !entries.is_empty() {
+                    return Ok(entries);
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// The kernel that the boot menu's first entry loads.
+    pub fn kernel(&self) -> Result<Vec<u8>> {
+        let shown = self.path.display();
+        let entry = self.menu()?.into_iter().next().with_context(|| {
+            format!("finding the kernel of {shown}: no EFI/*/grub.cfg on its ESP has a menu entry")
+        })?;
+        let kernel = self.filesystem(self.esp()?)?.read(&entry.kernel, MAX_KERNEL)?;
+        kernel.with_context(|| format!("finding the kernel of {shown}: its ESP has no {}", entry.kernel))
     }
 
     /// The folders of all runs, oldest first (their names begin with the time).
@@ -210,6 +244,20 @@ pub(crate) mod tests {
         );
         let esp = image.filesystem(image.esp().unwrap()).unwrap();
         assert_eq!(esp.read("efi/boot/bootx64.efi", 10).unwrap().as_deref(), Some(b"MZ".as_slice()));
+    }
+
+    #[test]
+    fn the_kernel_is_the_one_that_the_menu_loads() {
+        let menu = b"menuentry 'Validate' {\n linux /gdsboot/vmlinuz quiet\n}\n".as_slice();
+        let files = [("EFI/BOOT/x", b"x".as_slice()), ("EFI/debian/grub.cfg", menu)];
+        let with = image(&[], &[files[0], files[1], ("gdsboot/vmlinuz", b"kernel")]);
+        assert_eq!(Image::open(with.path()).unwrap().kernel().unwrap(), b"kernel");
+        let without = image(&[], &files);
+        let error = one_line(&Image::open(without.path()).unwrap().kernel().unwrap_err());
+        assert!(error.ends_with("its ESP has no gdsboot/vmlinuz"), "{error}");
+        let empty = image(&[], &[]);
+        let error = one_line(&Image::open(empty.path()).unwrap().kernel().unwrap_err());
+        assert!(error.ends_with("no EFI/*/grub.cfg on its ESP has a menu entry"), "{error}");
     }
 
     #[test]

@@ -162,9 +162,29 @@ fn die_with_us(command: &mut Command) -> &mut Command {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::error::{hint_of, one_line, status_of};
+
+    #[derive(Debug)]
+    struct Shell(String);
+
+    impl Launch for Shell {
+        fn spawn(&self, _: &[OsString], folder: &Path) -> Result<Child> {
+            let mut command = Command::new("sh");
+            command.args(["-c", &self.0]).current_dir(folder).process_group(0).stdin(Stdio::null());
+            Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+        }
+
+        fn command_line(&self, _: &[OsString], _: &Path) -> String {
+            self.0.clone()
+        }
+    }
+
+    /// A shell script that stands in for QEMU; its working directory is the boot's folder.
+    pub(crate) fn shell(script: &str) -> Emulator {
+        Emulator::new(Box::new(Shell(script.to_owned())), Vec::new())
+    }
 
     #[test]
     fn a_missing_program_says_how_to_get_it() {

@@ -76,32 +76,13 @@ fn stop(guest: &mut Guest, end: End, watch: &mut dyn FnMut(&Line) -> Result<Next
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smoke::emulator::{Emulator, Launch};
+    use crate::smoke::emulator::tests::shell;
     use crate::smoke::guest::Speaker;
-    use std::ffi::OsString;
-    use std::os::unix::process::CommandExt as _;
     use std::path::Path;
-    use std::process::{Child, Command, Stdio};
     use std::time::Instant;
 
-    /// `sh -c` instead of QEMU.
-    #[derive(Debug)]
-    struct Shell(&'static str);
-
-    impl Launch for Shell {
-        fn spawn(&self, _: &[OsString], _: &Path) -> Result<Child> {
-            let mut command = Command::new("sh");
-            command.args(["-c", self.0]).process_group(0).stdin(Stdio::null());
-            Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
-        }
-
-        fn command_line(&self, _: &[OsString], _: &Path) -> String {
-            self.0.into()
-        }
-    }
-
     fn guest(script: &'static str) -> Guest {
-        Guest::start(&Emulator::new(Box::new(Shell(script)), Vec::new()), &[], Path::new("/")).unwrap()
+        Guest::start(&shell(script), &[], Path::new("/")).unwrap()
     }
 
     const LONG: Duration = Duration::from_secs(60);
