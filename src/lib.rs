@@ -7,6 +7,7 @@
 //! | [`builder`] | profile -> lock -> pool -> tree -> modules, initramfs, root -> disk |
 //! | [`smoke`] | boots an image in QEMU and reads back what it reported |
 //! | [`facts`] | reads a machine, without judging it |
+//! | [`checks`] | judges facts |
 //! | [`live`] | what makes the validator an init |
 //! | [`report`] | the report's model, its renderers, reading it back from a disk image |
 //! | [`inspect`] | what an image is and what is on it |
@@ -14,6 +15,7 @@
 
 pub mod boot_contract;
 pub mod builder;
+pub mod checks;
 pub mod error;
 pub mod facts;
 pub mod inspect;
