@@ -8,7 +8,7 @@ use super::menu::{self, MenuEntry};
 use super::model::Report;
 use crate::boot_contract::{REPORT_LABEL, REPORT_RUNS, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_STARTED};
 use crate::error::{Advise as _, Status, usage};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::fs::File;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -182,7 +182,14 @@ impl Run {
         let Self { folder, started, json, text } = self;
         match (json, text, started) {
             (Some(json), Some(_), _) => {
-                json::read(json).with_context(|| format!("reading {REPORT_RUNS}/{folder}/{RUN_REPORT_JSON}"))
+                let report = json::read(json)
+                    .with_context(|| format!("reading {REPORT_RUNS}/{folder}/{RUN_REPORT_JSON}"))?;
+                let last = report.stages.last().map_or("", |stage| &stage.name);
+                ensure!(
+                    report.complete,
+                    "the run {folder} was cut off: its last stage in the report is {last:?}"
+                );
+                Ok(report)
             }
             (None, None, Some(_)) => {
                 bail!("the run {folder} was cut off: it has {RUN_STARTED} and no report")
@@ -203,6 +210,7 @@ pub(crate) mod tests {
     use crate::report::fat::tests::filesystem;
     use crate::report::gpt::TYPE_BASIC_DATA;
     use crate::report::gpt::tests::disk;
+    use crate::report::model::tests::sample;
 
     /// An image file with a report partition that holds these files, and an ESP that holds those.
     pub(crate) fn image(report: &[(&str, &[u8])], esp: &[(&str, &[u8])]) -> tempfile::NamedTempFile {
@@ -258,6 +266,35 @@ pub(crate) mod tests {
         let empty = image(&[], &[]);
         let error = one_line(&Image::open(empty.path()).unwrap().kernel().unwrap_err());
         assert!(error.ends_with("no EFI/*/grub.cfg on its ESP has a menu entry"), "{error}");
+    }
+
+    #[test]
+    fn only_a_complete_report_is_one() {
+        let run = |json: Option<Vec<u8>>, text: Option<&str>| Run {
+            folder: "r".into(),
+            started: None,
+            json,
+            text: text.map(str::to_owned),
+        };
+        let json = |report: &Report| {
+            let mut bytes = Vec::new();
+            json::write(report, &mut bytes).unwrap();
+            Some(bytes)
+        };
+        let complete = sample();
+        assert_eq!(run(json(&complete), Some("text")).report().unwrap(), complete);
+        let error = |run: Run| one_line(&run.report().unwrap_err());
+        let growing = Report { complete: false, ..complete.clone() };
+        assert!(
+            error(run(json(&growing), Some("text"))).starts_with("the run r was cut off: its last stage")
+        );
+        assert_eq!(error(run(json(&complete), None)), "the run r was cut off: it has no report.txt");
+        assert_eq!(error(run(None, Some("text"))), "the run r was cut off: it has no report.json");
+        assert_eq!(error(run(None, None)), "the run r was cut off: its folder is empty");
+        let half = json(&complete).map(|bytes| bytes[..bytes.len() / 2].to_vec());
+        assert!(
+            error(run(half, Some("text"))).starts_with("reading reports/r/report.json: reading the report")
+        );
     }
 
     #[test]

@@ -177,3 +177,43 @@ fn notes(console: &Console, image: &Image) -> Vec<String> {
     }
     notes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smoke::guest::Speaker;
+
+    fn next(lines: &[&str]) -> Vec<Next> {
+        let deadlines = Deadlines::new(Accel::Tcg, 1.0);
+        let mut console = Console::default();
+        let line = |n, text: &str| Line {
+            at: Duration::from_secs(n),
+            speaker: Speaker::Guest,
+            text: text.to_owned(),
+        };
+        (1..).zip(lines).map(|(n, text)| follow(&mut console, &line(n, text), &deadlines)).collect()
+    }
+
+    #[test]
+    fn the_kernel_gets_more_time_and_a_panic_little() {
+        let until = |seconds| Next::Until(Duration::from_secs(seconds));
+        assert_eq!(
+            next(&[
+                "SeaBIOS",
+                "[    0.000000] x",
+                "[    0.100000] y",
+                "Kernel panic - not syncing: z",
+                "trace"
+            ]),
+            [Next::Continue, until(600), Next::Continue, until(14), Next::Continue]
+        );
+    }
+
+    #[test]
+    fn deadlines_scale_with_accelerator_and_wish() {
+        let seconds = |accel, scale| Deadlines::new(accel, scale).end.as_secs();
+        assert_eq!(seconds(Accel::Kvm, 1.0), 120);
+        assert_eq!(seconds(Accel::Tcg, 0.5), 300);
+        assert_eq!(Deadlines::new(Accel::Tcg, f64::MAX).end, Duration::MAX);
+    }
+}

@@ -155,3 +155,121 @@ pub fn judge(
         _ => Ok(Reported { run: folder, report: Box::new(report), text }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::tests::sample;
+    use crate::report::model::{Route, Verdict};
+    use crate::smoke::guest::{Line, Speaker};
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::ExitStatus;
+
+    const AGE: Duration = Duration::from_secs(200);
+
+    fn exited(raw: i32) -> End {
+        End::Exited(ExitStatus::from_raw(raw))
+    }
+
+    fn run(verdict: Verdict, complete: bool) -> Result<Option<Run>> {
+        let mut json = Vec::new();
+        crate::report::json::write(&Report { verdict, complete, ..sample() }, &mut json)?;
+        let (folder, started) = ("r".to_owned(), Some("s".to_owned()));
+        Ok(Some(Run { folder, started, json: Some(json), text: Some("the report".into()) }))
+    }
+
+    fn console(lines: &[(Speaker, &str)]) -> Console {
+        let mut console = Console::default();
+        for (speaker, text) in lines {
+            console.add(&Line { at: Duration::from_secs(1), speaker: *speaker, text: (*text).to_owned() });
+        }
+        console
+    }
+
+    fn failure(end: End, console: &Console, run: Result<Option<Run>>) -> (Status, String) {
+        let failure = judge(end, AGE, console, run).unwrap_err();
+        (failure.status, failure.what)
+    }
+
+    #[test]
+    fn a_complete_report_and_an_orderly_end_count() {
+        for verdict in [Verdict::Pass, Verdict::Fail, Verdict::Incomplete] {
+            let reported = judge(exited(0), AGE, &Console::default(), run(verdict, true)).unwrap();
+            assert_eq!((reported.report.verdict, reported.report.route), (verdict, Route::None));
+            assert_eq!((reported.run.as_str(), reported.text.as_str()), ("r", "the report"));
+        }
+    }
+
+    #[test]
+    fn a_qemu_that_failed_is_never_a_verdict() {
+        let console = console(&[(Speaker::Qemu, "qemu: could not set up host forwarding")]);
+        let expected = "QEMU failed (exit status: 1): qemu: could not set up host forwarding";
+        let judged = failure(exited(1 << 8), &console, run(Verdict::Pass, true));
+        assert_eq!(judged, (Status::Unavailable, expected.into()));
+        let (status, what) = failure(exited(11), &Console::default(), Ok(None));
+        assert_eq!(status, Status::Unavailable);
+        assert!(what.starts_with("QEMU failed (signal: 11"), "{what}");
+    }
+
+    #[test]
+    fn everything_else_says_what_happened_and_how_far_the_run_came() {
+        let quiet = Console::default();
+        let panic = console(&[(Speaker::Guest, "[    1.000000] Kernel panic - not syncing: No init found")]);
+        let cases = [
+            (exited(0), &quiet, Ok(None), "the guest ended; no run was begun on the report partition"),
+            (
+                exited(0),
+                &quiet,
+                run(Verdict::Pass, false),
+                "the guest ended; the run r was cut off: its last stage in the report is",
+            ),
+            (
+                exited(0),
+                &quiet,
+                Err(anyhow::anyhow!("reading partition 1: it has no FAT filesystem")),
+                "the guest ended; reading partition 1: it has no FAT filesystem",
+            ),
+            (
+                exited(0),
+                &panic,
+                Ok(None),
+                "the guest died: Kernel panic - not syncing: No init found; no run was begun",
+            ),
+            (
+                End::Deadline,
+                &panic,
+                run(Verdict::Pass, true),
+                "the guest died: Kernel panic - not syncing: No init found; the run r is complete",
+            ),
+            (
+                End::Deadline,
+                &quiet,
+                run(Verdict::Pass, true),
+                "the guest had not ended after 200 s, in the phase firmware; the run r is complete",
+            ),
+        ];
+        for (end, console, run, expected) in cases {
+            let (status, what) = failure(end, console, run);
+            assert_eq!(status, Status::Fail);
+            assert!(what.starts_with(expected), "{what}");
+        }
+    }
+
+    #[test]
+    fn console_and_report_must_agree() {
+        let line = r#"gdsboot-event {"v":1,"seq":0,"up_ms":1,"event":"verdict","verdict":"PASS","route":"nvfs","exit_status":0,"run_id":"0a1b2c3d","path":"reports/r"}"#;
+        let console = console(&[(Speaker::Guest, line)]);
+        assert!(judge(exited(0), AGE, &console, run(Verdict::Pass, true)).is_ok());
+        let (_, what) = failure(exited(0), &console, run(Verdict::Fail, true));
+        assert_eq!(what, "the console said PASS, the report of the run r says FAIL");
+    }
+
+    #[test]
+    fn the_worst_wins() {
+        use Status::{Fail, Incomplete, Pass, Unavailable};
+        assert_eq!(worst([Pass, Incomplete, Pass]), Incomplete);
+        assert_eq!(worst([Incomplete, Fail]), Fail);
+        assert_eq!(worst([Unavailable, Fail, Pass]), Unavailable);
+        assert_eq!(worst([Pass]), Pass);
+    }
+}
