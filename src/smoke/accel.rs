@@ -38,7 +38,9 @@ pub struct Choice {
 
 /// The device that KVM is used through.
 const DEVICE: &str = "/dev/kvm";
-/// A kernel speaks after a fraction of a second under KVM.
+/// Under KVM, firmware and kernel speak in fractions of a second. A guest that says nothing for so long is stuck.
+const SILENCE: Duration = Duration::from_secs(4);
+/// However much it says.
 const PROOF_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Chooses. `kernel` gives the image's own; it is booted alone to see whether KVM works, in `folder`.
@@ -58,7 +60,8 @@ pub fn choose(
         }
         (Err(e), _) if crate::interrupt::requested() => Err(e),
         (Err(e), Wanted::Kvm) => {
-            Err(e).hint("use --accel tcg, which is slower and works everywhere").status(Status::Unavailable)
+            let e = Err(e).context("KVM cannot be used");
+            e.hint("use --accel tcg, which is slower and works everywhere").status(Status::Unavailable)
         }
         (Err(e), _) => {
             let remedy = crate::error::hint_of(&e).map(|hint| format!(" ({hint})")).unwrap_or_default();
@@ -92,10 +95,13 @@ fn prove(accel: Accel, emulator: &Emulator, kernel: &[u8], folder: &Path) -> Res
     let argv = argv::kernel_only(&path, accel);
     let mut guest = Guest::start(emulator, &argv, folder)?;
     let (mut booted, mut said) = (false, None);
-    let end = wait(&mut guest, PROOF_DEADLINE, &mut |line| {
+    let mut last_words = "nothing".to_owned();
+    let end = wait(&mut guest, SILENCE, &mut |line| {
         if line.speaker == Speaker::Guest {
             booted |= is_kernel_line(&line.text);
-            return Ok(if booted { Next::Stop } else { Next::Continue });
+            line.text.trim().clone_into(&mut last_words);
+            let silent = line.at.saturating_add(SILENCE).min(PROOF_DEADLINE);
+            return Ok(if booted { Next::Stop } else { Next::Until(silent) });
         }
         said.get_or_insert_with(|| line.text.clone());
         // "KVM internal error": QEMU now holds a dead guest until somebody looks at it (kvm_cpu_exec in QEMU).
@@ -106,9 +112,7 @@ fn prove(accel: Accel, emulator: &Emulator, kernel: &[u8], folder: &Path) -> Res
         _ if booted => Ok(()),
         End::Stopped => bail!("a guest dies under it{said}"),
         End::Exited(status) => bail!("QEMU ends before a guest speaks: {status}{said}"),
-        End::Deadline => {
-            bail!("a guest says nothing for {} s{said}", PROOF_DEADLINE.as_secs())
-        }
+        End::Deadline => bail!("a guest gets stuck under it; its last words are: {last_words}{said}"),
     }
 }
 
@@ -159,6 +163,10 @@ mod tests {
         assert_eq!(
             proof("echo 'qemu: failed to set MSR' >&2; exit 1").unwrap_err().to_string(),
             "QEMU ends before a guest speaks: exit status: 1: qemu: failed to set MSR"
+        );
+        assert_eq!(
+            proof("echo Running option rom; exec sleep 60").unwrap_err().to_string(),
+            "a guest gets stuck under it; its last words are: Running option rom"
         );
         assert!(begin.elapsed() < PROOF_DEADLINE);
     }

@@ -64,13 +64,23 @@ pub fn boot(
     .concat()
 }
 
-/// The arguments that boot nothing but a kernel, to see whether it starts.
+/// The arguments that boot nothing but a kernel, to see whether it starts. SeaBIOS tells what it does on its debug port;
+/// that goes where the serial port goes.
 pub fn kernel_only(kernel: &Path, accel: Accel) -> Vec<OsString> {
     let mut kernel_args = arguments(["-kernel"]);
     kernel_args.push(kernel.into());
     // No root can be found, so the kernel panics, and with panic=-1 restarts at once, which ends QEMU.
-    kernel_args.extend(arguments(["-append", "console=ttyS0,115200 panic=-1"]));
-    [common(), board(Chipset::Q35), accelerator(accel), size(1, 512), kernel_args, serial()].concat()
+    let command_line = "earlycon=uart8250,io,0x3f8,115200 console=ttyS0,115200 panic=-1";
+    kernel_args.extend(arguments(["-append", command_line]));
+    let console = arguments([
+        "-chardev",
+        "stdio,id=serial,signal=off,mux=on",
+        "-serial",
+        "chardev:serial",
+        "-device",
+        "isa-debugcon,iobase=0x402,chardev=serial",
+    ]);
+    [common(), board(Chipset::Q35), accelerator(accel), size(1, 512), kernel_args, console].concat()
 }
 
 fn arguments<const N: usize>(words: [&str; N]) -> Vec<OsString> {
@@ -323,9 +333,10 @@ mod tests {
         -smp 1
         -m 512M
         -kernel /scratch/kernel
-        -append 'console=ttyS0,115200 panic=-1'
-        -chardev stdio,id=serial,signal=off
+        -append 'earlycon=uart8250,io,0x3f8,115200 console=ttyS0,115200 panic=-1'
+        -chardev stdio,id=serial,signal=off,mux=on
         -serial chardev:serial
+        -device isa-debugcon,iobase=0x402,chardev=serial
         ");
     }
 
