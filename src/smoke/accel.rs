@@ -132,7 +132,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let device = folder.path().join("kvm");
         fs_err::write(&device, "").unwrap();
-        fs_err::set_permissions(&device, std::fs::Permissions::from_mode(0)).unwrap();
+        fs_err::set_permissions(&device, std::fs::Permissions::from_mode(0o000)).unwrap();
         // Root may open everything.
         if !nix::unistd::geteuid().is_root() {
             let error = open(&device).unwrap_err();

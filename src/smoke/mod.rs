@@ -65,19 +65,15 @@ pub struct Request {
 /// The result of a smoke test.
 #[derive(Debug, Serialize)]
 pub struct Summary {
+    /// The exit status: that of the worst boot, see [`outcome::worst`].
+    #[serde(serialize_with = "outcome::status_number")]
+    pub status: Status,
     /// QEMU's version, as it says it.
     pub qemu: String,
     /// The accelerator, and why this one.
     pub accel: accel::Choice,
     /// The boots, in the order in which they ran.
     pub boots: Vec<Outcome>,
-}
-
-impl Summary {
-    /// The worst of the boots; see [`outcome::worst`].
-    pub fn status(&self) -> Status {
-        outcome::worst(self.boots.iter().map(Outcome::status))
-    }
 }
 
 /// Boots the image as asked, one boot after the other.
@@ -109,7 +105,8 @@ pub fn run(request: &Request, emulator: &Emulator, progress: &Progress) -> Resul
         let name = format!("{}-{}-{}", boot.machine.name, boot.firmware, boot.disk);
         boots.push(folders.boot(&name, |folder| boot.run(emulator, folder, progress))?);
     }
-    Ok(Summary { qemu, accel, boots })
+    let status = outcome::worst(boots.iter().map(Outcome::status));
+    Ok(Summary { status, qemu, accel, boots })
 }
 
 /// Where boots happen.

@@ -74,7 +74,8 @@ fn report_or_failure<S: Serializer>(
     Named { reported: result.as_ref().ok(), failure: result.as_ref().err() }.serialize(serializer)
 }
 
-fn status_number<S: Serializer>(status: &Status, serializer: S) -> Result<S::Ok, S::Error> {
+/// A status as its number.
+pub(super) fn status_number<S: Serializer>(status: &Status, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u8(*status as u8)
 }
 
