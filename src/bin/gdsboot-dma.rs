@@ -96,7 +96,9 @@ fn cuda(init: bool) -> Library {
         Ok(loaded) => loaded,
         Err(said) => return said,
     };
-    if let Some(get_version) = cuda.function::<unsafe extern "C" fn(*mut c_int) -> c_int>("cuDriverGetVersion") {
+    if let Some(get_version) =
+        cuda.function::<unsafe extern "C" fn(*mut c_int) -> c_int>("cuDriverGetVersion")
+    {
         let mut version = 0;
         // SAFETY: `CUresult cuDriverGetVersion(int *)` writes one int, and may be called before cuInit.
         let status = unsafe { get_version(&raw mut version) };
@@ -119,7 +121,8 @@ fn cufile() -> Library {
         Err(said) => return said,
     };
     // CUfileError_t is two ints by value, which the x86-64 ABI returns like one 64-bit integer.
-    if let Some(get_version) = cufile.function::<unsafe extern "C" fn(*mut c_int) -> u64>("cuFileGetVersion") {
+    if let Some(get_version) = cufile.function::<unsafe extern "C" fn(*mut c_int) -> u64>("cuFileGetVersion")
+    {
         let mut version = 0;
         // SAFETY: `CUfileError_t cuFileGetVersion(int *)` writes one int, and needs no open driver.
         let status = unsafe { get_version(&raw mut version) };
