@@ -15,14 +15,19 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     head(report, out)?;
     why(report, out)?;
     problems(report, out)?;
-    image(report, out)?;
-    machine(&report.facts, out)?;
-    modules(&report.facts, out)?;
-    libraries(&report.facts.dma, out)?;
-    gpus(&report.facts, out)?;
-    nvme(&report.facts.nvme, out)?;
-    pci(&report.facts.pci, out)?;
+    write_facts(&report.facts, out)?;
     stages(report, out)
+}
+
+/// Writes the sections about the machine.
+pub fn write_facts(facts: &Facts, out: &mut dyn Write) -> io::Result<()> {
+    image(facts, out)?;
+    machine(facts, out)?;
+    modules(facts, out)?;
+    libraries(&facts.dma, out)?;
+    gpus(facts, out)?;
+    nvme(&facts.nvme, out)?;
+    pci(&facts.pci, out)
 }
 
 /// A line of the text, wrapped under its label.
@@ -77,10 +82,10 @@ fn problems(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn image(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+fn image(facts: &Facts, out: &mut dyn Write) -> io::Result<()> {
     section(out, "Image")?;
-    let Fact::Known { value: image, .. } = &report.facts.image else {
-        return field(out, "Image", report.facts.image.as_ref().map(|_| ""));
+    let Fact::Known { value: image, .. } = &facts.image else {
+        return field(out, "Image", facts.image.as_ref().map(|_| ""));
     };
     field(out, "Profile", &image.profile)?;
     if !image.overlays.is_empty() {
