@@ -13,6 +13,14 @@ pub const PARAM_ROOT_SHA256: &str = "gdsboot.root-sha256";
 pub const PARAM_REPORT: &str = "gdsboot.report";
 /// Kernel parameter: what to do when the report is written: `poweroff` (default), `reboot`, `hold` or `shell`.
 pub const PARAM_AFTER: &str = "gdsboot.after";
+/// Kernel parameter: the name of a stage that panics when it begins, so that a test can see what becomes of a panic.
+pub const PARAM_BREAK: &str = "gdsboot.break";
+
+/// What the boot menu prints on the console before it loads the kernel.
+pub const LOADER_MARK: &str = "gdsboot: loading the kernel";
+
+/// On the ESP: what this image is, a [`crate::manifest::Manifest`] as JSON.
+pub const ESP_MANIFEST: &str = "gdsboot/manifest.json";
 
 /// The validator in the initramfs.
 pub const INITRAMFS_INIT: &str = "init";

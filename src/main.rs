@@ -24,9 +24,12 @@ struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Try(cli::try_::TryArgs),
     Build(cli::build::BuildArgs),
     Lock(cli::lock::LockArgs),
     Fetch(cli::fetch::FetchArgs),
+    Smoke(cli::smoke::SmokeArgs),
+    Inspect(cli::inspect::InspectArgs),
 }
 
 fn main() -> ExitCode {
@@ -40,9 +43,12 @@ fn main() -> ExitCode {
     };
     let global = &args.global;
     let result = match &args.command {
+        Command::Try(args) => cli::try_::run(args, global),
         Command::Build(args) => cli::build::run(args, global),
         Command::Lock(args) => cli::lock::run(args, global),
         Command::Fetch(args) => cli::fetch::run(args, global),
+        Command::Smoke(args) => cli::smoke::run(args, global),
+        Command::Inspect(args) => cli::inspect::run(args),
     };
     match result {
         Ok(status) => ExitCode::from(status as u8),

@@ -1,16 +1,15 @@
 //! The boot menu: grub.cfg, one file for UEFI and BIOS, and the kernel's parameters.
 
 use super::{esp, template};
-use crate::boot_contract::{PARAM_AFTER, PARAM_REPORT, PARAM_ROOT, PARAM_ROOT_SHA256, PARAM_ROOT_SIZE};
+use crate::boot_contract::{
+    LOADER_MARK, PARAM_AFTER, PARAM_REPORT, PARAM_ROOT, PARAM_ROOT_SHA256, PARAM_ROOT_SIZE,
+};
 use anyhow::{Result, ensure};
 use serde::Serialize;
 use uuid::Uuid;
 
 const TEMPLATE: &str = include_str!("../../image/templates/grub.cfg");
 
-/// Printed by the loader just before it reads the kernel, so that a smoke test can tell firmware, loader and kernel
-/// apart.
-pub const LOADING: &str = "gdsboot: loading the kernel";
 /// Kernel messages go to the screen and to the first serial port; the last one named is /dev/console. A port that is
 /// not there costs nothing: the kernel's 8250 console does not wait for it.
 pub const CONSOLES: [&str; 2] = ["console=tty0", "console=ttyS0,115200"];
@@ -99,7 +98,7 @@ impl BootMenu {
             Values {
                 title: &self.title,
                 timeout: self.timeout,
-                loading: LOADING,
+                loading: LOADER_MARK,
                 kernel: esp::KERNEL,
                 initramfs: esp::INITRAMFS,
                 entries,

@@ -8,6 +8,7 @@
 use super::content::Content;
 use super::fat::FatFile;
 use super::sbat;
+use crate::boot_contract::ESP_MANIFEST;
 use crate::error::hinted;
 use anyhow::{Context as _, Result, ensure};
 
@@ -15,8 +16,6 @@ use anyhow::{Context as _, Result, ensure};
 pub const KERNEL: &str = "gdsboot/vmlinuz";
 /// The initramfs on the ESP.
 pub const INITRAMFS: &str = "gdsboot/initrd.zst";
-/// What this image is, a [`crate::manifest::Manifest`] as JSON.
-pub const MANIFEST: &str = "gdsboot/manifest.json";
 
 /// A loader that the archive signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +111,7 @@ pub fn files(inputs: EspInputs) -> Result<Vec<FatFile>> {
         FatFile::new(format!("EFI/{}/grub.cfg", inputs.vendor), inputs.grub_cfg),
         FatFile::new(KERNEL, inputs.kernel),
         FatFile::new(INITRAMFS, inputs.initramfs),
-        FatFile::new(MANIFEST, inputs.manifest),
+        FatFile::new(ESP_MANIFEST, inputs.manifest),
     ];
     for file in &files {
         ensure!(!file.content.is_empty()?, "{} on the ESP would be empty", file.path);

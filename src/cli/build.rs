@@ -30,8 +30,8 @@ pub struct BuildArgs {
 
 pub fn run(args: &BuildArgs, global: &Global) -> Result<Status> {
     let progress = global.progress();
-    let (resolved, output, built) = build(args, global, &progress)?;
-    report(&output, &built, &resolved)?;
+    let (_, output, built) = build(args, global, &progress)?;
+    report(&output, &built)?;
     Ok(Status::Pass)
 }
 
@@ -57,7 +57,8 @@ pub fn build(args: &BuildArgs, global: &Global, progress: &Progress) -> Result<(
     Ok((resolved, output, built))
 }
 
-fn report(output: &Output, built: &Built, _resolved: &Resolved) -> Result<()> {
+/// Says what was built.
+pub fn report(output: &Output, built: &Built) -> Result<()> {
     let size = fs_err::metadata(output.path())?.len();
     let state = if built.was_current { " (already current)" } else { "" };
     println!("{}: {}, image {}{state}", output.path().display(), bytes(size), built.manifest.image_id);
