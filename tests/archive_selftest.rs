@@ -5,6 +5,7 @@ mod archive;
 use archive::apt::{Apt, flat_line, ubuntu_line};
 use archive::date::Instant;
 use archive::deb::{Compression, Deb, Entry, Kind};
+use archive::hostile;
 use archive::repository::{self, Package, Pocket, Series, Signer, Suite, Tree};
 use archive::server::{Fault, Origin, Server};
 use archive::sign::Key;
@@ -359,6 +360,40 @@ fn a_repacked_package_has_new_control_and_old_files() {
     assert!(listing.contains("./usr/lib/shim/shimx64.efi.signed.latest"), "{listing}");
     assert!(!listing.contains("copyright"), "{listing}");
     assert_eq!(dpkg_deb(&["-f"], &path, &["Version"]).trim(), "1.58+15.8-0ubuntu1");
+}
+
+#[test]
+fn odd_packages_are_odd_in_the_way_that_their_title_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("odd.deb");
+    for case in hostile::accepted() {
+        std::fs::write(&path, &case.bytes).unwrap();
+        let listing = dpkg_deb(&["-c"], &path, &[]);
+        assert!(listing.contains("./usr/share/odd/file"), "{}: {listing}", case.title);
+    }
+    let refused = hostile::refused();
+    let bytes = |title: &str| &refused.iter().find(|case| case.title == title).unwrap().bytes;
+    // dpkg-deb only lists; what it lists is what a careless reader would write.
+    for (title, want) in [
+        ("a path that climbs out at once", " ../escaped\n"),
+        ("a path that climbs out further down", " ./usr/../../escaped\n"),
+        ("an absolute path", " /escaped\n"),
+        ("a file through a relative link that leads out", " ./usr/out -> ../../../../tmp\n"),
+        ("a sparse file of eight TiB", " 8796093022208 "),
+    ] {
+        std::fs::write(&path, bytes(title)).unwrap();
+        let listing = dpkg_deb(&["-c"], &path, &[]);
+        assert!(listing.contains(want), "{title}: {listing}");
+    }
+    for title in ["cut short", "one byte altered in the data", "no data member", "a format of the future"] {
+        std::fs::write(&path, bytes(title)).unwrap();
+        let status = Command::new("dpkg-deb").arg("-c").arg(&path).output().unwrap().status;
+        assert!(!status.success(), "{title}: dpkg-deb is content");
+    }
+    let bomb = hostile::bomb(Compression::Zstd);
+    assert!(bomb.len() < 8 << 20, "the bomb has {} bytes", bomb.len());
+    std::fs::write(&path, bomb).unwrap();
+    assert_eq!(dpkg_deb(&["-f"], &path, &["Package"]).trim(), hostile::NAME);
 }
 
 #[test]

@@ -502,10 +502,10 @@ impl Tar {
                 assert!(parts.len() <= 4, "the header itself has room for four parts");
                 header.set_size(parts.iter().map(|(_, bytes)| bytes.len() as u64).sum());
                 let gnu = header.as_gnu_mut().unwrap();
-                set_text(&mut gnu.realsize, &format!("{real_size:011o}"));
+                set_number(&mut gnu.realsize, *real_size);
                 for (slot, (offset, bytes)) in gnu.sparse.iter_mut().zip(parts) {
-                    set_text(&mut slot.offset, &format!("{offset:011o}"));
-                    set_text(&mut slot.numbytes, &format!("{:011o}", bytes.len()));
+                    set_number(&mut slot.offset, *offset);
+                    set_number(&mut slot.numbytes, bytes.len() as u64);
                 }
                 self.head(&mut header);
                 let packed: Vec<u8> = parts.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
@@ -529,4 +529,14 @@ impl Tar {
 fn set_text(field: &mut [u8], text: &str) {
     let len = text.len().min(field.len());
     field[..len].copy_from_slice(&text.as_bytes()[..len]);
+}
+
+/// Octal where it fits, else GNU's base 256.
+fn set_number(field: &mut [u8; 12], number: u64) {
+    if number < 1 << 33 {
+        set_text(field, &format!("{number:011o}"));
+    } else {
+        field[0] = 0x80;
+        field[4..].copy_from_slice(&number.to_be_bytes());
+    }
 }

@@ -11,6 +11,7 @@
 //! | `sign` | keys and signatures |
 //! | `snapshots` | publications by time, `/<ID>/...` |
 //! | `server` | serves it all, counts requests, misbehaves on request |
+//! | `hostile` | packages that must be refused, and odd ones that must not |
 //! | `apt` | the host's apt-get in isolation, the judge of the above |
 
 #![allow(dead_code, reason = "each test that includes this module takes what it needs")]
@@ -20,6 +21,7 @@ pub mod body;
 pub mod date;
 pub mod deb;
 pub mod hash;
+pub mod hostile;
 pub mod repository;
 pub mod server;
 pub mod sign;
