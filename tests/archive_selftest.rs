@@ -3,6 +3,7 @@
 mod archive;
 
 use archive::apt::{Apt, flat_line, ubuntu_line};
+use archive::artefacts::{self, Module};
 use archive::date::Instant;
 use archive::deb::{Compression, Deb, Entry, Kind};
 use archive::hostile;
@@ -394,6 +395,27 @@ fn odd_packages_are_odd_in_the_way_that_their_title_says() {
     assert!(bomb.len() < 8 << 20, "the bomb has {} bytes", bomb.len());
     std::fs::write(&path, bomb).unwrap();
     assert_eq!(dpkg_deb(&["-f"], &path, &["Package"]).trim(), hostile::NAME);
+}
+
+#[test]
+fn small_modules_and_loaders_have_the_right_insides() {
+    let module =
+        Module { name: "nvidia_fs", kernel: "6.17.0-1031-nvidia", depends: &["nvidia"], ..Module::default() };
+    let signed = artefacts::sign_module(&module.bytes());
+    let elf = goblin::elf::Elf::parse(&signed).unwrap();
+    let names: Vec<_> =
+        elf.section_headers.iter().filter_map(|s| elf.shdr_strtab.get_at(s.sh_name)).collect();
+    assert_eq!(names, ["", ".modinfo", "__ksymtab_strings", ".symtab", ".strtab", ".shstrtab"]);
+    let info = &elf.section_headers[1];
+    let info =
+        String::from_utf8_lossy(&signed[info.sh_offset as usize..][..info.sh_size as usize]).into_owned();
+    assert!(info.contains("\0name=nvidia_fs\0vermagic=6.17.0-1031-nvidia SMP"), "{info:?}");
+    assert!(signed.ends_with(b"~Module signature appended~\n"));
+
+    let loader =
+        artefacts::loader(&["grub,4,Free Software Foundation,grub,2.12,https://www.gnu.org/software/grub/"]);
+    let text = String::from_utf8_lossy(&loader[0x400..]).into_owned();
+    assert!(text.contains("\ngrub,4,Free"), "{text}");
 }
 
 #[test]

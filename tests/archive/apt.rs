@@ -77,6 +77,16 @@ APT::Get::Never-Include-Phased-Updates "false"; APT::Get::Always-Include-Phased-
         Self { dir }
     }
 
+    /// Takes these as installed, each `name` or `name (= version)`.
+    pub fn provide(&self, names: &[String]) {
+        let status = format!(
+            "Package: provided\nStatus: install ok installed\nArchitecture: all\nVersion: 1\n\
+             Maintainer: test\nDescription: test\nProvides: {}\n\n",
+            names.join(", ")
+        );
+        std::fs::write(self.dir.path().join("status"), status).unwrap();
+    }
+
     /// Where its files are.
     pub fn root(&self) -> PathBuf {
         self.dir.path().to_owned()

@@ -12,11 +12,14 @@
 //! | `snapshots` | publications by time, `/<ID>/...` |
 //! | `server` | serves it all, counts requests, misbehaves on request |
 //! | `hostile` | packages that must be refused, and odd ones that must not |
+//! | `artefacts` | kernel modules, loaders, kernels that can be looked into |
+//! | `ubuntu` | an Ubuntu series and NVIDIA's repository, with their traps |
 //! | `apt` | the host's apt-get in isolation, the judge of the above |
 
 #![allow(dead_code, reason = "each test that includes this module takes what it needs")]
 
 pub mod apt;
+pub mod artefacts;
 pub mod body;
 pub mod date;
 pub mod deb;
@@ -27,3 +30,4 @@ pub mod server;
 pub mod sign;
 pub mod snapshots;
 pub mod stanza;
+pub mod ubuntu;

@@ -29,9 +29,14 @@ impl Key {
         Self { secret: params.generate(rand::thread_rng()).unwrap() }
     }
 
-    /// Writes the public half as apt's `signed-by=` wants it: binary, in a file that ends in `.gpg`.
+    /// The public half as apt's `signed-by=` wants it in a file that ends in `.gpg`: binary.
+    pub fn keyring(&self) -> Vec<u8> {
+        SignedPublicKey::from(self.secret.clone()).to_bytes().unwrap()
+    }
+
+    /// Writes such a file.
     pub fn write_keyring(&self, path: &Path) {
-        std::fs::write(path, SignedPublicKey::from(self.secret.clone()).to_bytes().unwrap()).unwrap();
+        std::fs::write(path, self.keyring()).unwrap();
     }
 
     /// The public half in ASCII armour, for a file that ends in `.asc`.
