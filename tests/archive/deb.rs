@@ -46,7 +46,8 @@ impl Compression {
                 out.write_all(bytes).unwrap();
                 out.finish().unwrap()
             }
-            Self::Zstd => zstd::encode_all(bytes, 1).unwrap(),
+            // With the size in the frame's head: kmod reads no module without it.
+            Self::Zstd => zstd::bulk::compress(bytes, 1).unwrap(),
         }
     }
 
