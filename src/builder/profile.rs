@@ -166,7 +166,7 @@ fn default_compression() -> u32 {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Kernel {
     /// Kernel packages, resolved and unpacked with the image's own. Where modules are prebuilt, name their metapackages here: the
-    /// kernel follows from them, so that a newer kernel without modules is never taken.
+    /// kernel follows from them, so that a newer kernel without modules is never taken. `{release}` is the kernel's release.
     pub packages: Vec<String>,
     /// Parameters besides those that gdsboot sets.
     pub command_line: String,

@@ -105,9 +105,12 @@ pub fn resolve(
         Chosen { apt: &apt, archives: &archives, packages: BTreeMap::new(), uris: HashMap::new() };
     let mut image = profile.image.packages.clone();
     image.extend(profile.kernel.packages.iter().cloned());
+    let kernel = chosen.kernel(&image)?;
+    for package in &mut image {
+        *package = package.replace("{release}", &kernel);
+    }
     chosen.add(lock::SET_IMAGE, &image)?;
     stage.advance(1);
-    let kernel = chosen.kernel_release()?;
     for (name, overlay) in &profile.overlay {
         interrupt::check()?;
         let mut with = image.clone();
@@ -217,15 +220,17 @@ impl Chosen<'_> {
         Ok(())
     }
 
-    /// The release of the one kernel among the image's packages: `linux-image-<release>` whose release begins with a
-    /// digit (metapackages are called `linux-image-amd64` and the like).
-    fn kernel_release(&self) -> Result<String> {
+    /// The release of the one kernel that these packages bring: `linux-image-<release>` whose release begins with a
+    /// digit (metapackages are called `linux-image-amd64` and the like). Names that hold `{release}` follow from it.
+    fn kernel(&self, packages: &[String]) -> Result<String> {
+        let leading: Vec<_> = packages.iter().filter(|p| !p.contains("{release}")).cloned().collect();
         let release = |name: &str| -> Option<String> {
             let rest =
                 name.strip_prefix("linux-image-unsigned-").or_else(|| name.strip_prefix("linux-image-"))?;
             rest.starts_with(|c: char| c.is_ascii_digit()).then(|| rest.to_owned())
         };
-        let found: BTreeSet<_> = self.packages.keys().filter_map(|(name, ..)| release(name)).collect();
+        let candidates = self.apt.candidates(&leading)?;
+        let found: BTreeSet<_> = candidates.iter().filter_map(|c| release(&c.name)).collect();
         let found: Vec<_> = found.into_iter().collect();
         match &found[..] {
             [one] => Ok(one.clone()),
