@@ -26,6 +26,7 @@ struct Args {
 enum Command {
     Try(cli::try_::TryArgs),
     Build(cli::build::BuildArgs),
+    Doctor(cli::doctor::DoctorArgs),
     Lock(cli::lock::LockArgs),
     Fetch(cli::fetch::FetchArgs),
     Smoke(cli::smoke::SmokeArgs),
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
     let result = match &args.command {
         Command::Try(args) => cli::try_::run(args, global),
         Command::Build(args) => cli::build::run(args, global),
+        Command::Doctor(args) => cli::doctor::run(args, global),
         Command::Lock(args) => cli::lock::run(args, global),
         Command::Fetch(args) => cli::fetch::run(args, global),
         Command::Smoke(args) => cli::smoke::run(args, global),

@@ -9,6 +9,7 @@ pub mod cache;
 pub mod content;
 pub mod deb;
 pub mod disk;
+pub mod doctor;
 pub mod elf;
 pub mod esp;
 pub mod fat;

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod common;
+pub mod doctor;
 pub mod fetch;
 pub mod inspect;
 pub mod lock;
