@@ -1,0 +1,130 @@
+//! What the whole-program tests share: running gdsboot, and one image that is built once.
+
+#![allow(dead_code, reason = "each test that includes this module takes what it needs")]
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// The profile that the tests of real images build.
+pub const PROFILE: &str = "debian-13";
+
+/// gdsboot, without progress bars.
+pub fn gdsboot() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gdsboot"));
+    command.args(["--progress", "plain"]);
+    command
+}
+
+/// Runs to the end; a failure shows the command, the status and both streams.
+pub fn run(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("running {command:?}: {error}"))
+}
+
+/// Like [`run`], and the exit status must be this one.
+pub fn run_with_status(command: &mut Command, status: i32) -> Output {
+    let output = run(command);
+    assert_eq!(
+        output.status.code(),
+        Some(status),
+        "{command:?}\n--- standard output\n{}\n--- standard error\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// Standard error as text.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Standard output as text.
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// An image of [`PROFILE`], built from the archive that the host's apt uses.
+#[derive(Debug)]
+pub struct Image {
+    /// The image.
+    pub path: PathBuf,
+    /// Its lock.
+    pub lock: PathBuf,
+    /// Where cargo's programs for it are.
+    pub programs: PathBuf,
+}
+
+/// The folder in which tests of real images work: cargo's own for this purpose.
+pub fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// The cache that the tests share, so that a second run finds what the first one made.
+pub fn cache() -> PathBuf {
+    std::env::var_os("GDSBOOT_CACHE").map_or_else(|| folder().join("cache"), PathBuf::from)
+}
+
+/// A build of the test image into `output`.
+pub fn build(output: &Path, lock: &Path) -> Command {
+    let mut command = gdsboot();
+    command.arg("--cache").arg(cache()).args(["build", PROFILE, "--lock"]).arg(lock).arg("-o").arg(output);
+    command
+}
+
+/// Builds the image once per test program; others wait for it.
+pub fn image() -> &'static Image {
+    static IMAGE: OnceLock<Image> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let folder = folder();
+        let image = Image {
+            path: folder.join("image.img"),
+            lock: folder.join("image.lock.toml"),
+            programs: Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("target/programs/x86_64-unknown-linux-gnu/release"),
+        };
+        // Mirrors move on: a lock of an earlier day may name what is gone.
+        let mut lock = gdsboot();
+        lock.arg("--cache").arg(cache()).args(["lock", PROFILE, "--update", "--lock"]).arg(&image.lock);
+        run_with_status(&mut lock, 0);
+        run_with_status(&mut build(&image.path, &image.lock), 0);
+        image
+    })
+}
+
+/// SHA-256 of a file, hex.
+pub fn sha256(path: &Path) -> String {
+    gdsboot::builder::pool::hash_of(&std::fs::File::open(path).unwrap()).unwrap()
+}
+
+/// Is this test run by root?
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// The same command in a network namespace of its own, in which there are no routes and not even a loopback.
+pub fn without_network(command: &Command) -> Command {
+    let mut wrapped = Command::new("unshare");
+    wrapped.arg(if is_root() { "--net" } else { "-rn" }).arg(command.get_program()).args(command.get_args());
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(key, value),
+            None => wrapped.env_remove(key),
+        };
+    }
+    wrapped
+}
+
+/// The same command as the user `nobody`, if root runs the tests.
+pub fn as_nobody(command: &Command, home: &Path) -> Command {
+    let mut wrapped = Command::new("setpriv");
+    wrapped.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    wrapped.arg(command.get_program()).args(command.get_args()).env("HOME", home).env("TMPDIR", home);
+    wrapped
+}
+
+/// Does some text contain all of these words?
+pub fn contains_all<S: AsRef<OsStr>>(text: &str, words: &[S]) -> bool {
+    words.iter().all(|w| text.contains(&*w.as_ref().to_string_lossy()))
+}
