@@ -13,19 +13,34 @@ pub const PARAM_ROOT_SHA256: &str = "gdsboot.root-sha256";
 pub const PARAM_REPORT: &str = "gdsboot.report";
 /// Kernel parameter: what to do when the report is written: `poweroff` (default), `reboot`, `hold` or `shell`.
 pub const PARAM_AFTER: &str = "gdsboot.after";
+/// Kernel parameter: the name of a stage that panics when it begins, so that a test can see what becomes of a panic.
+pub const PARAM_BREAK: &str = "gdsboot.break";
+
+/// What the boot menu prints on the console before it loads the kernel.
+pub const LOADER_MARK: &str = "gdsboot: loading the kernel";
+
+/// On the ESP: what this image is, a [`crate::manifest::Manifest`] as JSON.
+pub const ESP_MANIFEST: &str = "gdsboot/manifest.json";
 
 /// The validator in the initramfs.
 pub const INITRAMFS_INIT: &str = "init";
 /// In the initramfs: the modules to load before the root can be found, one absolute path per line, in load order.
 pub const INITRAMFS_MODULES: &str = "etc/gdsboot/modules";
-/// In the root: what this image is, a [`crate::manifest::Manifest`] as JSON.
-pub const MANIFEST: &str = "usr/share/gdsboot/manifest.json";
+/// In the initramfs: what this image is, a [`crate::manifest::Manifest`] as JSON.
+pub const INITRAMFS_MANIFEST: &str = "gdsboot/manifest.json";
+/// In the initramfs: the dynamic worker, the only program that loads libcuda, libcufile and NVML. gdsboot's own programs
+/// travel in the initramfs, so that a new one does not mean a new root.
+pub const INITRAMFS_DMA: &str = "gdsboot/gdsboot-dma";
+/// On the running system: where the validator lays what the initramfs carried, for itself and for the shell.
+pub const RUN_FOLDER: &str = "run/gdsboot";
+/// On the running system: the manifest.
+pub const RUN_MANIFEST: &str = "run/gdsboot/manifest.json";
+/// On the running system: the validator again, for use from the shell.
+pub const RUN_VALIDATOR: &str = "run/gdsboot/bin/gdsboot-validator";
+/// On the running system: the worker.
+pub const RUN_DMA: &str = "run/gdsboot/bin/gdsboot-dma";
 /// In the root: the modules to load for GDS, by name, one per line, in the order in which to try them.
 pub const ROOT_MODULES: &str = "usr/share/gdsboot/modules";
-/// In the root: the validator again, for use from the shell.
-pub const ROOT_VALIDATOR: &str = "usr/bin/gdsboot-validator";
-/// In the root: the dynamic worker, the only program that loads libcuda, libcufile and NVML.
-pub const ROOT_DMA: &str = "usr/libexec/gdsboot/gdsboot-dma";
 
 /// GPT name and FAT label of the report partition.
 pub const REPORT_LABEL: &str = "GDSREPORT";

@@ -7,17 +7,26 @@
 //! | [`builder`] | profile -> lock -> pool -> tree -> modules, initramfs, root -> disk |
 //! | [`smoke`] | boots an image in QEMU and reads back what it reported |
 //! | [`facts`] | reads a machine, without judging it |
+//! | [`checks`] | judges facts |
 //! | [`live`] | what makes the validator an init |
 //! | [`report`] | the report's model, its renderers, reading it back from a disk image |
+//! | [`inspect`] | what an image is and what is on it |
 //! | [`boot_contract`] | the names that the builder writes and the live side reads |
 
 pub mod boot_contract;
+#[cfg(feature = "builder")]
 pub mod builder;
+pub mod checks;
 pub mod error;
 pub mod facts;
+#[cfg(feature = "builder")]
+pub mod inspect;
+#[cfg(feature = "builder")]
 pub mod interrupt;
 pub mod live;
 pub mod manifest;
+#[cfg(feature = "builder")]
 pub mod progress;
 pub mod report;
+#[cfg(feature = "builder")]
 pub mod smoke;

@@ -1,3 +1,67 @@
 //! gdsboot: parse, dispatch, print the error and its hint.
 
-fn main() {}
+mod cli;
+
+use clap::Parser;
+use gdsboot::error::{self, Status};
+use gdsboot::interrupt;
+use std::process::ExitCode;
+
+/// Build and boot an image that proves whether a machine moves data between NVMe and GPU memory by DMA
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    max_term_width = 80,
+    after_help = "Exit status: 0 PASS, 1 FAIL, 2 INCOMPLETE, 64 usage, \
+    69 something needed is missing or failed, 70 a bug in gdsboot"
+)]
+struct Args {
+    #[command(flatten)]
+    global: cli::common::Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Try(cli::try_::TryArgs),
+    Build(cli::build::BuildArgs),
+    Lock(cli::lock::LockArgs),
+    Fetch(cli::fetch::FetchArgs),
+    Smoke(cli::smoke::SmokeArgs),
+    Inspect(cli::inspect::InspectArgs),
+}
+
+fn main() -> ExitCode {
+    interrupt::install();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Status::Usage } else { Status::Pass } as u8);
+        }
+    };
+    let global = &args.global;
+    let result = match &args.command {
+        Command::Try(args) => cli::try_::run(args, global),
+        Command::Build(args) => cli::build::run(args, global),
+        Command::Lock(args) => cli::lock::run(args, global),
+        Command::Fetch(args) => cli::fetch::run(args, global),
+        Command::Smoke(args) => cli::smoke::run(args, global),
+        Command::Inspect(args) => cli::inspect::run(args),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status as u8),
+        Err(_) if interrupt::requested() => {
+            eprintln!("gdsboot: interrupted; nothing was left half-written");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("gdsboot: error: {}", error::one_line(&error));
+            if let Some(hint) = error::hint_of(&error) {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::from(error::status_of(&error) as u8)
+        }
+    }
+}

@@ -1,1 +1,15 @@
-//! report
+//! The report: what it says ([`model`]), how it is written for programs ([`json`]) and for people ([`text`], [`screen`]),
+//! what the console tells whoever watches it ([`events`]), and reading it back from a disk image ([`source`])
+//! without mounting anything and without being root.
+
+pub mod events;
+pub mod fat;
+pub mod gpt;
+pub mod json;
+mod layout;
+pub mod menu;
+pub mod model;
+pub mod screen;
+pub mod source;
+pub mod text;
+pub mod utc;

@@ -1,1 +1,164 @@
-//! smoke
+//! Boots an image in QEMU and reads back what it reported.
+//!
+//! An image is copied, never written to. It is booted once per firmware; each boot is judged by [`outcome`], and the
+//! worst of them is the result. A QEMU that failed, or could not be started, is [`Status::Unavailable`], so that broken
+//! infrastructure is never taken for a verdict.
+//!
+//! | file | what it is about |
+//! |---|---|
+//! | [`machine`] | machine files |
+//! | [`argv`] | QEMU's arguments |
+//! | [`emulator`] | where QEMU comes from |
+//! | [`accel`] | KVM, where a guest really boots under it |
+//! | [`copy`] | the image's copy |
+//! | [`guest`], [`serial`], [`log`] | a running QEMU, its console as lines, the log of it |
+//! | [`wait`] | the one waiting loop |
+//! | [`console`], [`phases`] | what the lines mean, and the times between them |
+//! | [`boot`], [`outcome`] | one boot, and the judgement on it |
+//! | [`render`] | the result for people |
+
+pub mod accel;
+pub mod argv;
+pub mod boot;
+pub mod console;
+pub mod copy;
+pub mod emulator;
+pub mod guest;
+pub mod log;
+pub mod machine;
+pub mod outcome;
+pub mod phases;
+pub mod render;
+pub mod sandboxed;
+pub mod serial;
+pub mod wait;
+
+use crate::error::{Advise as _, Status, usage};
+use crate::progress::Progress;
+use crate::report::source::Image;
+use anyhow::{Context as _, Result};
+use boot::Boot;
+use emulator::Emulator;
+use machine::{Disk, Firmware, Machine};
+use outcome::Outcome;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// What is asked of a smoke test.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The image.
+    pub image: PathBuf,
+    /// The guest.
+    pub machine: Machine,
+    /// Firmwares other than the machine file's.
+    pub firmware: Option<Vec<Firmware>>,
+    /// An attachment other than the machine file's.
+    pub disk: Option<Disk>,
+    /// The accelerator.
+    pub accel: accel::Wanted,
+    /// Multiplies all deadlines; more than 0.
+    pub timeout_scale: f64,
+    /// Where to keep every boot's folder. Without it only failed boots are kept, among the temporary files.
+    pub keep: Option<PathBuf>,
+}
+
+/// The result of a smoke test.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// The exit status: that of the worst boot, see [`outcome::worst`].
+    #[serde(serialize_with = "outcome::status_number")]
+    pub status: Status,
+    /// QEMU's version, as it says it.
+    pub qemu: String,
+    /// The accelerator, and why this one.
+    pub accel: accel::Choice,
+    /// The boots, in the order in which they ran.
+    pub boots: Vec<Outcome>,
+}
+
+/// Boots the image as asked, one boot after the other.
+pub fn run(request: &Request, emulator: &Emulator, progress: &Progress) -> Result<Summary> {
+    if !(request.timeout_scale > 0.0 && request.timeout_scale.is_finite()) {
+        return Err(usage("--timeout-scale must be more than 0", "2 doubles every deadline"));
+    }
+    let image = Image::open(&request.image)?;
+    image.report_partition()?;
+    image.esp()?;
+    let folders = Folders::new(request.keep.as_deref())?;
+    let (qemu, accel) = folders.temporary(|folder| {
+        let qemu = emulator.version(folder)?;
+        Ok((qemu, accel::choose(request.accel, emulator, || image.kernel(), folder)?))
+    })?;
+    progress.note(format!("{qemu}; accelerator {}: {}", accel.accel, accel.why));
+
+    let firmwares = request.firmware.as_ref().unwrap_or(&request.machine.firmware);
+    let mut boots = Vec::new();
+    for firmware in firmwares {
+        let boot = Boot {
+            image: &image,
+            machine: &request.machine,
+            firmware: *firmware,
+            disk: request.disk.unwrap_or(request.machine.disk),
+            accel: accel.accel,
+            timeout_scale: request.timeout_scale,
+        };
+        let name = format!("{}-{}-{}", boot.machine.name, boot.firmware, boot.disk);
+        boots.push(folders.boot(&name, |folder| boot.run(emulator, folder, progress))?);
+    }
+    let status = outcome::worst(boots.iter().map(Outcome::status));
+    Ok(Summary { status, qemu, accel, boots })
+}
+
+/// Where boots happen.
+#[derive(Debug)]
+struct Folders<'a> {
+    keep: Option<&'a Path>,
+}
+
+impl<'a> Folders<'a> {
+    fn new(keep: Option<&'a Path>) -> Result<Self> {
+        if let Some(keep) = keep {
+            fs_err::create_dir_all(keep)
+                .context("making the folder for --keep")
+                .hint("name a folder that can be written to")
+                .status(Status::Usage)?;
+        }
+        Ok(Self { keep })
+    }
+
+    /// A folder that is gone afterwards.
+    fn temporary<T>(&self, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        let folder = Self::new_temporary()?;
+        let result = work(folder.path());
+        folder.close().context("removing a temporary folder")?;
+        result
+    }
+
+    /// A folder that stays if the user wants to keep it, or if the boot failed.
+    fn boot(&self, name: &str, work: impl FnOnce(&Path) -> Result<Outcome>) -> Result<Outcome> {
+        if let Some(keep) = self.keep {
+            let folder = std::path::absolute(keep.join(name)).context("finding the folder for --keep")?;
+            fs_err::create_dir(&folder)
+                .context("making a boot's folder")
+                .hint("--keep never overwrites: name a folder that holds no boots yet")
+                .status(Status::Usage)?;
+            return work(&folder).map(|outcome| Outcome { kept: Some(folder), ..outcome });
+        }
+        let folder = Self::new_temporary()?;
+        let outcome = work(folder.path())?;
+        if outcome.result.is_err() {
+            return Ok(Outcome { kept: Some(folder.keep()), ..outcome });
+        }
+        folder.close().context("removing a temporary folder")?;
+        Ok(outcome)
+    }
+
+    fn new_temporary() -> Result<tempfile::TempDir> {
+        tempfile::Builder::new()
+            .prefix("gdsboot-smoke-")
+            .tempdir()
+            .context("making a temporary folder")
+            .hint("set TMPDIR to a folder that can be written to")
+    }
+}

@@ -1,0 +1,229 @@
+use super::*;
+use crate::error::hint_of;
+use std::process::{Command, Output};
+
+fn source() -> ModuleSource {
+    ModuleSource {
+        kind: Kind::NvidiaOpen,
+        name: "nvidia-open-gpu-kernel-modules".into(),
+        version: "550.163.01".into(),
+        dir: "usr/src/nvidia-current-open-550.163.01".into(),
+        patches: vec![Patch { name: "01-a.patch".into(), bytes: b"diff".to_vec() }],
+    }
+}
+
+#[test]
+fn the_key_changes_with_every_input() {
+    let sources = [source()];
+    let debs = [[1; 32], [2; 32]];
+    let inputs = KeyInputs { debs: &debs, kernel_release: "6.1", sources: &sources, epoch: 1 };
+    let key = cache_key(&inputs);
+    assert_eq!(
+        key,
+        cache_key(&KeyInputs { debs: &[[2; 32], [1; 32]], ..inputs }),
+        "the order of packages is nothing"
+    );
+    let changed = |change: &dyn Fn(&mut ModuleSource)| {
+        let mut source = source();
+        change(&mut source);
+        cache_key(&KeyInputs { sources: &[source], ..inputs })
+    };
+    let others = [
+        cache_key(&KeyInputs { debs: &debs[..1], ..inputs }),
+        cache_key(&KeyInputs { kernel_release: "6.2", ..inputs }),
+        cache_key(&KeyInputs { sources: &[], ..inputs }),
+        cache_key(&KeyInputs { epoch: 2, ..inputs }),
+        changed(&|s| s.version.push('1')),
+        changed(&|s| s.dir.push("x")),
+        changed(&|s| s.patches[0].bytes.push(b'\n')),
+        changed(&|s| s.patches[0].name.push('x')),
+        changed(&|s| s.patches.clear()),
+        changed(&|s| s.kind = Kind::NvidiaFs),
+    ];
+    for (i, other) in others.iter().enumerate() {
+        assert_ne!(key, *other, "input {i}");
+        assert!(!others[..i].contains(other), "inputs {i} and an earlier one run together");
+    }
+}
+
+#[test]
+fn a_folder_without_modules_is_not_taken_for_a_result() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(load(dir.path()).unwrap_err().to_string().ends_with("holds no kernel modules"));
+    fs_err::write(dir.path().join("nvidia.ko"), "truncated").unwrap();
+    let error = format!("{:#}", load(dir.path()).unwrap_err());
+    assert!(
+        error.starts_with("reading the kernel module ") && error.contains("nvidia.ko: too short"),
+        "{error}"
+    );
+}
+
+fn compile<'a>(dir: &'a Path, sources: &'a [ModuleSource], output: &'a Path) -> Compile<'a> {
+    Compile { root: dir, kernel_release: "6.12.1-test", sources, epoch: 1, jobs: 1, output, logs: dir }
+}
+
+#[test]
+fn headers_of_another_kernel_are_refused_before_any_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("modules/key");
+    let error = compile(dir.path(), &[], &output).run(&Progress::none()).unwrap_err();
+    assert_eq!(error.to_string(), "the module-build root has no headers of Linux 6.12.1-test");
+    assert!(hint_of(&error).unwrap().contains("linux-headers-6.12.1-test"));
+    assert!(!dir.path().join("modules").exists());
+    let error =
+        Compile { kernel_release: "../../etc", ..compile(dir.path(), &[], &output) }.headers().unwrap_err();
+    assert_eq!(error.to_string(), "\"../../etc\" is not a kernel release");
+}
+
+#[test]
+fn a_failure_names_the_errors_the_log_and_where_a_patch_belongs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nvidia.log");
+    let mut log = BuildLog::create(&path, Progress::none().stage("test", 0, Unit::Steps)).unwrap();
+    let error = failure(&source(), &log, Some(anyhow::anyhow!("`make` failed (exit status: 2)")));
+    assert_eq!(error.to_string(), format!("`make` failed (exit status: 2)\n(log: {})", path.display()));
+    log.line("/build/nvidia/nv-pci.c:237:9: error: too few arguments to function 'pci_resize_resource'");
+    log.line("make: *** [Makefile:140: modules] Error 2");
+    let error = failure(&source(), &log, Some(anyhow::anyhow!("`make` failed (exit status: 2)")));
+    assert!(
+        error.to_string().starts_with("/build/nvidia/nv-pci.c:237:9: error: too few arguments"),
+        "{error}"
+    );
+    let hint = hint_of(&error).unwrap();
+    assert!(hint.ends_with("image/patches/nvidia-open-gpu-kernel-modules-550.163.01/"), "{hint}");
+}
+
+/// configure-make.sh between a kbuild, a compiler and an nm that are scripts of three lines.
+struct Questions {
+    dir: tempfile::TempDir,
+}
+
+impl Questions {
+    fn new(kbuild: &str) -> Self {
+        let questions = Self { dir: tempfile::tempdir().unwrap() };
+        questions.script("bin/make", CONFIGURE_MAKE.strip_prefix("#!/bin/sh\n").unwrap());
+        questions.script("kbuild/make", kbuild);
+        // "Compiles" what does not say `bad`, and takes a second argument for granted unless it is -Werror.
+        questions.script("kbuild/cc", "echo cc \"$@\" >>\"$OLDPWD/calls\"\n! grep -q bad \"$2\" && [ \"$3\" != -Werror ] && cp \"$2\" \"$1\"");
+        questions.script("kbuild/nm", "sed -n 's/^uses /    U /p' \"$2\"");
+        questions.write("headers/Module.symvers", "0x1\tprintk\tvmlinux\tEXPORT_SYMBOL\t\n");
+        questions.write("build/.test.o.cmd", "");
+        questions
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.dir.path().join(file)
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        let path = self.path(file);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, text).unwrap();
+    }
+
+    fn script(&self, file: &str, text: &str) {
+        self.write(file, &format!("#!/bin/sh\n{text}\n"));
+        fs_err::set_permissions(self.path(file), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn ask(&self, program: &str, arguments: &[&str]) -> Output {
+        self.write("build/test.c", program);
+        let (bin, kbuild) = (self.path("bin"), self.path("kbuild"));
+        Command::new(bin.join("make"))
+            .args(arguments)
+            .current_dir(self.path("build"))
+            .env("PATH", format!("{}:{}:/usr/bin:/bin", bin.display(), kbuild.display()))
+            .env("KBUILD_PATH", format!("{}:/usr/bin:/bin", kbuild.display()))
+            .env("KERNEL_BUILD", self.path("headers"))
+            .env("LEARNED", self.path("command"))
+            .output()
+            .unwrap()
+    }
+
+    fn answer(&self, program: &str, arguments: &[&str]) -> bool {
+        self.ask(program, arguments).status.success()
+    }
+}
+
+/// What kbuild leaves behind, with its escapes and objtool's part.
+const KBUILD: &str = r#"echo learned >>learned
+printf '%s\n' "savedcmd_$PWD/test.o := cc $PWD/test.o $PWD/test.c   ; ./tools/objtool/objtool test.o" '' 'deps :=' >.test.o.cmd"#;
+
+#[test]
+fn questions_are_answered_by_one_compiler_run_each() {
+    let questions = Questions::new(KBUILD);
+    assert!(questions.answer("good\n", &[]));
+    assert!(!questions.answer("bad\n", &[]));
+    assert!(questions.answer("uses printk\n", &[]), "an exported symbol may be used");
+    assert!(!questions.answer("uses printk_secretly\n", &[]), "one that is not exported may not");
+    assert!(!questions.answer("good\n", &["KCFLAGS=-Werror"]));
+    assert!(questions.answer("", &["clean"]));
+    assert!(!questions.path("build/test.o").exists());
+    let lines = |file: &str| fs_err::read_to_string(questions.path(file)).unwrap().lines().count();
+    assert_eq!((lines("build/learned"), lines("build/calls")), (1, 5));
+}
+
+#[test]
+fn what_kbuild_escaped_for_make_is_plain_again() {
+    let questions = Questions::new(
+        r#"printf '%s\n' "cmd_x := NAME='\"te\#st\"' OTHER='\$\$5' cc $PWD/test.o $PWD/test.c" >.test.o.cmd"#,
+    );
+    assert!(questions.answer("good\n", &[]));
+    let command = fs_err::read_to_string(questions.path("command")).unwrap();
+    assert!(command.starts_with("NAME='\"te#st\"' OTHER='$5' cc "), "{command}");
+}
+
+#[test]
+fn a_kbuild_that_fails_leaves_no_command_behind() {
+    let questions = Questions::new("echo no compiler; exit 2");
+    assert!(!questions.answer("good\n", &[]));
+    assert!(!questions.path("command").exists());
+    assert_eq!(fs_err::read_to_string(questions.path("command.log")).unwrap(), "no compiler\n");
+}
+
+#[test]
+fn an_argument_that_configure_never_used_is_refused() {
+    let output = Questions::new(KBUILD).ask("good\n", &["install"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("make for install"));
+}
+
+/// With a module-build root of a real distribution: `GDSBOOT_MODULE_ROOT=<root> GDSBOOT_MODULE_KERNEL=<release>
+/// [GDSBOOT_MODULE_OUTPUT=<folder>] cargo test real_modules -- --ignored`.
+#[test]
+#[ignore = "needs an unpacked module-build root and some minutes"]
+fn real_modules_compile_for_their_kernel() {
+    let variable = |name| std::env::var(name).ok();
+    let root = PathBuf::from(variable("GDSBOOT_MODULE_ROOT").unwrap());
+    let kernel = variable("GDSBOOT_MODULE_KERNEL").unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let kept = variable("GDSBOOT_MODULE_OUTPUT").map_or_else(|| scratch.path().to_owned(), PathBuf::from);
+    let patches = Path::new(env!("CARGO_MANIFEST_DIR")).join("image/patches");
+    let sources =
+        [Kind::NvidiaOpen, Kind::NvidiaFs].map(|k| ModuleSource::find(&root, k, &patches, &[]).unwrap());
+    let compile = Compile {
+        root: &root,
+        kernel_release: &kernel,
+        sources: &sources,
+        epoch: 1_700_000_000,
+        jobs: std::thread::available_parallelism().unwrap().get(),
+        output: &kept.join("modules"),
+        logs: &kept.join("logs"),
+    };
+    let progress = Progress::new(crate::progress::Mode::Plain);
+    let modules = compile.run(&progress).unwrap_or_else(|e| panic!("{e:#}\nhint: {:?}", hint_of(&e)));
+    let names: Vec<_> = modules.iter().map(|m| m.info.name.as_str()).collect();
+    assert_eq!(names, ["nvidia_fs", "nvidia_uvm", "nvidia"]);
+    for module in &modules {
+        let source = usize::from(module.info.name == "nvidia_fs");
+        assert_eq!(
+            module.info.version.as_deref(),
+            Some(sources[source].version.as_str()),
+            "{}",
+            module.info.name
+        );
+        assert_eq!(module.info.depends.contains(&"nvidia".to_owned()), module.info.name != "nvidia");
+        let hash = Sha256::digest(fs_err::read(&module.path).unwrap());
+        println!("{}  {}", hex::encode(hash), module.path.display());
+    }
+}

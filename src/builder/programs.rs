@@ -1,0 +1,147 @@
+//! gdsboot's own programs for the image: the static validator and the dynamic worker.
+//!
+//! An installed gdsboot has them beside itself; one that runs from a checkout lets cargo build them, in a target folder of
+//! their own and with the paths of this machine taken out, so that the same sources give the same bytes anywhere.
+
+use crate::error::hinted;
+use crate::progress::{Progress, Unit};
+use anyhow::{Context as _, Result, ensure};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The one target; naming it keeps flags for the image away from build scripts.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Where the programs are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Programs {
+    /// The validator: static, so that it can be the first process of any system.
+    pub validator: PathBuf,
+    /// The worker: dynamic, so that it can load NVIDIA's libraries.
+    pub dma: PathBuf,
+}
+
+/// Finds the programs: in the folder named, else beside this executable, else built from this checkout.
+///
+/// # Errors
+/// A validator that is not static; no programs and no checkout; a failing build.
+pub fn find(named: Option<&Path>, progress: &Progress) -> Result<Programs> {
+    if let Some(folder) = named {
+        let programs = inside(folder);
+        ensure!(programs.dma.exists(), "{} does not exist", programs.dma.display());
+        if !is_static(&programs.validator)? {
+            return Err(hinted(
+                format!("{} is not a static program", programs.validator.display()),
+                format!(
+                    "build it with: cargo rustc --release --bin gdsboot-validator --target {TARGET} -- -C target-feature=+crt-static"
+                ),
+            ));
+        }
+        return Ok(programs);
+    }
+    let exe = std::env::current_exe().context("finding this executable")?;
+    if let Some(folder) = exe.parent() {
+        let programs = inside(folder);
+        // In cargo's own target folder there is a dynamic validator; that one is not for images.
+        if programs.dma.exists() && programs.validator.exists() && is_static(&programs.validator)? {
+            return Ok(programs);
+        }
+    }
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if !checkout.join("Cargo.toml").exists() {
+        return Err(hinted(
+            "gdsboot-validator and gdsboot-dma are not beside this gdsboot",
+            "install all three programs into one folder, or name theirs: --programs DIR",
+        ));
+    }
+    build(checkout, progress)
+}
+
+fn inside(folder: &Path) -> Programs {
+    Programs { validator: folder.join("gdsboot-validator"), dma: folder.join("gdsboot-dma") }
+}
+
+/// A program without an interpreter, as `PT_INTERP` says.
+fn is_static(path: &Path) -> Result<bool> {
+    let bytes = fs_err::read(path)?;
+    let elf = goblin::elf::Elf::parse(&bytes).with_context(|| format!("reading {}", path.display()))?;
+    Ok(elf.interpreter.is_none())
+}
+
+fn build(checkout: &Path, progress: &Progress) -> Result<Programs> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let target = target_folder(checkout);
+    let stage = progress.stage("building gdsboot's programs", 2, Unit::Steps);
+    let run = |verb: &str, program: &str, last: &[&str]| -> Result<()> {
+        let mut command = Command::new(&cargo);
+        command
+            .current_dir(checkout)
+            .args([verb, "--quiet", "--release", "--locked", "--no-default-features", "--bin", program])
+            .args(["--target", TARGET, "--target-dir"])
+            .arg(&target)
+            .args(last)
+            // An outer cargo's settings are for its own build.
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env("RUSTFLAGS", remap(checkout))
+            .stdin(Stdio::null());
+        let output = command.output().with_context(|| format!("running {}", cargo.to_string_lossy()))?;
+        if !output.status.success() {
+            return Err(hinted(
+                format!("building {program} failed:\n{}", String::from_utf8_lossy(&output.stderr).trim()),
+                "`cargo build` in the checkout shows it in full",
+            ));
+        }
+        stage.advance(1);
+        Ok(())
+    };
+    run("rustc", "gdsboot-validator", &["--", "-C", "target-feature=+crt-static"])?;
+    run("build", "gdsboot-dma", &[])?;
+    let programs = inside(&target.join(TARGET).join("release"));
+    ensure!(is_static(&programs.validator)?, "{} came out dynamic", programs.validator.display());
+    Ok(programs)
+}
+
+/// A folder of its own, so that an outer cargo's lock is not waited for. Where the checkout cannot be written to, the
+/// user's own temporary space serves.
+fn target_folder(checkout: &Path) -> PathBuf {
+    let base = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout.join("target"), PathBuf::from);
+    let folder = base.join("programs");
+    if fs_err::create_dir_all(&folder).is_ok()
+        && nix::unistd::access(&folder, nix::unistd::AccessFlags::W_OK).is_ok()
+    {
+        return folder;
+    }
+    std::env::temp_dir().join(format!("gdsboot-programs-{}", nix::unistd::geteuid()))
+}
+
+/// Flags that replace this machine's paths in the programs by fixed ones.
+fn remap(checkout: &Path) -> OsString {
+    let home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|h| Path::new(&h).join(".cargo")));
+    let mut flags = OsString::from("--remap-path-prefix=");
+    flags.push(checkout);
+    flags.push("=/gdsboot");
+    if let Some(home) = home {
+        flags.push(" --remap-path-prefix=");
+        flags.push(home);
+        flags.push("=/cargo");
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dynamic_validator_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["gdsboot-validator", "gdsboot-dma"] {
+            fs_err::copy(std::env::current_exe().unwrap(), dir.path().join(name)).unwrap();
+        }
+        let error = find(Some(dir.path()), &Progress::none()).unwrap_err();
+        assert!(error.to_string().contains("not a static program"), "{error}");
+    }
+}

@@ -1,0 +1,66 @@
+//! `gdsboot build`: a profile becomes a disk image.
+
+use super::common::{Global, Resolved, Source};
+use anyhow::Result;
+use gdsboot::builder::image::{self, Built, Inputs, Place};
+use gdsboot::builder::output::Output;
+use gdsboot::builder::programs;
+use gdsboot::error::Status;
+use gdsboot::progress::{Progress, bytes};
+use std::path::PathBuf;
+
+/// Build a bootable disk image
+#[derive(Debug, Clone, clap::Args)]
+pub struct BuildArgs {
+    #[command(flatten)]
+    pub source: Source,
+    /// Where the image goes [default: gdsboot-PROFILE.img]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Add a group of packages, such as debug (may be repeated)
+    #[arg(long, value_name = "OVERLAY")]
+    pub with: Vec<String>,
+    /// Take gdsboot-validator and gdsboot-dma from here instead of building them
+    #[arg(long, value_name = "DIR")]
+    pub programs: Option<PathBuf>,
+    /// Build twice from nothing and name what differs
+    #[arg(long)]
+    pub check_reproducible: bool,
+}
+
+pub fn run(args: &BuildArgs, global: &Global) -> Result<Status> {
+    let progress = global.progress();
+    let (_, output, built) = build(args, global, &progress)?;
+    report(&output, &built)?;
+    Ok(Status::Pass)
+}
+
+/// Builds and says nothing; for `try` as well.
+pub fn build(args: &BuildArgs, global: &Global, progress: &Progress) -> Result<(Resolved, Output, Built)> {
+    let profile = args.source.profile(progress)?;
+    profile.check_overlays(&args.with)?;
+    let default = || PathBuf::from(format!("gdsboot-{}.img", profile.name));
+    let output = Output::new(&args.output.clone().unwrap_or_else(default))?;
+    let resolved = args.source.resolve_profile(profile, global, progress)?;
+    let programs = programs::find(args.programs.as_deref(), progress)?;
+    let inputs = Inputs {
+        profile: &resolved.profile,
+        lock: &resolved.lock,
+        overlays: &args.with,
+        programs: &programs,
+    };
+    let place = Place { pool: &resolved.pool, mirrors: &resolved.mirrors, cache: &resolved.cache, progress };
+    if args.check_reproducible {
+        gdsboot::builder::reproducible::check(&inputs, &place)?;
+    }
+    let built = image::build(&inputs, &place, &output)?;
+    Ok((resolved, output, built))
+}
+
+/// Says what was built.
+pub fn report(output: &Output, built: &Built) -> Result<()> {
+    let size = fs_err::metadata(output.path())?.len();
+    let state = if built.was_current { " (already current)" } else { "" };
+    println!("{}: {}, image {}{state}", output.path().display(), bytes(size), built.manifest.image_id);
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! The commands, one file each: what is typed, handed on to the library. No logic of its own.
+
+pub mod build;
+pub mod common;
+pub mod fetch;
+pub mod inspect;
+pub mod lock;
+pub mod smoke;
+pub mod try_;

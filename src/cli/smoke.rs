@@ -1,0 +1,148 @@
+//! `gdsboot smoke`: boots an image in QEMU and shows what it reported.
+
+use super::common::{Global, Resolved, Source};
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use gdsboot::builder::image::{Place, unpacked_root};
+use gdsboot::builder::lock;
+use gdsboot::builder::profile::Profile;
+use gdsboot::error::{Advise as _, Status};
+use gdsboot::progress::Progress;
+use gdsboot::report::source::Image;
+use gdsboot::smoke::accel::Wanted;
+use gdsboot::smoke::emulator::Emulator;
+use gdsboot::smoke::machine::{self, Disk, Machine};
+use gdsboot::smoke::{self, Request, render, sandboxed};
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// Boot an image in QEMU and show what it reported
+///
+/// The image is copied and never changed. It is booted once per firmware; the exit status is that of the worst boot:
+/// 0 PASS, 2 INCOMPLETE (what an image reports where there is no GPU), 1 FAIL or no complete report, 69 QEMU failed.
+#[derive(Debug, clap::Args)]
+pub struct SmokeArgs {
+    /// The image to boot
+    pub image: PathBuf,
+    #[command(flatten)]
+    pub how: How,
+    /// The lock whose emulator boots it [default: locks/PROFILE.toml]
+    #[arg(long, value_name = "FILE")]
+    pub lock: Option<PathBuf>,
+    /// A mirror for one of the profile's sources (may be repeated)
+    #[arg(long, value_name = "[SOURCE=]URL")]
+    pub mirror: Vec<String>,
+    /// Take everything from the pool; never touch the network
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// How to boot; shared with `try`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct How {
+    /// Machine to boot it in: a built-in name or a machine file
+    #[arg(long, default_value = machine::DEFAULT)]
+    pub machine: String,
+    /// Firmware to boot it with [default: as the machine says]
+    #[arg(long)]
+    pub firmware: Option<Firmware>,
+    /// How to attach it [default: as the machine says]
+    #[arg(long)]
+    pub disk: Option<Disk>,
+    /// What executes the guest; auto takes KVM only where a guest boots under it
+    #[arg(long, default_value = "auto")]
+    pub accel: Wanted,
+    /// Multiply every deadline by this
+    #[arg(long, default_value_t = 1.0)]
+    pub timeout_scale: f64,
+    /// Keep every boot's log, report and disk in this folder
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// QEMU to use [default: the one that the image's profile pins]
+    #[arg(long, value_name = "PROGRAM")]
+    pub qemu: Option<PathBuf>,
+    /// Folder that holds OVMF_CODE_4M.fd and OVMF_VARS_4M.fd
+    #[arg(long, value_name = "DIR")]
+    pub firmware_dir: Option<PathBuf>,
+}
+
+/// Which firmwares to boot with.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Firmware {
+    /// OVMF
+    Uefi,
+    /// SeaBIOS
+    Bios,
+    /// One after the other
+    Both,
+}
+
+impl Firmware {
+    fn list(self) -> Vec<machine::Firmware> {
+        match self {
+            Self::Uefi => vec![machine::Firmware::Uefi],
+            Self::Bios => vec![machine::Firmware::Bios],
+            Self::Both => vec![machine::Firmware::Uefi, machine::Firmware::Bios],
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &SmokeArgs, global: &Global) -> Result<Status> {
+    let progress = global.progress();
+    let emulator = match &args.how.qemu {
+        Some(_) => args.how.host_emulator(),
+        None => {
+            let manifest = gdsboot::inspect::manifest(&Image::open(&args.image)?)
+                .hint("name a QEMU of this host instead: --qemu qemu-system-x86_64")?;
+            let source = Source {
+                profile: Some(manifest.profile.clone()),
+                lock: args.lock.clone(),
+                mirror: args.mirror.clone(),
+                offline: args.offline,
+            };
+            let profile =
+                Profile::load(&manifest.profile).hint("name a QEMU of this host: --qemu PROGRAM")?;
+            pinned_emulator(&source.resolve_profile(profile, global, &progress)?, &progress)?
+        }
+    };
+    args.how.boot(args.image.clone(), &emulator, &progress)
+}
+
+/// The emulator that a profile's lock pins.
+pub fn pinned_emulator(resolved: &Resolved, progress: &Progress) -> Result<Emulator> {
+    let place = Place { pool: &resolved.pool, mirrors: &resolved.mirrors, cache: &resolved.cache, progress };
+    sandboxed::emulator(&unpacked_root(&resolved.lock, lock::SET_EMULATOR, &place)?)
+}
+
+impl How {
+    /// A QEMU of this host.
+    pub fn host_emulator(&self) -> Emulator {
+        Emulator::of_host(self.qemu.as_deref(), self.firmware_dir.as_deref())
+    }
+
+    /// Boots an image and prints what came of it.
+    pub fn boot(&self, image: PathBuf, emulator: &Emulator, progress: &Progress) -> Result<Status> {
+        let request = Request {
+            image,
+            machine: Machine::load(&self.machine)?,
+            firmware: self.firmware.map(Firmware::list),
+            disk: self.disk,
+            accel: self.accel,
+            timeout_scale: self.timeout_scale,
+            keep: self.keep.clone(),
+        };
+        let summary = smoke::run(&request, emulator, progress)?;
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            serde_json::to_writer_pretty(&mut out, &summary).context("writing the result")?;
+            writeln!(out).context("writing the result")?;
+        } else {
+            render::text(&summary, &mut out).context("writing the result")?;
+        }
+        Ok(summary.status)
+    }
+}

@@ -1,0 +1,456 @@
+//! The validator as PID 1: from the initramfs to the verdict, and to the power switch. Read [`Run::go`] for the order.
+
+use super::journal::{self, Journal};
+use super::module_loader::ModuleLoader;
+use super::params::Params;
+use super::partition::{self, Partition};
+use super::report_partition::ReportPartition;
+use super::{luggage, mounts, nvidia_nodes, power, program, settings, shell, switch_root, udev, verify};
+use crate::boot_contract::{
+    INITRAMFS_MODULES, REPORT_LABEL, ROOT_MODULES, RUN_DMA, RUN_MANIFEST, RUN_REPORT_TEXT,
+};
+use crate::checks::prerequisites;
+use crate::facts::dma::DmaProbe;
+use crate::facts::module_tree::ModuleTree;
+use crate::facts::modules::ModuleLoad;
+use crate::facts::{Fact, Facts, Root};
+use crate::report::events::What;
+use crate::report::model::{After, Report, Route, SCHEMA, Settings, Verdict};
+use crate::report::utc::Utc;
+use crate::report::{screen, text};
+use anyhow::{Context as _, anyhow, bail};
+use nix::sys::reboot::RebootMode;
+use std::io::Read as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+/// How long the disk may take to appear: USB sticks behind hubs are the slowest.
+const DISK_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the libraries may take to answer; a driver that cannot start its GPU takes some 6 s for each try.
+const PROBE_PATIENCE: Duration = Duration::from_secs(60);
+/// Modules that make the report partition, the settings and the firmware's variables readable, where they are modules.
+const HELPERS: [&str; 8] =
+    ["nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859-1", "vfat", "dmi-sysfs", "qemu_fw_cfg", "efivarfs"];
+
+/// Runs the whole of it and ends the machine. Never returns: PID 1 must not end.
+pub fn init() -> ! {
+    journal::keep_panics();
+    let mounted = mounts::kernel();
+    let root = Root::live();
+    let params = Params::parse(root.text("/proc/cmdline").value().map_or("", String::as_str));
+    let mut run = Run::begin(root, params);
+    if let Err(error) = mounted {
+        run.journal.problem("init", crate::error::one_line(&error));
+    }
+    if catch_unwind(AssertUnwindSafe(|| run.go())).is_err() {
+        run.journal.panic("init", journal::take_panic());
+    }
+    let after = catch_unwind(AssertUnwindSafe(|| run.end())).unwrap_or_default();
+    power::finish(match after {
+        After::Poweroff | After::Shell => Some(RebootMode::RB_POWER_OFF),
+        After::Reboot => Some(RebootMode::RB_AUTOBOOT),
+        After::Hold => None,
+    })
+}
+
+/// One run.
+struct Run {
+    root: Root,
+    params: Params,
+    journal: Journal,
+    run_id: String,
+    started: Utc,
+    settings: Settings,
+    facts: Facts,
+    partition: Option<ReportPartition>,
+    /// The root is `/`.
+    entered: bool,
+    /// Why the root could not be used.
+    no_root: Option<String>,
+}
+
+impl Run {
+    fn begin(root: Root, params: Params) -> Self {
+        let mut journal = Journal::open(&root, params.break_in.clone());
+        let run_id = run_id(&root);
+        let kernel = root.text("/proc/sys/kernel/osrelease").to_string();
+        journal
+            .consoles
+            .say(&format!("version {}, run {run_id}, kernel {kernel}", env!("CARGO_PKG_VERSION")));
+        let gdsboot = env!("CARGO_PKG_VERSION").to_owned();
+        journal.consoles.event(What::InitStarted { gdsboot, run_id: run_id.clone(), kernel });
+        let settings = settings::read(&root, None, &params);
+        Self {
+            root,
+            params,
+            journal,
+            run_id,
+            started: Utc::now(),
+            settings,
+            facts: Facts::default(),
+            partition: None,
+            entered: false,
+            no_root: None,
+        }
+    }
+
+    /// The recipe.
+    fn go(&mut self) {
+        self.unpack_luggage();
+        self.load_initramfs_modules();
+        let disk = self.find_root();
+        self.open_report_partition(disk.as_ref());
+        if let Some(disk) = disk
+            && self.enter_root(&disk)
+        {
+            self.load_helpers();
+            self.open_report_partition(Some(&disk));
+            self.read_settings();
+            self.load_root_modules();
+            self.checkpoint();
+            self.start_devices();
+            self.probe_libraries();
+        }
+        if self.partition.is_none() {
+            self.journal.problem("report-partition", "there is no report partition to write to".into());
+        }
+        self.read_facts();
+        self.deliver();
+    }
+
+    /// Lays gdsboot's own programs and the manifest where they outlive the initramfs.
+    fn unpack_luggage(&mut self) {
+        self.journal.stage("programs", |_| luggage::unpack());
+        let manifest = self.root.bytes(&format!("/{RUN_MANIFEST}"));
+        self.facts.image = manifest.parse(|bytes| serde_json::from_slice(&bytes));
+    }
+
+    /// Loads what the initramfs lists; the kernel's refusals are kept, and the run goes on.
+    fn load_initramfs_modules(&mut self) {
+        let root = self.root.clone();
+        let loads = self.journal.stage("initramfs-modules", |journal| {
+            let mut loader = ModuleLoader::new();
+            match root.text(&format!("/{INITRAMFS_MODULES}")) {
+                Fact::Known { value, .. } => {
+                    for path in value.lines().map(str::trim).filter(|path| !path.is_empty()) {
+                        loader.load_file(&root, path);
+                    }
+                }
+                // A kernel with everything built in needs no list.
+                Fact::Missing { .. } => {}
+                other => bail!("reading the list of modules: {other}"),
+            }
+            tell(journal, &loader.loads);
+            Ok(loader.loads)
+        });
+        self.facts.module_loads = Fact::known("finit_module", loads.unwrap_or_default());
+    }
+
+    fn find_root(&mut self) -> Option<Partition> {
+        let (root, params) = (self.root.clone(), self.params.clone());
+        let found = self.journal.stage("find-root", |journal| {
+            let uuid =
+                params.root.context("reading the kernel command line: it names no root (gdsboot.root)")?;
+            journal.consoles.say(&format!("looking for the root partition {uuid}"));
+            let found = partition::wait_for(&root, &uuid, DISK_PATIENCE);
+            if let [first, second, ..] = found.as_slice() {
+                let both =
+                    format!("{} and {} both have PARTUUID {uuid}; taking the first", first.name, second.name);
+                journal.problem("find-root", both);
+            }
+            let first = found.into_iter().next();
+            let seconds = DISK_PATIENCE.as_secs();
+            let first = first.with_context(|| {
+                format!("waiting for the root: no disk has a partition {uuid} after {seconds} s")
+            })?;
+            journal.consoles.event(What::RootFound { device: first.device().display().to_string() });
+            Ok(first)
+        });
+        self.because_of_root(found)
+    }
+
+    /// Mounts the report partition and begins the run's folder, unless that was done. The first try is before the root:
+    /// then a root that fails leaves evidence; it may fail for want of a module that only the root has.
+    fn open_report_partition(&mut self, disk: Option<&Partition>) {
+        let Some(uuid) = self.params.report.clone() else { return };
+        if self.partition.is_some() {
+            return;
+        }
+        let found = partition::find(&self.root, &uuid);
+        // Two copies of one stick have the same numbers; the report belongs to the one that was booted.
+        let same = found.iter().find(|found| disk.is_some_and(|disk| disk.disk == found.disk));
+        let Some(found) = same.or(found.first()).cloned() else { return };
+        let is_last_try = self.entered;
+        let mounted = match ReportPartition::mount(&found) {
+            Ok(mounted) => mounted,
+            Err(_) if !is_last_try => return,
+            Err(error) => return self.journal.problem("report-partition", crate::error::one_line(&error)),
+        };
+        let report = self.report(false);
+        self.partition = self.journal.stage("report-partition", |journal| {
+            let partition = ReportPartition::begin(&mounted, &report)?;
+            journal.consoles.event(What::StartedWritten { path: partition.folder() });
+            Ok(partition)
+        });
+        if self.partition.is_none() {
+            // What cannot be written to must not stay mounted. Failing is told already.
+            let _ = mounts::unmount(&mounted);
+        }
+    }
+
+    /// Verifies the root and makes it `/`.
+    fn enter_root(&mut self, disk: &Partition) -> bool {
+        let params = self.params.clone();
+        let verified = self.journal.stage("verify-root", |journal| verify_root(journal, &params, disk));
+        let entered = verified.and_then(|()| {
+            self.journal.stage("enter-root", |_| {
+                switch_root::enter(&disk.device())?;
+                mounts::scratch()
+            })
+        });
+        self.entered = entered.is_some();
+        self.because_of_root(entered).is_some()
+    }
+
+    /// Remembers the last problem as the reason why there is no root, where `value` is missing.
+    fn because_of_root<T>(&mut self, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            let what = self.journal.last_problem().map_or("unknown", |problem| problem.what.as_str());
+            self.no_root = Some(format!("the image's root cannot be used: {what}"));
+        }
+        value
+    }
+
+    fn tree(&self) -> anyhow::Result<ModuleTree> {
+        let release = self.root.text("/proc/sys/kernel/osrelease");
+        match ModuleTree::read(&self.root, release.value().map_or("", String::as_str)) {
+            Fact::Known { value, .. } => Ok(value),
+            other => Err(anyhow!("reading the module list: {}", other.map(|_| ""))),
+        }
+    }
+
+    /// Loads what makes other things readable. Their absence shows in those things.
+    fn load_helpers(&mut self) {
+        let (root, tree) = (self.root.clone(), self.tree());
+        self.journal.stage("helper-modules", |_| {
+            let tree = tree?;
+            let mut loader = ModuleLoader::new();
+            for name in HELPERS {
+                loader.load(&root, &tree, name);
+            }
+            mounts::firmware_variables();
+            Ok(())
+        });
+    }
+
+    fn read_settings(&mut self) {
+        let (root, params) = (self.root.clone(), self.params.clone());
+        let partition = self.partition.take();
+        let settings = self.journal.stage("settings", |_| {
+            let file = partition.as_ref().map(ReportPartition::settings).transpose()?.flatten();
+            Ok(settings::read(&root, file.as_deref(), &params))
+        });
+        self.partition = partition;
+        self.settings = settings.unwrap_or_else(|| std::mem::take(&mut self.settings));
+    }
+
+    /// Loads the modules that the image is about, by name.
+    fn load_root_modules(&mut self) {
+        let (root, tree) = (self.root.clone(), self.tree());
+        let loads = self.journal.stage("modules", |journal| {
+            let names = match root.text(&format!("/{ROOT_MODULES}")) {
+                Fact::Known { value, .. } => value,
+                other => bail!("reading the list of modules: {other}"),
+            };
+            let tree = tree?;
+            let mut loader = ModuleLoader::new();
+            for name in names.lines().map(str::trim).filter(|name| !name.is_empty()) {
+                journal.consoles.say(&format!("loading {name}"));
+                loader.load(&root, &tree, name);
+            }
+            tell(journal, &loader.loads);
+            Ok(loader.loads)
+        });
+        if let Fact::Known { value, .. } = &mut self.facts.module_loads {
+            value.extend(loads.into_iter().flatten());
+        }
+    }
+
+    /// Leaves on the disk what is known so far.
+    fn checkpoint(&mut self) {
+        if let Some(partition) = self.partition.take() {
+            let report = self.report(false);
+            self.journal.stage("checkpoint", |_| partition.write(&report));
+            self.partition = Some(partition);
+        }
+    }
+
+    fn start_devices(&mut self) {
+        let root = self.root.clone();
+        self.journal.stage("udev", |journal| {
+            if !udev::start()? {
+                journal.consoles.say("the root has no udevd");
+            }
+            Ok(())
+        });
+        self.journal.stage("nvidia-nodes", |_| nvidia_nodes::make(&root).map(|_| ()));
+    }
+
+    fn probe_libraries(&mut self) {
+        let worker = format!("/{RUN_DMA}");
+        let from = format!("{worker} probe");
+        let answer = self.journal.stage("libraries", |_| {
+            let finished = program::run_ok(&worker, &["probe"], PROBE_PATIENCE)?;
+            Ok(Fact::known(from.as_str(), finished.stdout).parse(|stdout| DmaProbe::parse(&stdout)))
+        });
+        self.facts.dma = answer.unwrap_or_else(|| Fact::Failed {
+            from,
+            why: self.journal.last_problem().map_or("unknown", |problem| problem.what.as_str()).to_owned(),
+        });
+    }
+
+    /// Reads all facts; those that were made on the way are kept.
+    fn read_facts(&mut self) {
+        let root = self.root.clone();
+        if let Some(read) = self.journal.stage("facts", |_| Ok(Facts::read(&root))) {
+            let loads = std::mem::take(&mut self.facts.module_loads);
+            let dma = std::mem::take(&mut self.facts.dma);
+            self.facts = Facts { module_loads: loads, dma, ..read };
+        }
+    }
+
+    /// The report as of now. Nothing is proven without a transfer, and this gdsboot makes none.
+    fn report(&self, complete: bool) -> Report {
+        let mut why: Vec<String> = self.no_root.clone().into_iter().collect();
+        if complete {
+            why.extend(prerequisites::missing(&self.facts));
+            if why.is_empty() {
+                why.push(
+                    "every prerequisite that was looked at is there, but no transfer was measured".into(),
+                );
+            }
+        } else {
+            let last = self.journal.stages.last().map_or("the start", |stage| stage.name.as_str());
+            why.push(format!("the run did not come to its end; the last step that did is {last}"));
+        }
+        Report {
+            schema: SCHEMA,
+            gdsboot: env!("CARGO_PKG_VERSION").into(),
+            run_id: self.run_id.clone(),
+            started: self.started,
+            finished: Utc::now(),
+            complete,
+            verdict: Verdict::Incomplete,
+            route: Route::None,
+            why,
+            settings: self.settings.clone(),
+            stages: self.journal.stages.clone(),
+            problems: self.journal.problems.clone(),
+            facts: self.facts.clone(),
+        }
+    }
+
+    /// Writes the report, shows the verdict.
+    fn deliver(&mut self) {
+        let mut report = self.report(true);
+        let mut written = None;
+        if let Some(partition) = self.partition.take() {
+            written = self.journal.stage("write-report", |_| {
+                partition.write(&report)?;
+                Ok(partition.folder())
+            });
+            self.partition = Some(partition);
+        }
+        let place = match &written {
+            Some(folder) => format!("{folder}/{RUN_REPORT_TEXT} on the partition {REPORT_LABEL}"),
+            None => {
+                report = self.report(true);
+                self.say_report(&report);
+                "could not be written; the whole text stands on the serial line".into()
+            }
+        };
+        self.journal.consoles.screen(|style| screen::render(&report, &place, style));
+        self.journal.consoles.event(What::Verdict {
+            verdict: report.verdict,
+            route: report.route,
+            exit_status: report.verdict.status() as u8,
+            run_id: report.run_id,
+            path: written,
+        });
+    }
+
+    fn say_report(&mut self, report: &Report) {
+        let mut bytes = Vec::new();
+        if text::write(report, &mut bytes).is_ok() {
+            self.journal.consoles.text_report(&String::from_utf8_lossy(&bytes));
+        }
+    }
+
+    /// Closes what is open, and says what happens next.
+    fn end(&mut self) -> After {
+        let after = self.settings.after;
+        power::reap();
+        if after == After::Shell {
+            let shells = shell::run(&self.journal.consoles.names());
+            if let Err(error) = shells {
+                self.journal.problem("shell", crate::error::one_line(&error));
+            }
+        }
+        power::end_processes();
+        if let Some(partition) = self.partition.take()
+            && let Err(error) = partition.close()
+        {
+            self.journal.problem("report-partition", crate::error::one_line(&error));
+        }
+        nix::unistd::sync();
+        self.journal.consoles.event(What::PowerOff { action: after });
+        after
+    }
+}
+
+/// Says how loading went.
+fn tell(journal: &mut Journal, loads: &[ModuleLoad]) {
+    let refused = loads.iter().filter(|load| !load.outcome.is_in());
+    let refused: Vec<String> =
+        refused.map(|load| format!("{}: {}", load.name, load.outcome.words())).collect();
+    let loaded = u32::try_from(loads.len() - refused.len()).unwrap_or(u32::MAX);
+    for line in &refused {
+        journal.consoles.say(&format!("module {line}"));
+    }
+    journal.consoles.event(What::ModulesLoaded { loaded, refused });
+}
+
+fn verify_root(journal: &mut Journal, params: &Params, disk: &Partition) -> anyhow::Result<()> {
+    let context = "reading the kernel command line";
+    let size =
+        params.root_size.with_context(|| format!("{context}: it names no size (gdsboot.root-size)"))?;
+    let expected = params
+        .root_sha256
+        .as_deref()
+        .with_context(|| format!("{context}: it names no hash (gdsboot.root-sha256)"))?;
+    if size > disk.bytes {
+        bail!("verifying {}: it has {} bytes, the image's root has {size}", disk.name, disk.bytes);
+    }
+    let file = partition::open(disk).with_context(|| format!("opening {}", disk.device().display()))?;
+    let start = Instant::now();
+    let mut shown = 0;
+    let found = verify::sha256(file.take(size), size, |done| {
+        let percent = done.saturating_mul(100) / size;
+        if percent >= shown + 20 {
+            shown = percent;
+            journal.consoles.say(&format!("verifying the root: {percent} %"));
+        }
+    })?;
+    if found != expected {
+        bail!("verifying {}: its SHA-256 is {found}, the command line says {expected}", disk.name);
+    }
+    let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    journal.consoles.event(What::RootVerified { bytes: size, ms, sha256: found });
+    Ok(())
+}
+
+/// Eight random hex digits; a kernel that has none to give leaves the time to tell runs apart.
+fn run_id(root: &Root) -> String {
+    let uuid = root.text("/proc/sys/kernel/random/uuid");
+    uuid.value().and_then(|uuid| uuid.get(..8)).unwrap_or("00000000").to_owned()
+}

@@ -1,0 +1,127 @@
+//! The kernel parameters that are ours, from `/proc/cmdline`. The kernel's own rules hold: words are parted by spaces,
+//! double quotes keep spaces together (lib/cmdline.c, `next_arg`), and what follows ` -- ` is not for us.
+
+use crate::boot_contract::{
+    PARAM_AFTER, PARAM_BREAK, PARAM_REPORT, PARAM_ROOT, PARAM_ROOT_SHA256, PARAM_ROOT_SIZE,
+};
+
+/// What the boot loader said. Later words win, as in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Params {
+    /// The root partition's PARTUUID, lower case.
+    pub root: Option<String>,
+    /// How many bytes of it are the squashfs.
+    pub root_size: Option<u64>,
+    /// Their SHA-256, 64 lower-case hex digits.
+    pub root_sha256: Option<String>,
+    /// The report partition's PARTUUID, lower case.
+    pub report: Option<String>,
+    /// What to do afterwards, as it was written.
+    pub after: Option<String>,
+    /// The stage that panics.
+    pub break_in: Option<String>,
+    /// What was said and not understood.
+    pub complaints: Vec<String>,
+}
+
+impl Params {
+    /// Reads a command line. Never fails: what makes no sense is a complaint.
+    pub fn parse(command_line: &str) -> Self {
+        let mut params = Self::default();
+        for word in words(command_line) {
+            if word == "--" {
+                break;
+            }
+            let (key, value) = word.split_once('=').unwrap_or((&word, ""));
+            if key.starts_with("gdsboot.") {
+                params.take(key, value.trim_matches('"'));
+            }
+        }
+        params
+    }
+
+    fn take(&mut self, key: &str, value: &str) {
+        let complaint = match key {
+            PARAM_ROOT | PARAM_REPORT => match partuuid(value) {
+                Some(uuid) if key == PARAM_ROOT => return self.root = Some(uuid),
+                Some(uuid) => return self.report = Some(uuid),
+                None => "is not PARTUUID=<uuid>",
+            },
+            PARAM_ROOT_SIZE => match value.parse() {
+                Ok(size) if size > 0 => return self.root_size = Some(size),
+                _ => "is not a number of bytes",
+            },
+            PARAM_ROOT_SHA256 => {
+                let hash = value.to_ascii_lowercase();
+                if hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()) {
+                    return self.root_sha256 = Some(hash);
+                }
+                "is not 64 hex digits"
+            }
+            PARAM_AFTER => return self.after = Some(value.to_owned()),
+            PARAM_BREAK => return self.break_in = Some(value.to_owned()),
+            _ => "is not known",
+        };
+        self.complaints.push(format!("kernel command line: {key}={value} {complaint}"));
+    }
+}
+
+/// `PARTUUID=11111111-2222-3333-4444-555555555555`.
+fn partuuid(value: &str) -> Option<String> {
+    let uuid = value.strip_prefix("PARTUUID=")?.to_ascii_lowercase();
+    let groups: Vec<&str> = uuid.split('-').collect();
+    let shape = groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12]);
+    let is_hex = groups.iter().all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()));
+    (shape && is_hex).then_some(uuid)
+}
+
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut quoted = false;
+    for c in line.chars() {
+        if c.is_whitespace() && !quoted {
+            words.extend((!word.is_empty()).then(|| std::mem::take(&mut word)));
+        } else {
+            quoted ^= c == '"';
+            word.push(c);
+        }
+    }
+    words.extend((!word.is_empty()).then_some(word));
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_command_line() {
+        let hash = "AB".repeat(32);
+        let line = format!(
+            "BOOT_IMAGE=/vmlinuz console=tty0 gdsboot.root=PARTUUID=AAAAAAAA-0000-1111-2222-333333333333 \
+             gdsboot.root-size=4096 gdsboot.root-sha256={hash} gdsboot.after=\"hold\" gdsboot.after=shell \
+             gdsboot.report=PARTUUID=bbbbbbbb-0000-1111-2222-333333333333\n"
+        );
+        let expected = Params {
+            root: Some("aaaaaaaa-0000-1111-2222-333333333333".into()),
+            root_size: Some(4096),
+            root_sha256: Some("ab".repeat(32)),
+            report: Some("bbbbbbbb-0000-1111-2222-333333333333".into()),
+            after: Some("shell".into()),
+            ..Params::default()
+        };
+        assert_eq!(Params::parse(&line), expected);
+    }
+
+    #[test]
+    fn nonsense_is_a_complaint_and_other_words_are_not_ours() {
+        let line = "quiet gdsboot.root=/dev/sda1 gdsboot.root=PARTUUID=é gdsboot.root-size=-1 gdsboot.root-sha256=12 \
+                    gdsboot.colour=\"light blue\" gdsboot -- gdsboot.after=hold";
+        let params = Params::parse(line);
+        assert_eq!(params.complaints.len(), 5, "{:?}", params.complaints);
+        assert_eq!(params.complaints[4], "kernel command line: gdsboot.colour=light blue is not known");
+        assert_eq!(Params { complaints: vec![], ..params }, Params::default());
+        assert_eq!(Params::parse(""), Params::default());
+    }
+}

@@ -1,0 +1,174 @@
+//! Finding a partition by its PARTUUID, without udev: the kernel's own word where it gives one (`PARTUUID=` in uevent,
+//! since Linux 6.6), and the disk's GPT where it does not.
+
+use crate::facts::Root;
+use gptman::GPT;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// A partition of a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// The kernel's name: `vda4`.
+    pub name: String,
+    /// The disk's name: `vda`.
+    pub disk: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+impl Partition {
+    /// The device node.
+    pub fn device(&self) -> PathBuf {
+        PathBuf::from("/dev").join(&self.name)
+    }
+}
+
+/// How long between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// All partitions with this PARTUUID, ordered by name, as soon as there is one; none after `patience`. A stick that was
+/// copied to another one makes two.
+pub fn wait_for(root: &Root, partuuid: &str, patience: Duration) -> Vec<Partition> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let found = find(root, partuuid);
+        if !found.is_empty() || Instant::now() >= deadline {
+            return found;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// All partitions with this PARTUUID that are there now.
+pub fn find(root: &Root, partuuid: &str) -> Vec<Partition> {
+    let blocks = root.list("/sys/class/block");
+    let names = blocks.value().into_iter().flatten();
+    names.filter_map(|name| matching(root, name, partuuid)).collect()
+}
+
+fn matching(root: &Root, name: &str, partuuid: &str) -> Option<Partition> {
+    let folder = format!("/sys/class/block/{name}");
+    let number: u32 = root.text(&format!("{folder}/partition")).value()?.parse().ok()?;
+    let disk = disk_of(root, name)?;
+    let uevent = root.text(&format!("{folder}/uevent"));
+    let said = uevent.value()?.lines().find_map(|line| line.strip_prefix("PARTUUID="));
+    let uuid = match said {
+        Some(uuid) => uuid.to_ascii_lowercase(),
+        None => gpt_partuuid(&mut root.open(&format!("/dev/{disk}")).ok()?, number)?,
+    };
+    let sectors: u64 = root.text(&format!("{folder}/size")).value()?.parse().ok()?;
+    let bytes = sectors.checked_mul(512)?;
+    (uuid == partuuid).then(|| Partition { name: name.to_owned(), disk, bytes })
+}
+
+/// A partition's folder stands in its disk's: the one before the last component of where the link leads.
+fn disk_of(root: &Root, name: &str) -> Option<String> {
+    let target = std::fs::read_link(root.locate("/sys/class/block").ok()?.join(name)).ok()?;
+    Some(target.parent()?.file_name()?.to_str()?.to_owned())
+}
+
+/// The PARTUUID of a partition in a disk's GPT.
+fn gpt_partuuid<R: Read + Seek>(disk: &mut R, number: u32) -> Option<String> {
+    let gpt = GPT::find_from(disk).ok()?;
+    // Indexing by a number that the table has no room for would panic.
+    let (_, entry) = gpt.iter().find(|(n, entry)| *n == number && entry.is_used())?;
+    Some(guid(entry.unique_partition_guid))
+}
+
+/// A GUID as text: its first three groups are little-endian on disk (UEFI specification, appendix A).
+fn guid(bytes: [u8; 16]) -> String {
+    let [a0, a1, a2, a3, b0, b1, c0, c1, d0, d1, e @ ..] = bytes;
+    let hex = [a3, a2, a1, a0, b1, b0, c1, c0, d0, d1].map(|byte| format!("{byte:02x}")).concat();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], hex::encode(e))
+}
+
+/// Opens a partition's device for reading, waiting a moment for devtmpfs to show it.
+pub fn open(partition: &Partition) -> std::io::Result<File> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        match File::open(partition.device()) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && Instant::now() < deadline => {
+                std::thread::sleep(PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+    use std::os::unix::fs::symlink;
+
+    const UUID: [u8; 16] =
+        [0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff, 0x01];
+    const TEXT: &str = "44332211-6655-8877-99aa-bbccddeeff01";
+
+    /// A disk whose third partition has [`UUID`].
+    fn disk() -> Vec<u8> {
+        let mut disk = Cursor::new(vec![0; 1 << 20]);
+        let mut gpt = GPT::new_from(&mut disk, 512, [7; 16]).unwrap();
+        gpt[3] = gptman::GPTPartitionEntry {
+            partition_type_guid: [1; 16],
+            unique_partition_guid: UUID,
+            starting_lba: gpt.header.first_usable_lba,
+            ending_lba: gpt.header.last_usable_lba,
+            attribute_bits: 0,
+            partition_name: "root".into(),
+        };
+        gpt.write_into(&mut disk).unwrap();
+        disk.into_inner()
+    }
+
+    #[test]
+    fn the_gpt_says_it_and_damage_says_nothing() {
+        let disk = disk();
+        assert_eq!(gpt_partuuid(&mut Cursor::new(&disk), 3).as_deref(), Some(TEXT));
+        for number in [0, 1, 2, 4, 128, 129, u32::MAX] {
+            assert_eq!(gpt_partuuid(&mut Cursor::new(&disk), number), None, "{number}");
+        }
+        assert_eq!(gpt_partuuid(&mut Cursor::new(&disk[..100]), 3), None);
+        assert_eq!(gpt_partuuid(&mut Cursor::new(vec![0xff; 4096]), 3), None);
+    }
+
+    #[test]
+    fn both_ways_to_find_a_partition() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |path: &str, bytes: &[u8]| {
+            let path = dir.path().join(path);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, bytes).unwrap();
+        };
+        fs_err::create_dir_all(dir.path().join("sys/class/block")).unwrap();
+        for (disk, partition) in [("vda", "vda3"), ("vdb", "vdb1")] {
+            for name in [disk.to_owned(), format!("{disk}/{partition}")] {
+                let folder = format!("sys/devices/block/{name}");
+                file(&format!("{folder}/size"), b"8\n");
+                let last = name.rsplit('/').next().unwrap();
+                symlink(format!("../../devices/block/{name}"), dir.path().join("sys/class/block").join(last))
+                    .unwrap();
+            }
+        }
+        file("sys/devices/block/vda/vda3/partition", b"3\n");
+        file("sys/devices/block/vda/vda3/uevent", b"MAJOR=254\nDEVTYPE=partition\nPARTN=3\n");
+        file("dev/vda", &disk());
+        file("sys/devices/block/vdb/vdb1/partition", b"1\n");
+        file(
+            "sys/devices/block/vdb/vdb1/uevent",
+            format!("PARTN=1\nPARTUUID={}\n", TEXT.to_uppercase()).as_bytes(),
+        );
+        let root = Root::at(dir.path());
+        let found = wait_for(&root, TEXT, Duration::ZERO);
+        let expected = [("vda3", "vda"), ("vdb1", "vdb")].map(|(name, disk)| Partition {
+            name: name.into(),
+            disk: disk.into(),
+            bytes: 4096,
+        });
+        assert_eq!(found, expected);
+        assert_eq!(find(&root, "00000000-0000-0000-0000-000000000000"), []);
+    }
+}

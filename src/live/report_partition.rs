@@ -1,0 +1,157 @@
+//! The report partition: mounted as soon as it can be, a folder per run, nothing in another run's folder ever touched.
+//! A file is written beside its name and moved there when it is whole and on the disk.
+
+use super::mounts;
+use super::partition::Partition;
+use crate::boot_contract::{REPORT_RUNS, REPORT_SETTINGS, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_STARTED};
+use crate::report::model::{Report, folder_name};
+use crate::report::{json, text};
+use anyhow::Context as _;
+use fs_err as fs;
+use nix::mount::MsFlags;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Where it is mounted.
+const MOUNTED: &str = "/run/gdsboot/report";
+/// How FAT shows names depends on tables that are modules of their own; these are tried in turn. `flush` writes soon.
+const OPTIONS: [&str; 3] = ["flush", "flush,iocharset=utf8", "flush,codepage=437,iocharset=iso8859-1"];
+/// More settings than this are not read.
+const SETTINGS_LIMIT: u64 = 1 << 20;
+
+/// The mounted partition with this run's folder.
+#[derive(Debug)]
+pub struct ReportPartition {
+    root: PathBuf,
+    /// This run's folder, relative to the partition's root.
+    run: PathBuf,
+}
+
+impl ReportPartition {
+    /// Mounts `partition`.
+    pub fn mount(partition: &Partition) -> anyhow::Result<PathBuf> {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
+        let mut result = Ok(());
+        for options in OPTIONS {
+            result = mounts::device(&partition.device(), Path::new(MOUNTED), "vfat", flags, Some(options));
+            if result.is_ok() {
+                break;
+            }
+        }
+        result.map(|()| MOUNTED.into())
+    }
+
+    /// Makes the run's folder below the mounted `root` and writes `STARTED` into it.
+    pub fn begin(root: &Path, started: &Report) -> anyhow::Result<Self> {
+        let run = Path::new(REPORT_RUNS).join(folder_name(started.started, &started.run_id));
+        let folder = root.join(&run);
+        match fs::create_dir(root.join(REPORT_RUNS)) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
+        // A folder that is there already belongs to another run.
+        fs::create_dir(&folder)?;
+        let partition = Self { root: root.to_owned(), run };
+        partition.put(RUN_STARTED, stub(started).as_bytes())?;
+        sync_folder(&root.join(REPORT_RUNS))?;
+        sync_folder(root)?;
+        Ok(partition)
+    }
+
+    /// This run's folder, relative to the partition's root, with `/`.
+    pub fn folder(&self) -> String {
+        self.run.to_string_lossy().into_owned()
+    }
+
+    /// `gdsboot.toml`, where there is one.
+    pub fn settings(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        match fs::File::open(self.root.join(REPORT_SETTINGS)) {
+            Ok(file) => {
+                file.take(SETTINGS_LIMIT)
+                    .read_to_end(&mut bytes)
+                    .with_context(|| format!("reading {REPORT_SETTINGS}"))?;
+                Ok(Some(bytes))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes the report in all its forms, in place of what this run wrote before.
+    pub fn write(&self, report: &Report) -> anyhow::Result<()> {
+        let mut bytes = Vec::new();
+        json::write(report, &mut bytes)?;
+        self.put(RUN_REPORT_JSON, &bytes)?;
+        bytes.clear();
+        text::write(report, &mut bytes)?;
+        // Notepad of older Windows shows lines only where they end as DOS ended them.
+        let text = String::from_utf8_lossy(&bytes).replace('\n', "\r\n");
+        self.put(RUN_REPORT_TEXT, text.as_bytes())
+    }
+
+    /// Unmounts it.
+    pub fn close(self) -> anyhow::Result<()> {
+        mounts::unmount(&self.root)
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let folder = self.root.join(&self.run);
+        let unfinished = folder.join(format!("{name}.new"));
+        let mut file = fs::File::create(&unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        drop(file);
+        fs::rename(&unfinished, folder.join(name))?;
+        sync_folder(&folder)
+    }
+}
+
+fn sync_folder(folder: &Path) -> anyhow::Result<()> {
+    Ok(fs::File::open(folder)?.sync_all()?)
+}
+
+/// What tells a hang from a run that never was.
+fn stub(started: &Report) -> String {
+    format!(
+        "gdsboot {} began this run at {}, run id {}.\r\n\r\nIf {} beside this file is missing or says that the run is not \
+         complete, the\r\nmachine hung, lost its power or was switched off before the end.\r\n",
+        started.gdsboot, started.started, started.run_id, RUN_REPORT_TEXT
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::tests::sample;
+
+    #[test]
+    fn a_run_writes_its_own_folder_and_touches_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let report = sample();
+        let partition = ReportPartition::begin(dir.path(), &report).unwrap();
+        assert_eq!(partition.folder(), "reports/20261122T105601Z-0a1b2c3d");
+        let folder = dir.path().join(partition.folder());
+        assert!(fs::read_to_string(folder.join("STARTED")).unwrap().contains("run id 0a1b2c3d"));
+        partition.write(&report).unwrap();
+        partition.write(&report).unwrap();
+        assert_eq!(json::read(&fs::read(folder.join("report.json")).unwrap()).unwrap(), report);
+        let text = fs::read_to_string(folder.join("report.txt")).unwrap();
+        assert!(text.starts_with("gdsboot report") && text.lines().count() > 50 && text.contains("\r\n"));
+        let mut names: Vec<_> =
+            fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["STARTED", "report.json", "report.txt"]);
+        let error = ReportPartition::begin(dir.path(), &report).unwrap_err();
+        assert!(format!("{error:#}").contains("exists"), "{error:#}");
+    }
+
+    #[test]
+    fn settings_may_be_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let partition = ReportPartition::begin(dir.path(), &sample()).unwrap();
+        assert_eq!(partition.settings().unwrap(), None);
+        fs::write(dir.path().join("gdsboot.toml"), "after = 'hold'").unwrap();
+        assert_eq!(partition.settings().unwrap().unwrap(), b"after = 'hold'");
+    }
+}

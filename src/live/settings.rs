@@ -1,0 +1,204 @@
+//! What the run was asked to do: `gdsboot.toml` on the report partition, then SMBIOS OEM strings, then QEMU's fw_cfg,
+//! then the kernel command line; later wins. Nothing in them is fatal: what is not understood is a complaint in the
+//! report, and what stands before it counts.
+
+use super::params::Params;
+use super::smbios;
+use crate::boot_contract::REPORT_SETTINGS;
+use crate::facts::{Fact, Root};
+use crate::report::model::{After, Settings};
+
+/// What one place says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Said {
+    /// The place, as the report names it.
+    from: &'static str,
+    /// What to do afterwards.
+    after: Option<After>,
+    /// What was not understood.
+    complaints: Vec<String>,
+}
+
+/// Settings larger than this are not ours.
+const LIMIT: usize = 64 << 10;
+
+/// Reads all places. `file` is the content of `gdsboot.toml`, where the report partition has one.
+pub fn read(root: &Root, file: Option<&[u8]>, params: &Params) -> Settings {
+    let mut places = Vec::new();
+    places.extend(file.map(from_file));
+    places.push(from_oem_strings(root));
+    places.push(from_fw_cfg(root));
+    places.push(from_params(params));
+    resolve(places)
+}
+
+fn resolve(places: Vec<Said>) -> Settings {
+    let mut settings = Settings { after_from: "default".into(), ..Settings::default() };
+    for place in places {
+        if let Some(after) = place.after {
+            settings.after = after;
+            settings.after_from = place.from.into();
+        }
+        settings.complaints.extend(place.complaints);
+    }
+    settings
+}
+
+impl Said {
+    fn take(&mut self, key: &str, value: &str) {
+        match (key, After::parse(value)) {
+            ("after", Some(after)) => self.after = Some(after),
+            ("after", None) => self
+                .complaints
+                .push(format!("{}: after = {value:?} is none of poweroff, reboot, hold, shell", self.from)),
+            _ => self.complaints.push(format!("{}: unknown key {key:?}", self.from)),
+        }
+    }
+}
+
+fn from_file(bytes: &[u8]) -> Said {
+    let mut said = Said { from: REPORT_SETTINGS, ..Said::default() };
+    let text = match decode(bytes) {
+        Ok(text) => text,
+        Err(why) => {
+            said.complaints.push(format!("{REPORT_SETTINGS}: {why}"));
+            return said;
+        }
+    };
+    match text.parse::<toml::Table>() {
+        Ok(table) => {
+            for (key, value) in &table {
+                match value {
+                    toml::Value::String(value) => said.take(key, value),
+                    other if key == "after" => said.take(key, &other.to_string()),
+                    _ => said.take(key, ""),
+                }
+            }
+        }
+        Err(error) => {
+            let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or(""));
+            let line = before.matches('\n').count() + 1;
+            said.complaints.push(format!("{REPORT_SETTINGS}: line {line}: {}", error.message()));
+        }
+    }
+    said
+}
+
+/// The text, as the editors that technicians have write it: UTF-8 with or without a mark, or UTF-16.
+fn decode(bytes: &[u8]) -> Result<String, String> {
+    if bytes.len() > LIMIT {
+        return Err(format!("longer than {LIMIT} bytes"));
+    }
+    if let Some(utf16) = bytes.strip_prefix(b"\xff\xfe") {
+        let units: Vec<u16> =
+            utf16.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+        return String::from_utf16(&units).map_err(|e| e.to_string());
+    }
+    let utf8 = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    String::from_utf8(utf8.to_vec()).map_err(|e| e.to_string())
+}
+
+fn from_oem_strings(root: &Root) -> Said {
+    const ENTRIES: &str = "/sys/firmware/dmi/entries";
+    let mut said = Said { from: "SMBIOS OEM strings", ..Said::default() };
+    let entries = root.list(ENTRIES);
+    for entry in entries.value().into_iter().flatten().filter(|entry| entry.starts_with("11-")) {
+        match root.bytes(&format!("{ENTRIES}/{entry}/raw")).parse(|raw| smbios::oem_strings(&raw)) {
+            Fact::Known { value: strings, .. } => {
+                for string in strings {
+                    if let Some((key, value)) =
+                        string.strip_prefix("gdsboot.").and_then(|s| s.split_once('='))
+                    {
+                        said.take(key, value);
+                    }
+                }
+            }
+            other => said.complaints.push(format!("{}: {}", said.from, other.map(|_| ""))),
+        }
+    }
+    said
+}
+
+fn from_fw_cfg(root: &Root) -> Said {
+    const FOLDER: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/gdsboot";
+    let mut said = Said { from: "fw_cfg", ..Said::default() };
+    let names = root.list(FOLDER);
+    for name in names.value().into_iter().flatten() {
+        match root.text(&format!("{FOLDER}/{name}/raw")) {
+            Fact::Known { value, .. } => said.take(name, &value),
+            other => said.complaints.push(format!("fw_cfg: {other}")),
+        }
+    }
+    said
+}
+
+fn from_params(params: &Params) -> Said {
+    let mut said = Said { from: "kernel command line", ..Said::default() };
+    if let Some(after) = &params.after {
+        said.take("after", after);
+    }
+    said.complaints.extend(params.complaints.iter().cloned());
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_places_win() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |path: &str, bytes: &[u8]| {
+            let path = dir.path().join(path);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, bytes).unwrap();
+        };
+        let root = Root::at(dir.path());
+        let nothing = Params::default();
+        let toml = Some(&b"after = \"shell\"\n"[..]);
+        let after = |params: &Params| {
+            let settings = read(&root, toml, params);
+            assert_eq!(settings.complaints, Vec::<String>::new());
+            (settings.after, settings.after_from)
+        };
+        assert_eq!(read(&root, None, &nothing).after_from, "default");
+        assert_eq!(after(&nothing), (After::Shell, "gdsboot.toml".into()));
+        file("sys/firmware/dmi/entries/11-0/raw", b"\x0b\x05\0\0\x01gdsboot.after=hold\0\0");
+        assert_eq!(after(&nothing), (After::Hold, "SMBIOS OEM strings".into()));
+        file("sys/firmware/qemu_fw_cfg/by_name/opt/gdsboot/after/raw", b"reboot");
+        assert_eq!(after(&nothing), (After::Reboot, "fw_cfg".into()));
+        let params = Params { after: Some("poweroff".into()), ..nothing };
+        assert_eq!(after(&params), (After::Poweroff, "kernel command line".into()));
+    }
+
+    #[test]
+    fn a_file_that_makes_no_sense_is_complained_about() {
+        let complaints = |bytes: &[u8]| from_file(bytes).complaints.join("; ");
+        assert!(complaints(b"# fine\nafter = \n").starts_with("gdsboot.toml: line 2: "));
+        assert_eq!(complaints(b"colour = 3\n"), "gdsboot.toml: unknown key \"colour\"");
+        assert_eq!(
+            complaints(b"after = 3"),
+            "gdsboot.toml: after = \"3\" is none of poweroff, reboot, hold, shell"
+        );
+        assert!(complaints(b"\xff\xff").contains("utf-8"));
+        assert!(complaints(&[b'#'; LIMIT + 1]).contains("longer"));
+        assert_eq!(complaints(b""), "");
+    }
+
+    #[test]
+    fn notepad_is_understood() {
+        let utf16: Vec<u8> =
+            "\u{feff}after = \"hold\"\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(from_file(&utf16).after, Some(After::Hold));
+        assert_eq!(from_file(b"\xef\xbb\xbfafter = \"hold\"\r\n").after, Some(After::Hold));
+    }
+
+    #[test]
+    fn a_bad_word_leaves_what_stood_before() {
+        let params = Params { after: Some("explode".into()), ..Params::default() };
+        let dir = tempfile::tempdir().unwrap();
+        let settings = read(&Root::at(dir.path()), Some(b"after = 'hold'"), &params);
+        assert_eq!(settings.after, After::Hold);
+        assert_eq!(settings.complaints.len(), 1);
+    }
+}

@@ -1,0 +1,356 @@
+//! From a machine and a host to QEMU's arguments: pure, one small function per part. Options are those of QEMU 7.2 and
+//! newer (`qemu-system-x86_64(1)`).
+
+use super::machine::{Chipset, Disk, Machine};
+use serde::Serialize;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+/// What executes the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// The CPU itself.
+    Kvm,
+    /// QEMU's translator.
+    Tcg,
+}
+
+impl fmt::Display for Accel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Kvm => "KVM",
+            Self::Tcg => "TCG",
+        })
+    }
+}
+
+/// The firmware's files, as QEMU sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FirmwareFiles {
+    /// QEMU's own SeaBIOS.
+    Bios,
+    /// OVMF's code, which is only read, and a copy of its variables, which is written.
+    Uefi {
+        /// The code.
+        code: PathBuf,
+        /// The variables.
+        vars: PathBuf,
+    },
+}
+
+/// The arguments that boot `image` (a raw disk image, written to) in `machine`, attached as `disk`. The guest's first
+/// serial port is QEMU's standard output.
+pub fn boot(
+    machine: &Machine,
+    disk: Disk,
+    firmware: &FirmwareFiles,
+    image: &Path,
+    accel: Accel,
+) -> Vec<OsString> {
+    [
+        common(),
+        board(machine.chipset),
+        accelerator(accel),
+        size(machine.cpus, machine.memory_mib),
+        flash(firmware),
+        drive(image),
+        attachment(disk, machine.chipset),
+        arguments(["-device", "VGA"]),
+        serial(),
+    ]
+    .concat()
+}
+
+/// The arguments that boot nothing but a kernel, to see whether it starts. SeaBIOS tells what it does on its debug port;
+/// that goes where the serial port goes.
+pub fn kernel_only(kernel: &Path, accel: Accel) -> Vec<OsString> {
+    let mut kernel_args = arguments(["-kernel"]);
+    kernel_args.push(kernel.into());
+    // No root can be found, so the kernel panics, and with panic=-1 restarts at once, which ends QEMU.
+    let command_line = "earlycon=uart8250,io,0x3f8,115200 console=ttyS0,115200 panic=-1";
+    kernel_args.extend(arguments(["-append", command_line]));
+    let console = arguments([
+        "-chardev",
+        "stdio,id=serial,signal=off,mux=on",
+        "-serial",
+        "chardev:serial",
+        "-device",
+        "isa-debugcon,iobase=0x402,chardev=serial",
+    ]);
+    [common(), board(Chipset::Q35), accelerator(accel), size(1, 512), kernel_args, console].concat()
+}
+
+fn arguments<const N: usize>(words: [&str; N]) -> Vec<OsString> {
+    words.map(OsString::from).to_vec()
+}
+
+/// Nothing from the host's configuration, no default devices, no network, no window; a restart ends QEMU.
+fn common() -> Vec<OsString> {
+    arguments(["-no-user-config", "-nodefaults", "-nic", "none", "-no-reboot", "-display", "none"])
+}
+
+fn board(chipset: Chipset) -> Vec<OsString> {
+    arguments(match chipset {
+        Chipset::Q35 => ["-machine", "q35"],
+        Chipset::I440fx => ["-machine", "pc"],
+    })
+}
+
+fn accelerator(accel: Accel) -> Vec<OsString> {
+    arguments(match accel {
+        Accel::Kvm => ["-accel", "kvm", "-cpu", "host"],
+        Accel::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+    })
+}
+
+fn size(cpus: u8, memory_mib: u32) -> Vec<OsString> {
+    arguments(["-smp", &cpus.to_string(), "-m", &format!("{memory_mib}M")])
+}
+
+fn flash(firmware: &FirmwareFiles) -> Vec<OsString> {
+    match firmware {
+        FirmwareFiles::Bios => Vec::new(),
+        FirmwareFiles::Uefi { code, vars } => vec![
+            "-drive".into(),
+            with_path("if=pflash,unit=0,format=raw,readonly=on,file=", code),
+            "-drive".into(),
+            with_path("if=pflash,unit=1,format=raw,file=", vars),
+        ],
+    }
+}
+
+/// The copy dies with the boot, so the host need not flush it (`cache=unsafe`); the host's own view of the file is
+/// right however QEMU ends.
+fn drive(image: &Path) -> Vec<OsString> {
+    vec!["-drive".into(), with_path("if=none,id=image,format=raw,cache=unsafe,file=", image)]
+}
+
+fn attachment(disk: Disk, chipset: Chipset) -> Vec<OsString> {
+    match (disk, chipset) {
+        (Disk::VirtioBlk, _) => arguments(["-device", "virtio-blk-pci,drive=image,bootindex=0"]),
+        (Disk::VirtioScsi, _) => arguments([
+            "-device",
+            "virtio-scsi-pci,id=scsi",
+            "-device",
+            "scsi-hd,bus=scsi.0,drive=image,bootindex=0",
+        ]),
+        (Disk::Nvme, _) => arguments(["-device", "nvme,serial=gdsboot-image,drive=image,bootindex=0"]),
+        (Disk::UsbStorage, _) => arguments([
+            "-device",
+            "qemu-xhci,id=usb",
+            "-device",
+            "usb-storage,bus=usb.0,removable=on,drive=image,bootindex=0",
+        ]),
+        // q35 has an AHCI controller of its own.
+        (Disk::Sata, Chipset::Q35) => arguments(["-device", "ide-hd,bus=ide.0,drive=image,bootindex=0"]),
+        (Disk::Sata, Chipset::I440fx) => arguments([
+            "-device",
+            "ich9-ahci,id=ahci",
+            "-device",
+            "ide-hd,bus=ahci.0,drive=image,bootindex=0",
+        ]),
+    }
+}
+
+fn serial() -> Vec<OsString> {
+    arguments(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"])
+}
+
+/// An option that ends with a path. QEMU's option parser wants commas doubled.
+fn with_path(option: &str, path: &Path) -> OsString {
+    let mut bytes = option.as_bytes().to_vec();
+    for byte in path.as_os_str().as_bytes() {
+        bytes.push(*byte);
+        if *byte == b',' {
+            bytes.push(b',');
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+/// A command line that a POSIX shell reads back as these words.
+pub fn pasteable<'a>(words: impl IntoIterator<Item = &'a OsStr>) -> String {
+    let quoted = words.into_iter().map(|word| {
+        let word = word.to_string_lossy();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+,./:@%^".contains(c);
+        if !word.is_empty() && word.chars().all(plain) {
+            word.into_owned()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(argv: &[OsString]) -> String {
+        // One option with its value per line, for people who read the snapshot.
+        pasteable(argv.iter().map(OsString::as_os_str)).replace(" -", "\n-")
+    }
+
+    fn uefi() -> FirmwareFiles {
+        FirmwareFiles::Uefi { code: "/scratch/code.fd".into(), vars: "/scratch/vars.fd".into() }
+    }
+
+    #[test]
+    fn no_gpu_by_uefi() {
+        let machine = Machine::load("no-gpu").unwrap();
+        let argv = boot(&machine, machine.disk, &uefi(), Path::new("/scratch/image.img"), Accel::Tcg);
+        insta::assert_snapshot!(line(&argv), @r"
+        -no-user-config
+        -nodefaults
+        -nic none
+        -no-reboot
+        -display none
+        -machine q35
+        -accel tcg,thread=multi
+        -cpu max
+        -smp 2
+        -m 2048M
+        -drive if=pflash,unit=0,format=raw,readonly=on,file=/scratch/code.fd
+        -drive if=pflash,unit=1,format=raw,file=/scratch/vars.fd
+        -drive if=none,id=image,format=raw,cache=unsafe,file=/scratch/image.img
+        -device virtio-blk-pci,drive=image,bootindex=0
+        -device VGA
+        -chardev stdio,id=serial,signal=off
+        -serial chardev:serial
+        ");
+    }
+
+    #[test]
+    fn no_gpu_by_bios() {
+        let machine = Machine::load("no-gpu").unwrap();
+        let argv =
+            boot(&machine, machine.disk, &FirmwareFiles::Bios, Path::new("/scratch/image.img"), Accel::Kvm);
+        insta::assert_snapshot!(line(&argv), @r"
+        -no-user-config
+        -nodefaults
+        -nic none
+        -no-reboot
+        -display none
+        -machine q35
+        -accel kvm
+        -cpu host
+        -smp 2
+        -m 2048M
+        -drive if=none,id=image,format=raw,cache=unsafe,file=/scratch/image.img
+        -device virtio-blk-pci,drive=image,bootindex=0
+        -device VGA
+        -chardev stdio,id=serial,signal=off
+        -serial chardev:serial
+        ");
+    }
+
+    #[test]
+    fn i440fx() {
+        let machine = Machine::load("i440fx").unwrap();
+        let argv =
+            boot(&machine, machine.disk, &FirmwareFiles::Bios, Path::new("/scratch/image.img"), Accel::Tcg);
+        insta::assert_snapshot!(line(&argv), @r"
+        -no-user-config
+        -nodefaults
+        -nic none
+        -no-reboot
+        -display none
+        -machine pc
+        -accel tcg,thread=multi
+        -cpu max
+        -smp 2
+        -m 2048M
+        -drive if=none,id=image,format=raw,cache=unsafe,file=/scratch/image.img
+        -device virtio-scsi-pci,id=scsi
+        -device scsi-hd,bus=scsi.0,drive=image,bootindex=0
+        -device VGA
+        -chardev stdio,id=serial,signal=off
+        -serial chardev:serial
+        ");
+    }
+
+    #[test]
+    fn every_attachment() {
+        let all = [Disk::VirtioBlk, Disk::VirtioScsi, Disk::Nvme, Disk::UsbStorage, Disk::Sata];
+        let text: Vec<_> = [Chipset::Q35, Chipset::I440fx]
+            .into_iter()
+            .flat_map(|chipset| {
+                all.map(|disk| format!("{disk} on {chipset:?}:\n{}\n", line(&attachment(disk, chipset))))
+            })
+            .collect();
+        insta::assert_snapshot!(text.join("\n"), @r"
+        virtio-blk on Q35:
+        -device virtio-blk-pci,drive=image,bootindex=0
+
+        virtio-scsi on Q35:
+        -device virtio-scsi-pci,id=scsi
+        -device scsi-hd,bus=scsi.0,drive=image,bootindex=0
+
+        nvme on Q35:
+        -device nvme,serial=gdsboot-image,drive=image,bootindex=0
+
+        usb-storage on Q35:
+        -device qemu-xhci,id=usb
+        -device usb-storage,bus=usb.0,removable=on,drive=image,bootindex=0
+
+        sata on Q35:
+        -device ide-hd,bus=ide.0,drive=image,bootindex=0
+
+        virtio-blk on I440fx:
+        -device virtio-blk-pci,drive=image,bootindex=0
+
+        virtio-scsi on I440fx:
+        -device virtio-scsi-pci,id=scsi
+        -device scsi-hd,bus=scsi.0,drive=image,bootindex=0
+
+        nvme on I440fx:
+        -device nvme,serial=gdsboot-image,drive=image,bootindex=0
+
+        usb-storage on I440fx:
+        -device qemu-xhci,id=usb
+        -device usb-storage,bus=usb.0,removable=on,drive=image,bootindex=0
+
+        sata on I440fx:
+        -device ich9-ahci,id=ahci
+        -device ide-hd,bus=ahci.0,drive=image,bootindex=0
+        ");
+    }
+
+    #[test]
+    fn a_kernel_alone() {
+        insta::assert_snapshot!(line(&kernel_only(Path::new("/scratch/kernel"), Accel::Kvm)), @r"
+        -no-user-config
+        -nodefaults
+        -nic none
+        -no-reboot
+        -display none
+        -machine q35
+        -accel kvm
+        -cpu host
+        -smp 1
+        -m 512M
+        -kernel /scratch/kernel
+        -append 'earlycon=uart8250,io,0x3f8,115200 console=ttyS0,115200 panic=-1'
+        -chardev stdio,id=serial,signal=off,mux=on
+        -serial chardev:serial
+        -device isa-debugcon,iobase=0x402,chardev=serial
+        ");
+    }
+
+    #[test]
+    fn commas_in_paths_are_doubled() {
+        assert_eq!(
+            drive(Path::new("/a,b/c,,d"))[1],
+            "if=none,id=image,format=raw,cache=unsafe,file=/a,,b/c,,,,d"
+        );
+    }
+
+    #[test]
+    fn what_a_shell_would_read_otherwise_is_quoted() {
+        let words = ["qemu", "", "a b", "it's", "$HOME", "file=/x,y"].map(OsStr::new);
+        assert_eq!(pasteable(words), r"qemu '' 'a b' 'it'\''s' '$HOME' file=/x,y");
+    }
+}

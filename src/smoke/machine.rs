@@ -1,0 +1,215 @@
+//! A machine file, `qemu/machines/*.toml`: the guest that an image is booted in. It describes a machine, never an
+//! accelerator or a path: those belong to the host.
+
+use crate::error::usage;
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::Path;
+
+/// The machine files that gdsboot brings: name and text.
+const BUILT_IN: [(&str, &str); 2] = [
+    ("no-gpu", include_str!("../../qemu/machines/no-gpu.toml")),
+    ("i440fx", include_str!("../../qemu/machines/i440fx.toml")),
+];
+
+/// The machine that is booted when none is named.
+pub const DEFAULT: &str = "no-gpu";
+
+/// A guest.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Machine {
+    /// The file's name without `.toml`.
+    #[serde(skip)]
+    pub name: String,
+    /// What is special about it, in one line.
+    pub description: String,
+    /// The board.
+    pub chipset: Chipset,
+    /// The firmwares that it is booted with, one boot each.
+    pub firmware: Vec<Firmware>,
+    /// How the image is attached.
+    pub disk: Disk,
+    /// Virtual CPUs, 1 to 255.
+    pub cpus: u8,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+}
+
+/// The board: its buses and its ACPI tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Chipset {
+    /// PCI Express.
+    Q35,
+    /// Conventional PCI.
+    I440fx,
+}
+
+/// What starts the boot loader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Firmware {
+    /// OVMF.
+    Uefi,
+    /// SeaBIOS.
+    Bios,
+}
+
+/// How a disk is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disk {
+    /// A virtio block device.
+    VirtioBlk,
+    /// A disk on a virtio SCSI controller.
+    VirtioScsi,
+    /// An NVMe namespace.
+    Nvme,
+    /// A stick on an xHCI controller.
+    UsbStorage,
+    /// A disk on an AHCI controller.
+    Sata,
+}
+
+impl fmt::Display for Firmware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Uefi => "uefi",
+            Self::Bios => "bios",
+        })
+    }
+}
+
+impl fmt::Display for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::VirtioBlk => "virtio-blk",
+            Self::VirtioScsi => "virtio-scsi",
+            Self::Nvme => "nvme",
+            Self::UsbStorage => "usb-storage",
+            Self::Sata => "sata",
+        })
+    }
+}
+
+impl Machine {
+    /// A machine that gdsboot brings, or the file at `name` where that looks like a path.
+    pub fn load(name: &str) -> Result<Self> {
+        if let Some((name, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
+            return Self::parse(name, &format!("qemu/machines/{name}.toml"), text);
+        }
+        if !name.contains('/') && !name.ends_with(".toml") {
+            let known: Vec<_> = Self::built_in().collect();
+            return Err(usage(
+                format!("there is no machine called {name}"),
+                format!("it is one of {}, or the path of a machine file", known.join(", ")),
+            ));
+        }
+        let path = Path::new(name);
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading the machine file {name}"));
+        let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
+        Self::parse(&stem, name, &text.map_err(|e| usage(format!("{e:#}"), "check the path"))?)
+    }
+
+    /// The names of the machines that gdsboot brings.
+    pub fn built_in() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
+    /// Reads a machine file's text. `path` is for the error, which has the line.
+    pub fn parse(name: &str, path: &str, text: &str) -> Result<Self> {
+        let refuse = |at: String, what: &str| {
+            usage(format!("{path}{at}: {what}"), "qemu/machines/no-gpu.toml shows every key")
+        };
+        let machine: Self = toml::from_str(text).map_err(|e| {
+            let line = e.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            refuse(line.map(|line| format!(":{line}")).unwrap_or_default(), e.message())
+        })?;
+        let key = |key: &str| {
+            let line = text.lines().position(|line| line.trim_start().starts_with(key)).map_or(1, |n| n + 1);
+            format!(":{line}")
+        };
+        if machine.firmware.is_empty() {
+            return Err(refuse(key("firmware"), "name at least one firmware"));
+        }
+        if (1..machine.firmware.len()).any(|n| machine.firmware[..n].contains(&machine.firmware[n])) {
+            return Err(refuse(key("firmware"), "the same firmware is named twice"));
+        }
+        if machine.cpus == 0 {
+            return Err(refuse(key("cpus"), "a machine has at least one CPU"));
+        }
+        if !(128..=1 << 20).contains(&machine.memory_mib) {
+            return Err(refuse(key("memory-mib"), "memory is between 128 MiB and 1 TiB"));
+        }
+        Ok(Self { name: name.to_owned(), ..machine })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Status, one_line, status_of};
+
+    fn error(text: &str) -> String {
+        let error = Machine::parse("m", "m.toml", text).unwrap_err();
+        assert_eq!(status_of(&error), Status::Usage);
+        one_line(&error)
+    }
+
+    fn changed(from: &str, to: &str) -> String {
+        let text = BUILT_IN[0].1;
+        assert!(text.contains(from));
+        text.replace(from, to)
+    }
+
+    #[test]
+    fn every_built_in_machine_is_readable() {
+        for name in Machine::built_in() {
+            assert_eq!(Machine::load(name).unwrap().name, name);
+        }
+        assert!(Machine::built_in().any(|name| name == DEFAULT));
+    }
+
+    #[test]
+    fn every_file_in_the_folder_is_built_in() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/qemu/machines");
+        let mut files: Vec<_> = fs_err::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        let mut built_in: Vec<_> = Machine::built_in().collect();
+        files.sort();
+        built_in.sort_unstable();
+        assert_eq!(files, built_in);
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        assert_eq!(
+            error(&changed("cpus", "cpu")),
+            "m.toml:5: unknown field `cpu`, expected one of `description`, `chipset`, `firmware`, `disk`, `cpus`, \
+             `memory-mib`"
+        );
+        assert_eq!(
+            error(&changed("\"virtio-blk\"", "\"floppy\"")),
+            "m.toml:4: unknown variant `floppy`, expected one of `virtio-blk`, `virtio-scsi`, `nvme`, \
+             `usb-storage`, `sata`"
+        );
+        assert_eq!(error(&changed("cpus = 2", "cpus = 0")), "m.toml:5: a machine has at least one CPU");
+        assert_eq!(error(&changed("2048", "64")), "m.toml:6: memory is between 128 MiB and 1 TiB");
+        assert_eq!(error(&changed("\"uefi\", ", "\"bios\", ")), "m.toml:3: the same firmware is named twice");
+        assert_eq!(error(&changed("\"uefi\", \"bios\"", "")), "m.toml:3: name at least one firmware");
+        assert_eq!(error(&changed("cpus = 2\n", "")), "m.toml:1: missing field `cpus`");
+        assert!(error("é = [").starts_with("m.toml:1: "));
+    }
+
+    #[test]
+    fn unknown_machines_are_named() {
+        let error = Machine::load("nope").unwrap_err();
+        assert_eq!(one_line(&error), "there is no machine called nope");
+        let error = Machine::load("/nonexistent/m.toml").unwrap_err();
+        assert!(one_line(&error).starts_with("reading the machine file /nonexistent/m.toml: No such file"));
+    }
+}
