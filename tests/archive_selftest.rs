@@ -391,7 +391,7 @@ fn odd_packages_are_odd_in_the_way_that_their_title_says() {
         let status = Command::new("dpkg-deb").arg("-c").arg(&path).output().unwrap().status;
         assert!(!status.success(), "{title}: dpkg-deb is content");
     }
-    let bomb = hostile::bomb(Compression::Zstd);
+    let bomb = hostile::bomb(Compression::Zstd, 64, false);
     assert!(bomb.len() < 8 << 20, "the bomb has {} bytes", bomb.len());
     std::fs::write(&path, bomb).unwrap();
     assert_eq!(dpkg_deb(&["-f"], &path, &["Package"]).trim(), hostile::NAME);

@@ -5,6 +5,7 @@ mod archive;
 
 use archive::apt::{Apt, Planned, flat_line, ubuntu_line};
 use archive::deb::{Compression, Deb, Kind};
+use archive::real;
 use archive::server::Server;
 use archive::ubuntu::{self, Flaw, Spec, Ubuntu};
 use std::collections::BTreeSet;
@@ -328,4 +329,87 @@ fn nine_days_later_everything_is_newer() {
     let old = now.iter().find(|p| p.name.starts_with("linux-modules-nvidia-580-open-6")).unwrap();
     let path = old.url.split_once("Z/").unwrap().1;
     assert!(bench.ubuntu.history.find(path).is_none());
+}
+
+/// Debian's packages in miniature, with the paths that theirs have.
+fn debian(folder: &Path) -> real::Debs {
+    let hidden = "usr/lib/x86_64-linux-gnu/nvidia/current";
+    let (k, driver) = ("6.12.1+deb13-amd64", "550.1.2-2");
+    let ko = Compression::Xz.compress(b"\x7fELF module");
+    let debs = [
+        Deb::new(&format!("linux-image-{k}"), "6.12.1-1")
+            .file(&format!("boot/vmlinuz-{k}"), "kernel")
+            .file(&format!("boot/config-{k}"), "CONFIG_X=y\n")
+            .file(&format!("usr/lib/modules/{k}/kernel/drivers/nvme/host/nvme.ko.xz"), ko.clone())
+            .file(&format!("usr/lib/modules/{k}/kernel/sound/snd.ko.xz"), ko)
+            .file(&format!("usr/lib/modules/{k}/modules.order"), "kernel/drivers/nvme/host/nvme.ko\n"),
+        Deb::new("libcuda1", driver)
+            .file(&format!("{hidden}/libcuda.so.550.1.2"), "cuda")
+            .symlink(&format!("{hidden}/libcuda.so.1"), "libcuda.so.550.1.2"),
+        Deb::new("libnvidia-ml1", driver).file(&format!("{hidden}/libnvidia-ml.so.550.1.2"), "ml"),
+        Deb::new("libnvidia-ptxjitcompiler1", driver)
+            .file(&format!("{hidden}/libnvidia-ptxjitcompiler.so.1"), "ptx"),
+        Deb::new("libnvidia-cfg1", driver).file(&format!("{hidden}/libnvidia-cfg.so.1"), "cfg"),
+        Deb::new("nvidia-smi", driver).program("usr/lib/nvidia/current/nvidia-smi", "smi"),
+        Deb::new("firmware-nvidia-gsp", driver).file("usr/lib/firmware/nvidia/550.1.2/gsp_ga10x.bin", "gsp"),
+        Deb::new("libcufile0", "1.9.1.3~12.4.1-2")
+            .file("usr/lib/x86_64-linux-gnu/libcufile.so.1.9.1", "cufile"),
+        Deb::new("gds-tools", "1.9.1.3~12.4.1-2").program("usr/libexec/gds/tools/gdsio", "gdsio"),
+        Deb::new("shim-signed", "1.51").file("usr/lib/shim/shimx64.efi.signed", "shim"),
+        Deb::new("shim-helpers-amd64-signed", "1").file("usr/lib/shim/mmx64.efi.signed", "mm"),
+        Deb::new("grub-efi-amd64-signed", "1+2.12")
+            .file("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "prefix /EFI/debian here"),
+        Deb::new("kmod", "34.2-2").program("usr/bin/kmod", "kmod"),
+    ];
+    debs.iter()
+        .map(|deb| {
+            let path = folder.join(format!("{}.deb", deb.name()));
+            std::fs::write(&path, deb.clone().compress(Compression::Xz).bytes()).unwrap();
+            (deb.name().to_owned(), path)
+        })
+        .collect()
+}
+
+#[test]
+fn debians_contents_are_found_under_ubuntus_names_and_paths() {
+    let folder = tempfile::tempdir().unwrap();
+    let compiled = real::Compiled {
+        nvidia: vec![("nvidia".into(), b"\x7fELF nvidia".to_vec())],
+        nvidia_fs: b"\x7fELF nvidia-fs".to_vec(),
+    };
+    let bench = Bench::new(real::spec(Spec::noble(), &debian(folder.path()), &compiled));
+    let plan = plan(&bench.apt(&bench.pins()), &[bench.image(), bench.kernel()].concat());
+    let (k, driver) = ("6.12.1+deb13-amd64", "550.1.2-0ubuntu0.24.04.1");
+    assert_eq!(version(&plan, &format!("linux-image-{k}")), Some("6.12.1-1"));
+    assert_eq!(version(&plan, "libnvidia-compute-580"), Some(driver));
+    assert_eq!(version(&plan, "kmod"), Some("34.2-2"), "what is not taken apart is published as it is");
+
+    let content = |name: &str, version: &str, path: &str| {
+        let deb = fetch(&bench, name, version);
+        let found = deb.data.into_iter().find(|entry| entry.path == format!("./{path}"));
+        match found.unwrap_or_else(|| panic!("{name} has no {path}")).kind {
+            Kind::File(bytes) => bytes.to_vec(),
+            other => format!("{other:?}").into_bytes(),
+        }
+    };
+    let modules = format!("lib/modules/{k}");
+    let nvme = format!("{modules}/kernel/drivers/nvme/host/nvme.ko.zst");
+    let nvme = content(&format!("linux-modules-{k}"), "6.12.1-1", &nvme);
+    assert_eq!(Compression::decompress("nvme.ko.zst", &nvme), b"\x7fELF module");
+    let nvidia = format!("{modules}/kernel/nvidia-580-open/nvidia.ko");
+    let nvidia = content(&format!("linux-modules-nvidia-580-open-{k}"), "6.12.1-1+1", &nvidia);
+    assert!(nvidia.starts_with(b"\x7fELF nvidia") && nvidia.ends_with(b"~Module signature appended~\n"));
+    let libraries = "usr/lib/x86_64-linux-gnu";
+    assert_eq!(content("libnvidia-compute-580", driver, &format!("{libraries}/libcuda.so.550.1.2")), b"cuda");
+    assert_eq!(content("nvidia-utils-580", driver, "usr/bin/nvidia-smi"), b"smi");
+    let firmware = "lib/firmware/nvidia/550.1.2/gsp_ga10x.bin";
+    assert_eq!(content("nvidia-firmware-580-550.1.2", driver, firmware), b"gsp");
+    let shim = content("shim-signed", "1.58+15.8-0ubuntu1", "usr/lib/shim/shimx64.efi.signed.latest");
+    assert_eq!(shim, b"shim");
+    let (version, path) = ("1.202.5+2.12-1ubuntu7.3", "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed");
+    assert_eq!(content("grub-efi-amd64-signed", version, path), b"prefix /EFI/ubuntu here");
+    let tools = &bench.ubuntu.cuda["gds-tools-13-1_1.16.1.26-1_amd64.deb"].all();
+    let tools = Deb::parse(&tools[..]);
+    assert!(tools.data.iter().any(|entry| entry.path == "./usr/local/cuda-13.1/gds/tools/gdsio"));
+    assert_eq!(tools.extra_members[0].0, "_gpgbuilder");
 }

@@ -82,13 +82,15 @@ pub fn read(deb: &Path, spool: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Pac
 }
 
 /// A package may unpack to what it declares plus a margin (`Installed-Size` counts in blocks and leaves out what
-/// scripts make); one that declares nothing, to 100 times its own size.
+/// scripts make); one that declares nothing, to 100 times its own size. Whatever it declares, no real package packs its
+/// files a thousandfold: an honest bomb fills a disk as well.
 fn unpacked_limit(installed_kib: Option<u64>, compressed: u64) -> u64 {
     const MARGIN: u64 = 64 << 20;
-    match installed_kib {
-        Some(kib) => kib.saturating_mul(1024).saturating_mul(2).saturating_add(MARGIN),
-        None => compressed.saturating_mul(100).saturating_add(MARGIN),
-    }
+    let limit = match installed_kib {
+        Some(kib) => kib.saturating_mul(2048).min(compressed.saturating_mul(1000)),
+        None => compressed.saturating_mul(100),
+    };
+    limit.saturating_add(MARGIN)
 }
 
 /// Memory that an xz stream may ask for: xz -9 needs 65 MiB per thread.
@@ -212,6 +214,8 @@ fn read_data(
         let mut entry = entry.context("reading data.tar")?;
         let header = entry.header().clone();
         let path = utf8(&entry.path_bytes(), "path")?;
+        // The package database names one path a line.
+        ensure!(!path.contains(char::is_control), "the path {path:?} holds a control character");
         let kind = header.entry_type();
         if kind.is_pax_global_extensions() {
             continue;

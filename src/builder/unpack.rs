@@ -114,11 +114,19 @@ fn read_one(
     }
     let read = deb::read(&path, spool, keep)?;
     let control = &read.control;
-    if (&control.package, &control.version) != (&package.name, &package.version) {
+    if (&control.package, &control.version, &control.architecture)
+        != (&package.name, &package.version, &package.arch)
+    {
         return Err(hinted(
             format!(
-                "the package at {} is {} {} and not {} {}, which the lock names",
-                package.path, control.package, control.version, package.name, package.version
+                "the package at {} is {} {} for {} and not {} {} for {}, which the lock names",
+                package.path,
+                control.package,
+                control.version,
+                control.architecture,
+                package.name,
+                package.version,
+                package.arch
             ),
             format!("the archive's index and its files disagree; gdsboot lock --update {}", lock.profile),
         ));

@@ -500,11 +500,17 @@ impl Tar {
                 }
             }
             Kind::Sparse(parts, real_size) => {
+                // A file that ends in a hole has an empty part at its end.
+                let mut parts = parts.clone();
+                let end = parts.last().map_or(0, |(offset, bytes)| offset + bytes.len() as u64);
+                if end < *real_size {
+                    parts.push((*real_size, Vec::new()));
+                }
                 assert!(parts.len() <= 4, "the header itself has room for four parts");
                 header.set_size(parts.iter().map(|(_, bytes)| bytes.len() as u64).sum());
                 let gnu = header.as_gnu_mut().unwrap();
                 set_number(&mut gnu.realsize, *real_size);
-                for (slot, (offset, bytes)) in gnu.sparse.iter_mut().zip(parts) {
+                for (slot, (offset, bytes)) in gnu.sparse.iter_mut().zip(&parts) {
                     set_number(&mut slot.offset, *offset);
                     set_number(&mut slot.numbytes, bytes.len() as u64);
                 }

@@ -14,6 +14,7 @@
 //! | `hostile` | packages that must be refused, and odd ones that must not |
 //! | `artefacts` | kernel modules, loaders, kernels that can be looked into |
 //! | `ubuntu` | an Ubuntu series and NVIDIA's repository, with their traps |
+//! | `real` | the same with what Debian's mirror gives inside, so that it boots |
 //! | `apt` | the host's apt-get in isolation, the judge of the above |
 
 #![allow(dead_code, reason = "each test that includes this module takes what it needs")]
@@ -25,6 +26,7 @@ pub mod date;
 pub mod deb;
 pub mod hash;
 pub mod hostile;
+pub mod real;
 pub mod repository;
 pub mod server;
 pub mod sign;

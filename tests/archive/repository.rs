@@ -24,12 +24,25 @@ pub struct Package {
     pub body: Body,
     /// `main`, `restricted`, `universe`, `multiverse`.
     pub component: &'static str,
+    hashes: Arc<[(&'static str, String)]>,
 }
 
 impl Package {
     /// Lists `deb` in `main`.
     pub fn new(deb: &Deb) -> Self {
-        Self { stanza: deb.finished_control(), body: deb.bytes().into(), component: "main" }
+        Self::of(deb.finished_control(), deb.bytes().into())
+    }
+
+    /// Lists a .deb that exists, in `main`, under what its control says.
+    pub fn of(stanza: Stanza, body: Body) -> Self {
+        let bytes = body.all();
+        let hashes = [
+            ("MD5sum", hash::md5(&bytes)),
+            ("SHA1", hash::sha1(&bytes)),
+            ("SHA256", hash::sha256(&bytes)),
+            ("SHA512", hash::sha512(&bytes)),
+        ];
+        Self { stanza, body, component: "main", hashes: hashes.into() }
     }
 
     /// In another component.
@@ -72,15 +85,11 @@ impl Package {
 
     /// Its paragraph in `Packages`, in the publisher's order.
     fn paragraph(&self, filename: &str) -> String {
-        let bytes = self.body.all();
         let mut stanza = self.stanza.ordered(&["Package", "Architecture", "Version"]);
-        stanza
-            .set("Filename", filename)
-            .set("Size", bytes.len().to_string().as_str())
-            .set("MD5sum", hash::md5(&bytes).as_str())
-            .set("SHA1", hash::sha1(&bytes).as_str())
-            .set("SHA256", hash::sha256(&bytes).as_str())
-            .set("SHA512", hash::sha512(&bytes).as_str());
+        stanza.set("Filename", filename).set("Size", self.body.len().to_string().as_str());
+        for (name, hash) in self.hashes.iter() {
+            stanza.set(name, hash.as_str());
+        }
         let last = ["Description", "Task", "Phased-Update-Percentage"];
         for name in last {
             if let Some(value) = stanza.get(name).map(str::to_owned) {

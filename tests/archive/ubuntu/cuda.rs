@@ -14,6 +14,8 @@ pub(super) fn packages(spec: &Spec, key: &Key) -> Vec<Package> {
         deb.extra_members.push(("_gpgbuilder".to_owned(), signature.into_bytes()));
         if let Some(entries) = spec.files.get(deb.name()) {
             deb.data.clone_from(entries);
+            // xz would take longer than all the rest.
+            deb.data_compression = Compression::Zstd;
         }
         packages.push(Package::new(&deb));
     };

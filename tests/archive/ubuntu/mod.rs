@@ -242,6 +242,12 @@ fn tree(spec: &Spec, key: &Arc<Key>) -> Tree {
 }
 
 impl Ubuntu {
+    /// Publishes a third state, nine days after the second: what a lock of the live archive names is gone.
+    pub fn move_on(&self) {
+        let state = self.spec.nine_days_later().nine_days_later();
+        self.history.publish(state.published, tree(&state, &self.key));
+    }
+
     /// Mounts both archives where their own servers have them.
     pub fn mount(&self, server: &Server) {
         server.mount("/ubuntu/", Origin::History(self.history.clone()));
