@@ -106,11 +106,9 @@ fn insert(root: &Root, path: &str) -> LoadOutcome {
     match answer {
         Ok(()) => LoadOutcome::Loaded,
         Err(Errno::EEXIST) => LoadOutcome::Already,
-        Err(errno) => LoadOutcome::Refused {
-            errno: errno as i32,
-            name: format!("{errno:?}"),
-            text: errno.desc().to_owned(),
-        },
+        Err(errno) => {
+            LoadOutcome::Refused { errno: errno as i32, name: format!("{errno:?}"), text: words(errno) }
+        }
     }
 }
 
