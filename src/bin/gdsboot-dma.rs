@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 /// Talks to NVIDIA's user-space libraries for the validator.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "gdsboot-dma", version, about)]
 struct Args {
     #[command(subcommand)]
     command: Command,

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 /// Says whether a machine can move data between NVMe and GPU memory by DMA.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "gdsboot-validator", version, about)]
 struct Args {
     #[command(subcommand)]
     command: Command,

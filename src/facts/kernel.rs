@@ -1,5 +1,6 @@
 //! The kernel: release, command line, taint, lockdown and Secure Boot, and what it was built with.
 
+use super::search::occurrences;
 use super::{Fact, Root};
 use serde::{Deserialize, Serialize};
 use std::io::Read as _;
@@ -149,32 +150,38 @@ impl Config {
 /// What a storage driver must export for nvidia-fs (nvidia-fs, nvfs-core.c and nvfs-mod.c), after its own prefix.
 pub const NVFS_HOOK_SUFFIX: &str = "_register_nvfs_dma_ops";
 
+/// One line per symbol of a kernel and all its modules; a hundred modules make some 15 MB.
+const KALLSYMS_LIMIT: u64 = 256 << 20;
+
 impl Symbols {
     fn read(root: &Root) -> Fact<Self> {
-        let mut symbols = Self::default();
-        let mut count = 0_u32;
-        let read = root.lines("/proc/kallsyms", |line| {
-            count += 1;
-            symbols.take(line);
-        });
-        read.parse(|()| if count > 0 { Ok(symbols) } else { Err("empty") })
+        root.bytes_up_to("/proc/kallsyms", KALLSYMS_LIMIT)
+            .parse(|text| if text.is_empty() { Err("empty") } else { Ok(Self::find(&text)) })
     }
 
-    /// A line is `address type name` and, for a module's symbol, a tab and `[module]`.
-    fn take(&mut self, line: &str) {
-        // Nearly all of some 200,000 lines end here.
-        if !line.contains("p2pdma_add") && !line.contains(NVFS_HOOK_SUFFIX) {
-            return;
+    /// Lines are `address type name` and, for a module's symbol, a tab and `[module]`.
+    fn find(text: &[u8]) -> Self {
+        let p2pdma = b"pci_p2pdma_add_resource";
+        let pci_p2pdma = occurrences(text, p2pdma).any(|at| name_at(text, at).as_bytes() == p2pdma);
+        let mut nvfs_hooks: Vec<String> = Vec::new();
+        for at in occurrences(text, NVFS_HOOK_SUFFIX.as_bytes()) {
+            let name = name_at(text, at);
+            // `__ksymtab_...` and the like are the kernel's own bookkeeping about the symbol.
+            let is_hook = name.ends_with(NVFS_HOOK_SUFFIX) && !name.starts_with("__");
+            if is_hook && !nvfs_hooks.contains(&name) {
+                nvfs_hooks.push(name);
+            }
         }
-        let Some(name) = line.split_ascii_whitespace().nth(2) else { return };
-        if name == "pci_p2pdma_add_resource" {
-            self.pci_p2pdma = true;
-        }
-        let is_hook = name.ends_with(NVFS_HOOK_SUFFIX) && !name.contains("unregister");
-        if is_hook && !name.starts_with("__") && !self.nvfs_hooks.iter().any(|hook| hook == name) {
-            self.nvfs_hooks.push(name.to_owned());
-        }
+        Self { pci_p2pdma, nvfs_hooks }
     }
+}
+
+/// The name around the byte at `at`: all that is neither white space nor NUL.
+pub(super) fn name_at(text: &[u8], at: usize) -> String {
+    let is_end = |byte: &u8| *byte == 0 || byte.is_ascii_whitespace();
+    let start = text[..at].iter().rposition(is_end).map_or(0, |end| end + 1);
+    let end = text[at..].iter().position(is_end).map_or(text.len(), |end| at + end);
+    String::from_utf8_lossy(&text[start..end]).into_owned()
 }
 
 #[cfg(test)]
@@ -215,17 +222,13 @@ mod tests {
 
     #[test]
     fn symbols_of_a_patched_nvme() {
-        let mut symbols = Symbols::default();
-        for line in [
-            "0000000000000000 T pci_p2pdma_add_resource",
-            "0000000000000000 r __ksymtab_nvme_v1_register_nvfs_dma_ops\t[nvme]",
-            "0000000000000000 T nvme_v1_register_nvfs_dma_ops\t[nvme]",
-            "0000000000000000 T nvme_v1_unregister_nvfs_dma_ops\t[nvme]",
-            "_register_nvfs_dma_ops",
-        ] {
-            symbols.take(line);
-        }
+        let text = b"0000000000000000 T pci_p2pdma_add_resource\n\
+            0000000000000000 r __ksymtab_nvme_v1_register_nvfs_dma_ops\t[nvme]\n\
+            0000000000000000 T nvme_v1_register_nvfs_dma_ops\t[nvme]\n\
+            0000000000000000 t nvme_v1_register_nvfs_dma_ops\t[nvme]\n\
+            0000000000000000 T nvme_v1_unregister_nvfs_dma_ops\t[nvme]";
         let hooks = vec!["nvme_v1_register_nvfs_dma_ops".to_owned()];
-        assert_eq!(symbols, Symbols { pci_p2pdma: true, nvfs_hooks: hooks });
+        assert_eq!(Symbols::find(text), Symbols { pci_p2pdma: true, nvfs_hooks: hooks });
+        assert_eq!(Symbols::find(b"0 T __traceiter_pci_p2pdma_add_resource_x\n"), Symbols::default());
     }
 }

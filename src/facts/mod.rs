@@ -14,6 +14,7 @@ pub mod nvme;
 pub mod pci;
 pub mod platform;
 mod root;
+mod search;
 
 pub use fact::Fact;
 pub use root::Root;

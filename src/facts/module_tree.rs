@@ -1,6 +1,7 @@
 //! The modules on disk of one kernel: `modules.dep` and `modules.builtin` as depmod writes them (kmod), and the files.
 
-use super::kernel::NVFS_HOOK_SUFFIX;
+use super::kernel::{NVFS_HOOK_SUFFIX, name_at};
+use super::search::occurrences;
 use super::{Fact, Root};
 use anyhow::Context as _;
 use std::collections::BTreeMap;
@@ -109,19 +110,11 @@ pub fn unpack(path: &str, file: impl Read) -> anyhow::Result<Vec<u8>> {
 
 /// Names in the module's string table, which stand between NULs.
 fn find_nvfs_hooks(bytes: &[u8]) -> Vec<String> {
-    let suffix = NVFS_HOOK_SUFFIX.as_bytes();
-    let mut hooks = Vec::new();
-    let mut at = 0;
-    while let Some(found) = bytes[at..].windows(suffix.len()).position(|window| window == suffix) {
-        let end = at + found + suffix.len();
-        let start = bytes[..end].iter().rposition(|b| *b == 0).map_or(0, |nul| nul + 1);
-        at = end;
-        let whole = bytes.get(end) == Some(&0);
-        if let (true, Ok(name)) = (whole, std::str::from_utf8(&bytes[start..end]))
-            && !name.starts_with("__")
-            && !hooks.iter().any(|hook| hook == name)
-        {
-            hooks.push(name.to_owned());
+    let mut hooks: Vec<String> = Vec::new();
+    for at in occurrences(bytes, NVFS_HOOK_SUFFIX.as_bytes()) {
+        let name = name_at(bytes, at);
+        if name.ends_with(NVFS_HOOK_SUFFIX) && !name.starts_with("__") && !hooks.contains(&name) {
+            hooks.push(name);
         }
     }
     hooks

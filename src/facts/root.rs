@@ -6,7 +6,7 @@
 
 use super::Fact;
 use std::ffi::OsString;
-use std::io::{self, BufRead as _, Read as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -57,10 +57,15 @@ impl Root {
 
     /// A file's bytes.
     pub fn bytes(&self, path: &str) -> Fact<Vec<u8>> {
+        self.bytes_up_to(path, LIMIT)
+    }
+
+    /// The bytes of a file that may be longer than others.
+    pub fn bytes_up_to(&self, path: &str, limit: u64) -> Fact<Vec<u8>> {
         let mut bytes = Vec::new();
-        match self.open(path).and_then(|file| file.take(LIMIT + 1).read_to_end(&mut bytes)) {
-            Ok(_) if bytes.len() as u64 > LIMIT => {
-                Fact::Malformed { from: path.into(), why: format!("longer than {LIMIT} bytes") }
+        match self.open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)) {
+            Ok(_) if bytes.len() as u64 > limit => {
+                Fact::Malformed { from: path.into(), why: format!("longer than {limit} bytes") }
             }
             Ok(_) => Fact::known(path, bytes),
             Err(error) => Fact::from_error(path, &error),
@@ -78,24 +83,6 @@ impl Root {
     /// A file's text, parsed.
     pub fn parse<T>(&self, path: &str, parser: impl FnOnce(&str) -> Result<T, String>) -> Fact<T> {
         self.text(path).parse(|text| parser(&text))
-    }
-
-    /// Hands each line of a file that may be long to `each`; what is not UTF-8 arrives as replacement characters.
-    pub fn lines(&self, path: &str, mut each: impl FnMut(&str)) -> Fact<()> {
-        let read = || -> io::Result<()> {
-            let mut reader = io::BufReader::with_capacity(1 << 18, self.open(path)?);
-            let mut line = Vec::new();
-            while reader.by_ref().take(LIMIT).read_until(b'\n', &mut line)? > 0 {
-                each(String::from_utf8_lossy(&line).trim_end_matches('\n'));
-                line.clear();
-            }
-            Ok(())
-        };
-        let mut read = read;
-        match read() {
-            Ok(()) => Fact::known(path, ()),
-            Err(error) => Fact::from_error(path, &error),
-        }
     }
 
     /// The names in a folder, sorted; names that are not UTF-8 are left out.

@@ -32,6 +32,9 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(60);
 const HELPERS: [&str; 8] =
     ["nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859-1", "vfat", "dmi-sysfs", "qemu_fw_cfg", "efivarfs"];
 
+/// Modules for a keyboard, which nothing but a shell needs.
+const KEYBOARD: [&str; 4] = ["xhci_pci", "ehci_pci", "usbhid", "hid_generic"];
+
 /// Runs the whole of it and ends the machine. Never returns: PID 1 must not end.
 pub fn init() -> ! {
     journal::keep_panics();
@@ -391,6 +394,12 @@ impl Run {
         let after = self.settings.after;
         power::reap();
         if after == After::Shell {
+            if let Ok(tree) = self.tree() {
+                let mut loader = ModuleLoader::new();
+                for name in KEYBOARD {
+                    loader.load(&self.root, &tree, name);
+                }
+            }
             let shells = shell::run(&self.journal.consoles.names());
             if let Err(error) = shells {
                 self.journal.problem("shell", crate::error::one_line(&error));

@@ -86,6 +86,10 @@ impl Default for ModuleLoader {
 }
 
 fn insert(root: &Root, path: &str) -> LoadOutcome {
+    // Unpacking a module in vain is dear.
+    if root.exists(&format!("/sys/module/{}/initstate", module_tree::module_name(path))) {
+        return LoadOutcome::Already;
+    }
     let file = match root.open(path) {
         Ok(file) => file,
         Err(error) => return LoadOutcome::Unreadable { why: error.to_string() },
@@ -102,17 +106,27 @@ fn insert(root: &Root, path: &str) -> LoadOutcome {
     match answer {
         Ok(()) => LoadOutcome::Loaded,
         Err(Errno::EEXIST) => LoadOutcome::Already,
-        Err(errno) => LoadOutcome::Refused {
-            errno: errno as i32,
-            name: format!("{errno:?}"),
-            text: errno.desc().to_owned(),
-        },
+        Err(errno) => {
+            LoadOutcome::Refused { errno: errno as i32, name: format!("{errno:?}"), text: words(errno) }
+        }
     }
+}
+
+/// The C library's words, which are those that people search for.
+fn words(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words).to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_are_told_in_the_words_of_the_c_library() {
+        assert_eq!(words(Errno::ENODEV), "No such device");
+        assert_eq!(words(Errno::EOPNOTSUPP), "Operation not supported");
+    }
 
     #[test]
     fn what_is_needed_and_cannot_be_read_stops_what_needs_it() {

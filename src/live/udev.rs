@@ -7,12 +7,16 @@ use std::time::Duration;
 
 /// Where distributions put the daemon.
 const DAEMONS: [&str; 3] = ["/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd", "/sbin/udevd"];
-/// Starting and announcing are quick unless something is broken.
-const QUICK: Duration = Duration::from_secs(10);
+/// What is announced: what libcufile looks up, and what the report tells. Announcing everything would make udevd load a
+/// driver for every device there is, which takes long and may take the GPU away from its own; what the run needs was
+/// loaded by name before.
+const SUBSYSTEMS: [&str; 4] = ["block", "nvme", "nvme-subsystem", "infiniband"];
+/// Starting and announcing are quick unless something is broken, or the machine is an emulated one that is busy.
+const QUICK: Duration = Duration::from_secs(60);
 /// How long devices may take to settle, in seconds. What has not settled by then is not needed for a report.
-const SETTLE: u64 = 20;
+const SETTLE: u64 = 30;
 
-/// Starts udevd, announces every device to it and waits until it is done. `false` where the root has none.
+/// Starts udevd, announces devices to it and waits until it is done. `false` where the root has none.
 pub fn start() -> anyhow::Result<bool> {
     let Some(daemon) = DAEMONS.into_iter().find(|daemon| Path::new(daemon).exists()) else {
         return Ok(false);
@@ -20,10 +24,11 @@ pub fn start() -> anyhow::Result<bool> {
     program::run_ok(daemon, &["--daemon"], QUICK)?;
     let udevadm = ["/usr/bin/udevadm", "/bin/udevadm"].into_iter().find(|path| Path::new(path).exists());
     let Some(udevadm) = udevadm else { bail!("starting udev: {daemon} is there and udevadm is not") };
-    for kind in ["subsystems", "devices"] {
-        program::run_ok(udevadm, &["trigger", "--action=add", &format!("--type={kind}")], QUICK)?;
-    }
-    let limit = Duration::from_secs(SETTLE + 5);
+    let matches = SUBSYSTEMS.map(|subsystem| format!("--subsystem-match={subsystem}"));
+    let mut trigger = vec!["trigger", "--action=add"];
+    trigger.extend(matches.iter().map(String::as_str));
+    program::run_ok(udevadm, &trigger, QUICK)?;
+    let limit = Duration::from_secs(SETTLE + 10);
     program::run_ok(udevadm, &["settle", &format!("--timeout={SETTLE}")], limit)?;
     Ok(true)
 }
