@@ -13,40 +13,6 @@ fn source() -> ModuleSource {
 }
 
 #[test]
-fn the_key_changes_with_every_input() {
-    let sources = [source()];
-    let debs = [[1; 32], [2; 32]];
-    let inputs = KeyInputs { debs: &debs, kernel_release: "6.1", sources: &sources, epoch: 1 };
-    let key = cache_key(&inputs);
-    assert_eq!(
-        key,
-        cache_key(&KeyInputs { debs: &[[2; 32], [1; 32]], ..inputs }),
-        "the order of packages is nothing"
-    );
-    let changed = |change: &dyn Fn(&mut ModuleSource)| {
-        let mut source = source();
-        change(&mut source);
-        cache_key(&KeyInputs { sources: &[source], ..inputs })
-    };
-    let others = [
-        cache_key(&KeyInputs { debs: &debs[..1], ..inputs }),
-        cache_key(&KeyInputs { kernel_release: "6.2", ..inputs }),
-        cache_key(&KeyInputs { sources: &[], ..inputs }),
-        cache_key(&KeyInputs { epoch: 2, ..inputs }),
-        changed(&|s| s.version.push('1')),
-        changed(&|s| s.dir.push("x")),
-        changed(&|s| s.patches[0].bytes.push(b'\n')),
-        changed(&|s| s.patches[0].name.push('x')),
-        changed(&|s| s.patches.clear()),
-        changed(&|s| s.kind = Kind::NvidiaFs),
-    ];
-    for (i, other) in others.iter().enumerate() {
-        assert_ne!(key, *other, "input {i}");
-        assert!(!others[..i].contains(other), "inputs {i} and an earlier one run together");
-    }
-}
-
-#[test]
 fn a_folder_without_modules_is_not_taken_for_a_result() {
     let dir = tempfile::tempdir().unwrap();
     assert!(load(dir.path()).unwrap_err().to_string().ends_with("holds no kernel modules"));
