@@ -1,5 +1,7 @@
+use super::build::failure;
 use super::*;
 use crate::error::hint_of;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
 fn source() -> ModuleSource {
@@ -205,6 +207,56 @@ fn an_argument_that_configure_never_used_is_refused() {
     let output = Questions::new(KBUILD).ask("good\n", &["install"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("make for install"));
+}
+
+/// compiler.sh before a compiler that is a script: its exit status, its words, and whether it counts as working.
+fn compile_with(compiler: &str) -> (Option<i32>, String, String, bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let script = |file: &str, text: &str| {
+        fs_err::write(dir.path().join(file), text).unwrap();
+        fs_err::set_permissions(dir.path().join(file), std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    for folder in ["real", "before"] {
+        fs_err::create_dir(dir.path().join(folder)).unwrap();
+    }
+    script("real/gcc-14", &format!("#!/bin/sh\n{compiler}\n"));
+    let before = COMPILER.replace("/usr/bin/", &format!("{}/real/", dir.path().display()));
+    script("before/gcc-14", &before.replace("/build/", &format!("{}/", dir.path().display())));
+    fs_err::write(dir.path().join("compiler-works"), "").unwrap();
+    let output = Command::new(dir.path().join("before/gcc-14")).args(["-c", "a b.c"]).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+        dir.path().join("compiler-works").exists(),
+    )
+}
+
+#[test]
+fn the_compiler_is_passed_through() {
+    let (status, out, err, works) = compile_with("echo \"$#:$2\"; echo 'a.c:1: warning: x' >&2");
+    assert_eq!(
+        (status, out.as_str(), err.as_str(), works),
+        (Some(0), "2:a b.c\n", "a.c:1: warning: x\n", true)
+    );
+    let (status, _, _, works) =
+        compile_with("echo 'a.c:1: fatal error: linux/x.h: No such file or directory' >&2; exit 1");
+    assert_eq!((status, works), (Some(1), true), "a header that is not there is an answer");
+}
+
+#[test]
+fn a_compiler_that_was_stopped_does_not_count_as_an_answer() {
+    for words in [
+        "gcc: fatal error: Killed signal terminated program cc1",
+        "a.c:1:1: internal compiler error: Segmentation fault",
+        "a.c: fatal error: error writing to /build/tmp/x.s: No space left on device",
+        "cc1: out of memory allocating 65536 bytes: Cannot allocate memory",
+        "gcc: fatal error: cannot execute 'cc1': execvp: No such file or directory",
+    ] {
+        let (status, _, err, works) = compile_with(&format!("echo \"{words}\" >&2; exit 1"));
+        assert_eq!((status, err, works), (Some(1), format!("{words}\n"), false));
+    }
 }
 
 /// With a module-build root of a real distribution: `GDSBOOT_MODULE_ROOT=<root> GDSBOOT_MODULE_KERNEL=<release>
