@@ -101,8 +101,18 @@ fn offline_in_another_cache_as_another_user_the_bytes_are_the_same() {
     std::fs::copy(&image.lock, &lock).unwrap();
     let output = dir.path().join("image.img");
     let mut command = std::process::Command::new(dir.path().join("gdsboot"));
-    command.args(["--progress", "plain", "--cache"]).arg(&other_cache).args(["build", common::PROFILE, "--offline"]);
-    command.arg("--lock").arg(&lock).arg("-o").arg(&output).arg("--programs").arg(dir.path().join("programs"));
+    command.args(["--progress", "plain", "--cache"]).arg(&other_cache).args([
+        "build",
+        common::PROFILE,
+        "--offline",
+    ]);
+    command
+        .arg("--lock")
+        .arg(&lock)
+        .arg("-o")
+        .arg(&output)
+        .arg("--programs")
+        .arg(dir.path().join("programs"));
     let mut command = if is_root() {
         let status = std::process::Command::new("chown").args(["-R", "65534:65534"]).arg(dir.path()).status();
         assert!(status.unwrap().success());
@@ -225,7 +235,11 @@ fn an_altered_package_in_the_pool_stops_the_build_and_is_removed() {
     bytes[middle] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     let mut command = gdsboot();
-    command.arg("--cache").arg(&fresh).args(["build", common::PROFILE, "--offline", "--lock"]).arg(&image.lock);
+    command
+        .arg("--cache")
+        .arg(&fresh)
+        .args(["build", common::PROFILE, "--offline", "--lock"])
+        .arg(&image.lock);
     command.arg("-o").arg(dir.path().join("x.img"));
     let output = run_with_status(&mut command, 69);
     let said = stderr(&output);

@@ -120,7 +120,7 @@ impl Inputs<'_> {
 
     fn modules_key(&self) -> String {
         let mut hash = Sha256::new();
-        hash.update(format!("modules {}\n", modules::RECIPE));
+        hash.update(format!("modules {}\n", modules::recipe()));
         hash.update(self.lock.set_key(&[lock::SET_BUILD.to_owned()]));
         hash.update(&self.lock.kernel);
         hash.update(self.lock.epoch.to_le_bytes());

@@ -8,26 +8,26 @@
 //! it goes first; nothing else is compiled with any (unless the kernel computes symbol versions from it); and
 //! nvidia-fs's configure is spared one kbuild run per question (`modules/configure-make.sh`).
 
+mod build;
 mod build_log;
 mod source;
 
 pub use source::{Kind, ModuleSource, Patch};
 
 use crate::builder::module_info::ModuleInfo;
-use crate::builder::sandbox::{Sandbox, SandboxCommand};
-use crate::error::{Advise as _, hinted};
-use crate::interrupt;
-use crate::progress::{Progress, Unit};
+use crate::builder::sandbox::Sandbox;
+use crate::error::hinted;
+use crate::progress::{Progress, Unit, bytes};
 use anyhow::{Context as _, Result, ensure};
+use build::{Build, COMPILER, CONFIGURE_MAKE};
 use build_log::BuildLog;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Raised whenever the steps below change what comes out, so that cached results of older steps are not taken.
-pub const RECIPE: u32 = 1;
+const RECIPE: u32 = 1;
 
-/// Stands in for `make` while nvidia-fs's configure runs.
-const CONFIGURE_MAKE: &str = include_str!("modules/configure-make.sh");
+/// Sources, objects and links of all modules together stay well below it; in bytes.
+const SPACE: u64 = 512 << 20;
 
 /// Modules to compile, and where to.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,11 @@ pub struct CompiledModule {
     pub info: ModuleInfo,
 }
 
+/// Changes whenever the same packages and patches would give other modules.
+pub fn recipe() -> String {
+    format!("{RECIPE}\n{COMPILER}\n{CONFIGURE_MAKE}")
+}
+
 /// The modules in a folder that [`Compile::run`] made, by name of file.
 pub fn load(output: &Path) -> Result<Vec<CompiledModule>> {
     let mut modules = Vec::new();
@@ -78,11 +83,15 @@ impl Compile<'_> {
         let headers = self.headers()?;
         let parent = self.output.parent().context("the modules need a folder to go to")?;
         fs_err::create_dir_all(parent)?;
+        enough_space(parent)?;
         let work = tempfile::Builder::new()
             .prefix(".modules-")
             .tempdir_in(parent)
             .context("making a build folder")?;
-        let build = Build { compile: *self, work: work.path(), sandbox: self.sandbox(work.path())?, headers };
+        let sandbox = Sandbox::new(self.root)?.bind(work.path(), "/build", true);
+        let config = sandbox.command("/usr/bin/cat").arg(format!("{headers}/.config")).output()?;
+        let kernel_config = String::from_utf8(config).context("reading the kernel's configuration")?;
+        let build = Build { compile: *self, work: work.path(), sandbox, headers, kernel_config };
         build.prepare()?;
         let steps = self.sources.iter().map(|s| s.kind.expected_steps(&self.root.join(&s.dir))).sum();
         let stage = progress.stage(&format!("compiling kernel modules for {release}"), steps, Unit::Steps);
@@ -103,10 +112,6 @@ impl Compile<'_> {
         load(self.output)
     }
 
-    fn sandbox(&self, work: &Path) -> Result<Sandbox> {
-        Ok(Sandbox::new(self.root)?.bind(work, "/build", true))
-    }
-
     /// Where the kernel's build folder is inside the root; fails if the root has headers for another kernel.
     fn headers(&self) -> Result<String> {
         let release = self.kernel_release;
@@ -125,6 +130,20 @@ impl Compile<'_> {
     }
 }
 
+fn enough_space(dir: &Path) -> Result<()> {
+    let stat = nix::sys::statvfs::statvfs(dir)
+        .with_context(|| format!("looking at the disk of {}", dir.display()))?;
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    if free >= SPACE {
+        return Ok(());
+    }
+    let (free, needed) = (bytes(free), bytes(SPACE));
+    Err(hinted(
+        format!("{} has {free} free, and compiling the kernel modules takes {needed}", dir.display()),
+        "free some space, or put the cache on another disk",
+    ))
+}
+
 /// Makes the finished folder visible. Where another build of the same inputs was faster, its result stands: it is the
 /// same.
 fn publish(out: &Path, output: &Path) -> Result<()> {
@@ -132,173 +151,6 @@ fn publish(out: &Path, output: &Path) -> Result<()> {
         Err(_) if load(output).is_ok() => Ok(()),
         other => other.context("moving the compiled modules to where they belong"),
     }
-}
-
-/// A compilation under way. Its folders, under the work folder on the host and under /build inside: `bin` (programs
-/// that stand in for others), `tmp`, `out`, and one for each source.
-struct Build<'a> {
-    compile: Compile<'a>,
-    work: &'a Path,
-    sandbox: Sandbox,
-    /// The kernel's build folder inside the root.
-    headers: String,
-}
-
-/// PATH inside the root.
-const PATH: &str = "/build/bin:/usr/bin:/usr/sbin";
-
-impl Build<'_> {
-    fn prepare(&self) -> Result<()> {
-        for dir in ["bin", "tmp", "out"] {
-            fs_err::create_dir(self.work.join(dir))?;
-        }
-        // Which awk is `awk` is a choice of update-alternatives, which did not run in the root.
-        let root = self.compile.root.join("usr/bin");
-        let awk = ["gawk", "mawk", "original-awk"].into_iter().find(|awk| root.join(awk).exists());
-        let awk =
-            awk.ok_or_else(|| hinted("the module-build root has no awk", "add mawk to its packages"))?;
-        fs_err::os::unix::fs::symlink(format!("/usr/bin/{awk}"), self.work.join("bin/awk"))?;
-        Ok(())
-    }
-
-    fn command(&self, program: &str) -> SandboxCommand {
-        let epoch = self.compile.epoch.to_string();
-        self.sandbox
-            .command(format!("/usr/bin/{program}"))
-            .env("PATH", PATH)
-            .env("LC_ALL", "C")
-            .env("TMPDIR", "/build/tmp")
-            .env("KBUILD_BUILD_TIMESTAMP", format!("@{epoch}"))
-            .env("SOURCE_DATE_EPOCH", epoch)
-            .env("KBUILD_BUILD_USER", "gdsboot")
-            .env("KBUILD_BUILD_HOST", "gdsboot")
-    }
-
-    fn make(&self) -> Result<SandboxCommand> {
-        Ok(self.command("make").args(self.no_debug_info()?))
-    }
-
-    /// Variables that keep kbuild from making debug information, and BTF from it.
-    fn no_debug_info(&self) -> Result<Vec<&'static str>> {
-        let config = self.command("cat").arg(format!("{}/.config", self.headers)).output()?;
-        let needed = config.split(|&b| b == b'\n').any(|line| line == b"CONFIG_GENDWARFKSYMS=y");
-        Ok(if needed { vec![] } else { vec!["KCFLAGS=-g0", "CONFIG_DEBUG_INFO_BTF_MODULES="] })
-    }
-
-    fn source(&self, source: &ModuleSource, log: &mut BuildLog) -> Result<()> {
-        let dir = match source.kind {
-            Kind::NvidiaOpen => "nvidia",
-            Kind::NvidiaFs => "nvidia-fs",
-        };
-        let inside = format!("/build/{dir}");
-        let from = Path::new("/").join(&source.dir);
-        self.command("cp").arg("-r").arg(from).arg(&inside).run().context("copying the source")?;
-        for patch in &source.patches {
-            self.patch(source, &inside, patch)?;
-        }
-        let compiled = match source.kind {
-            Kind::NvidiaOpen => self.nvidia_open(&inside, log),
-            Kind::NvidiaFs => self.nvidia_fs(&inside, log),
-        };
-        log.flush()?;
-        interrupt::check()?;
-        let modules = match compiled {
-            Ok(modules) if !log.has_defects() => modules,
-            other => return Err(failure(source, log, other.err())),
-        };
-        for module in modules {
-            let (built, stripped) = (format!("{inside}/{module}.ko"), format!("/build/out/{module}.ko"));
-            self.command("strip").args(["-g", "-o", &stripped, &built]).run()?;
-        }
-        Ok(())
-    }
-
-    fn patch(&self, source: &ModuleSource, dir: &str, patch: &Patch) -> Result<()> {
-        fs_err::write(self.work.join("tmp/patch"), &patch.bytes)?;
-        let apply = self
-            .command("patch")
-            .args(["-d", dir, "-p1", "--fuzz=0", "--batch", "--no-backup-if-mismatch"])
-            .args(["--reject-file=/build/tmp/rejected", "-i", "/build/tmp/patch"]);
-        let Err(error) = apply.run() else { return Ok(()) };
-        interrupt::check()?;
-        let rejected = fs_err::read_to_string(self.work.join("tmp/rejected")).unwrap_or_default();
-        let folder = format!("image/patches/{}-{}", source.name, source.version);
-        Err(error.context(format!("{} does not apply; rejected:\n{}", patch.name, rejected.trim_end())))
-            .hint(format!("mend {folder}/{}, or delete it if the source has the change", patch.name))
-    }
-
-    /// nvidia.ko and nvidia-uvm.ko: what computing needs. The display modules and nvidia-peermem are left out.
-    fn nvidia_open(&self, dir: &str, log: &mut BuildLog) -> Result<&'static [&'static str]> {
-        let core = format!("{dir}/nvidia/nv-kernel.o_binary");
-        self.command("strip").args(["-g", &core]).run().context("stripping the driver's prebuilt core")?;
-        self.make()?
-            .args(["-C", dir, &format!("-j{}", self.compile.jobs), "modules", "ARCH=x86_64"])
-            .arg(format!("KERNEL_UNAME={}", self.compile.kernel_release))
-            .arg("NV_KERNEL_MODULES=nvidia nvidia-uvm")
-            .spawn_lines(|line| log.line(line))?;
-        Ok(&["nvidia", "nvidia-uvm"])
-    }
-
-    /// nvidia-fs.ko, against the symbols of the nvidia.ko that was just built. Upstream's targets that look for an
-    /// installed driver and run configure are declared done.
-    fn nvidia_fs(&self, dir: &str, log: &mut BuildLog) -> Result<&'static [&'static str]> {
-        let symbols = "nvidia/Module.symvers";
-        ensure!(
-            self.work.join(symbols).exists(),
-            "nvidia-fs is compiled after the GPU driver, which is not there"
-        );
-        self.configure_nvidia_fs(dir, log)?;
-        let release = self.compile.kernel_release;
-        self.make()?
-            .args(["-C", dir, "module", "-o", "nv_symbols", "-o", "nv_configure"])
-            .arg(format!("MAKE_PARAMS=-j{}", self.compile.jobs))
-            .arg(format!("KVER={release}"))
-            .arg("NVIDIA_SRC_DIR=/build/nvidia/nvidia")
-            .arg(format!("KBUILD_EXTRA_SYMBOLS=/build/{symbols}"))
-            .spawn_lines(|line| log.line(line))?;
-        Ok(&["nvidia-fs"])
-    }
-
-    fn configure_nvidia_fs(&self, dir: &str, log: &mut BuildLog) -> Result<()> {
-        let programs = self.work.join("configure");
-        fs_err::create_dir(&programs)?;
-        let make = programs.join("make");
-        fs_err::write(&make, CONFIGURE_MAKE)?;
-        fs_err::set_permissions(&make, std::fs::Permissions::from_mode(0o755))?;
-        self.command("bash")
-            .args(["./configure", self.compile.kernel_release])
-            .current_dir(dir)
-            .env("PATH", format!("/build/configure:{PATH}"))
-            .env("KBUILD_PATH", PATH)
-            .env("KERNEL_BUILD", &self.headers)
-            .env("LEARNED", "/build/configure/command")
-            .spawn_lines(|line| log.line(line))?;
-        // A compiler that cannot compile anything would have answered every question with "no".
-        let words = fs_err::read_to_string(programs.join("command.log")).unwrap_or_default();
-        words.lines().for_each(|line| log.line(line));
-        ensure!(
-            programs.join("command").exists(),
-            "kbuild cannot compile an empty module:\n{}",
-            words.trim_end()
-        );
-        Ok(())
-    }
-}
-
-/// Why a source did not compile, where the whole output is, and where a remedy belongs.
-fn failure(source: &ModuleSource, log: &BuildLog, error: Option<anyhow::Error>) -> anyhow::Error {
-    let complaints = log.complaints();
-    let said = match error {
-        Some(error) if complaints.is_empty() => format!("{error:#}"),
-        _ => complaints.join("\n"),
-    };
-    hinted(
-        format!("{said}\n(log: {})", log.path().display()),
-        format!(
-            "a patch that mends the source belongs into image/patches/{}-{}/",
-            source.name, source.version
-        ),
-    )
 }
 
 #[cfg(test)]

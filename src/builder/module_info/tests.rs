@@ -168,7 +168,7 @@ fn name_and_contents_must_agree() {
 
 #[test]
 fn a_bomb_stops_at_the_limit() {
-    let mut zeros = vec![0; 64 << 20];
+    let mut zeros = vec![0; 8 << 20];
     zeros[..4].copy_from_slice(b"\x7fELF");
     for suffix in [".xz", ".zst", ".gz"] {
         let bomb = compressed(suffix, &zeros);

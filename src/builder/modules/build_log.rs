@@ -17,6 +17,8 @@ pub(super) struct BuildLog {
     failed_write: Option<std::io::Error>,
     /// The first errors, in the order in which they came.
     errors: Vec<String>,
+    /// Words of a host that has no disk or memory left.
+    host_failures: Vec<String>,
     /// Warnings of modpost about a module that would build and not load.
     defects: Vec<String>,
 }
@@ -28,7 +30,8 @@ impl BuildLog {
         }
         let file = std::io::BufWriter::new(fs_err::File::create(path)?);
         let path = path.to_owned();
-        Ok(Self { path, file, stage, failed_write: None, errors: Vec::new(), defects: Vec::new() })
+        let (errors, host_failures, defects) = Default::default();
+        Ok(Self { path, file, stage, failed_write: None, errors, host_failures, defects })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -47,7 +50,9 @@ impl BuildLog {
             Some(Step::Told(what)) => self.stage.message(what),
             None => {}
         }
-        let list = if is_defect(line) {
+        let list = if is_host_failure(line) {
+            &mut self.host_failures
+        } else if is_defect(line) {
             &mut self.defects
         } else if is_error(line) {
             &mut self.errors
@@ -61,11 +66,21 @@ impl BuildLog {
 
     /// The lines that say why the build failed, or ought to have failed.
     pub(super) fn complaints(&self) -> Vec<&str> {
-        self.defects.iter().chain(&self.errors).take(SHOWN_LINES).map(String::as_str).collect()
+        self.host_failures
+            .iter()
+            .chain(&self.defects)
+            .chain(&self.errors)
+            .take(SHOWN_LINES)
+            .map(String::as_str)
+            .collect()
     }
 
     pub(super) fn has_defects(&self) -> bool {
         !self.defects.is_empty()
+    }
+
+    pub(super) fn host_failed(&self) -> bool {
+        !self.host_failures.is_empty()
     }
 
     /// Writes what is left. A log that could not be written fails the build, because the disk is full or gone.
@@ -102,6 +117,14 @@ impl Step {
             _ => None,
         }
     }
+}
+
+/// A full disk makes a conftest answer "no" and go on: whatever comes of it is not to be trusted.
+fn is_host_failure(line: &str) -> bool {
+    // The shell's echo has its own words for a write that failed.
+    ["No space left on device", "echo: I/O error", "Cannot allocate memory", "Read-only file system"]
+        .iter()
+        .any(|words| line.contains(words))
 }
 
 fn is_error(line: &str) -> bool {
@@ -176,6 +199,20 @@ mod tests {
         ] {
             assert!(!is_defect(line), "{line}");
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_noticed_where_a_conftest_would_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log =
+            BuildLog::create(&dir.path().join("log"), Progress::none().stage("test", 0, Unit::Steps))
+                .unwrap();
+        log.line(" CONFTEST: mempolicy_has_unified_nodes");
+        assert!(!log.host_failed());
+        log.line("/build/nvidia/conftest.sh: 279: echo: echo: I/O error");
+        log.line("mkdir: cannot create directory '/build/nvidia/.tmp_8729': No space left on device");
+        assert!(log.host_failed());
+        assert_eq!(log.complaints().len(), 2);
     }
 
     #[test]

@@ -41,7 +41,8 @@ impl Kind {
                 let kbuild = ["nvidia/nvidia", "nvidia-uvm/nvidia-uvm"]
                     .map(|stem| read(&format!("{stem}.Kbuild")) + &read(&format!("{stem}-sources.Kbuild")))
                     .concat();
-                nvidia_steps(&kbuild) + read("header-presence-tests.mk").matches(".h").count()
+                // The list of headers stands in one or the other, by version.
+                nvidia_steps(&kbuild) + headers(&read("header-presence-tests.mk")) + headers(&read("Kbuild"))
             }
             Self::NvidiaFs => {
                 read("configure").matches("compile_prog \"").count() + read("Makefile").matches(".o ").count()
@@ -73,6 +74,15 @@ fn nvidia_steps(kbuild: &str) -> usize {
     let steps =
         added.filter(|(name, value)| name.contains("_COMPILE_TESTS") || value.trim_end().ends_with(".c"));
     steps.map(|(_, value)| value.trim()).collect::<BTreeSet<_>>().len()
+}
+
+/// Headers that a Makefile lists, one a line.
+fn headers(makefile: &str) -> usize {
+    let listed = |line: &&str| {
+        let line = line.trim_end_matches('\\').trim();
+        line.ends_with(".h") && line.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.".contains(&b))
+    };
+    makefile.lines().filter(listed).count()
 }
 
 /// A patch against a source.
@@ -250,5 +260,8 @@ mod tests {
         let kbuild = "NVIDIA_SOURCES += nvidia/nv.c\nNV_CONFTEST_TYPE_COMPILE_TESTS += vm_fault_t\n\
             NV_CONFTEST_TYPE_COMPILE_TESTS += vm_fault_t\nNVIDIA_CFLAGS += -DX\n";
         assert_eq!(nvidia_steps(kbuild), 2);
+        let list =
+            "NV_HEADER_PRESENCE_TESTS = \\\n  asm/system.h \\\n  drm/drmP.h\n$(obj)/conftest/macros.h: x.h\n";
+        assert_eq!(headers(list), 2);
     }
 }
