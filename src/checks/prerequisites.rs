@@ -70,7 +70,7 @@ fn routes(facts: &Facts) -> Option<String> {
         }
         _ => facts.nvme_module_hooks.value().map(|hooks| !hooks.is_empty()),
     };
-    let kernel = facts.kernel.release.value().map_or("this kernel", String::as_str);
+    let kernel = facts.kernel.release.value().map_or("(release unknown)", String::as_str);
     let no_p2pdma = "it lacks CONFIG_PCI_P2PDMA";
     let no_hook = "its nvme module carries no nvidia-fs hook";
     match (p2pdma, hooks) {
@@ -88,7 +88,7 @@ fn routes(facts: &Facts) -> Option<String> {
             absent(&facts.kernel.symbols)
         )),
         (None, None) => Some(format!(
-            "which direct routes kernel {kernel} has cannot be seen: {}",
+            "which direct routes there are on kernel {kernel} cannot be seen: {}",
             absent(&facts.kernel.symbols)
         )),
     }
@@ -213,7 +213,7 @@ mod tests {
         insta::assert_snapshot!(missing(&facts).join("\n"), @r"
         PCI devices cannot be seen: (permission denied: /sys/bus/pci/devices)
         module nvidia is not loaded
-        which direct routes kernel 6.12.1 has cannot be seen: (permission denied: /proc/kallsyms)
+        which direct routes there are on kernel 6.12.1 cannot be seen: (permission denied: /proc/kallsyms)
         NVIDIA's libraries could not be asked: (unreadable: gdsboot-dma: killed after 60 s)
         ");
     }

@@ -22,6 +22,7 @@ use anyhow::{Context as _, anyhow, bail};
 use nix::sys::reboot::RebootMode;
 use std::io::Read as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long the disk may take to appear: USB sticks behind hubs are the slowest.
@@ -49,11 +50,17 @@ pub fn init() -> ! {
         run.journal.panic("init", journal::take_panic());
     }
     let after = catch_unwind(AssertUnwindSafe(|| run.end())).unwrap_or_default();
-    power::finish(match after {
-        After::Poweroff | After::Shell => Some(RebootMode::RB_POWER_OFF),
-        After::Reboot => Some(RebootMode::RB_AUTOBOOT),
-        After::Hold => None,
-    })
+    let switched = match after {
+        After::Poweroff | After::Shell => power::switch(RebootMode::RB_POWER_OFF),
+        After::Reboot => power::switch(RebootMode::RB_AUTOBOOT),
+        After::Hold => Ok(()),
+    };
+    if let Err(error) = switched {
+        run.journal
+            .consoles
+            .say(&format!("the machine cannot switch itself off ({error}); everything is written"));
+    }
+    power::stay()
 }
 
 /// One run.
@@ -66,8 +73,6 @@ struct Run {
     settings: Settings,
     facts: Facts,
     partition: Option<ReportPartition>,
-    /// The root is `/`.
-    entered: bool,
     /// Why the root could not be used.
     no_root: Option<String>,
 }
@@ -92,7 +97,6 @@ impl Run {
             settings,
             facts: Facts::default(),
             partition: None,
-            entered: false,
             no_root: None,
         }
     }
@@ -102,20 +106,19 @@ impl Run {
         self.unpack_luggage();
         self.load_initramfs_modules();
         let disk = self.find_root();
-        self.open_report_partition(disk.as_ref());
-        if let Some(disk) = disk
-            && self.enter_root(&disk)
-        {
+        // Before the root, so that one that fails leaves evidence. This may want for a module that only the root has.
+        self.open_report_partition(disk.as_ref(), false);
+        let entered = disk.as_ref().is_some_and(|disk| self.enter_root(disk));
+        if entered {
             self.load_helpers();
-            self.open_report_partition(Some(&disk));
-            self.read_settings();
+        }
+        self.open_report_partition(disk.as_ref(), true);
+        self.read_settings();
+        if entered {
             self.load_root_modules();
             self.checkpoint();
             self.start_devices();
             self.probe_libraries();
-        }
-        if self.partition.is_none() {
-            self.journal.problem("report-partition", "there is no report partition to write to".into());
         }
         self.read_facts();
         self.deliver();
@@ -172,21 +175,14 @@ impl Run {
         self.because_of_root(found)
     }
 
-    /// Mounts the report partition and begins the run's folder, unless that was done. The first try is before the root:
-    /// then a root that fails leaves evidence; it may fail for want of a module that only the root has.
-    fn open_report_partition(&mut self, disk: Option<&Partition>) {
-        let Some(uuid) = self.params.report.clone() else { return };
+    /// Mounts the report partition and begins the run's folder, unless that was done. Only the last try complains.
+    fn open_report_partition(&mut self, disk: Option<&Partition>, is_last: bool) {
         if self.partition.is_some() {
             return;
         }
-        let found = partition::find(&self.root, &uuid);
-        // Two copies of one stick have the same numbers; the report belongs to the one that was booted.
-        let same = found.iter().find(|found| disk.is_some_and(|disk| disk.disk == found.disk));
-        let Some(found) = same.or(found.first()).cloned() else { return };
-        let is_last_try = self.entered;
-        let mounted = match ReportPartition::mount(&found) {
+        let mounted = match self.mount_report_partition(disk) {
             Ok(mounted) => mounted,
-            Err(_) if !is_last_try => return,
+            Err(_) if !is_last => return,
             Err(error) => return self.journal.problem("report-partition", crate::error::one_line(&error)),
         };
         let report = self.report(false);
@@ -196,9 +192,20 @@ impl Run {
             Ok(partition)
         });
         if self.partition.is_none() {
-            // What cannot be written to must not stay mounted. Failing is told already.
+            // What cannot be written to must not stay mounted; that it failed is told already.
             let _ = mounts::unmount(&mounted);
         }
+    }
+
+    fn mount_report_partition(&self, disk: Option<&Partition>) -> anyhow::Result<PathBuf> {
+        let uuid = self.params.report.as_deref();
+        let uuid =
+            uuid.context("reading the kernel command line: it names no report partition (gdsboot.report)")?;
+        let found = partition::find(&self.root, uuid);
+        // Two copies of one stick have the same numbers; the report belongs to the one that was booted.
+        let same = found.iter().find(|found| disk.is_some_and(|disk| disk.disk == found.disk));
+        let found = same.or(found.first());
+        ReportPartition::mount(found.with_context(|| format!("no disk has a partition {uuid}"))?)
     }
 
     /// Verifies the root and makes it `/`.
@@ -211,7 +218,6 @@ impl Run {
                 mounts::scratch()
             })
         });
-        self.entered = entered.is_some();
         self.because_of_root(entered).is_some()
     }
 
@@ -325,6 +331,12 @@ impl Run {
     /// The report as of now. Nothing is proven without a transfer, and this gdsboot makes none.
     fn report(&self, complete: bool) -> Report {
         let mut why: Vec<String> = self.no_root.clone().into_iter().collect();
+        let panics = self.journal.problems.iter().filter(|problem| problem.panic);
+        why.extend(
+            panics.map(|problem| {
+                format!("a bug in gdsboot ended its step {}: {}", problem.stage, problem.what)
+            }),
+        );
         if complete {
             why.extend(prerequisites::missing(&self.facts));
             if why.is_empty() {

@@ -38,13 +38,14 @@ pub fn end_processes() {
     }
 }
 
-/// Writes what is unwritten and does it. Returns never: PID 1 must not end, also where the machine cannot.
-pub fn finish(mode: Option<RebootMode>) -> ! {
+/// Switches the machine. Success does not return.
+pub fn switch(mode: RebootMode) -> nix::Result<()> {
     nix::unistd::sync();
-    if let Some(mode) = mode {
-        // Success does not return; a machine that cannot power off is left for its owner to switch off.
-        let Err(_error) = reboot(mode);
-    }
+    reboot(mode).map(|never| match never {})
+}
+
+/// Stays for ever, as PID 1 must.
+pub fn stay() -> ! {
     loop {
         reap();
         std::thread::sleep(Duration::from_secs(1));

@@ -8,6 +8,7 @@ use crate::report::model::{Report, folder_name};
 use crate::report::{json, text};
 use anyhow::Context as _;
 use fs_err as fs;
+use nix::errno::Errno;
 use nix::mount::MsFlags;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -38,7 +39,14 @@ impl ReportPartition {
                 break;
             }
         }
-        result.map(|()| MOUNTED.into())
+        let protected = |error: &anyhow::Error| {
+            matches!(error.downcast_ref::<Errno>(), Some(Errno::EACCES | Errno::EROFS))
+        };
+        match result {
+            Ok(()) => Ok(MOUNTED.into()),
+            Err(error) if protected(&error) => Err(error.context("the disk is write-protected")),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes the run's folder below the mounted `root` and writes `STARTED` into it.
@@ -114,8 +122,8 @@ fn sync_folder(folder: &Path) -> anyhow::Result<()> {
 /// What tells a hang from a run that never was.
 fn stub(started: &Report) -> String {
     format!(
-        "gdsboot {} began this run at {}, run id {}.\r\n\r\nIf {} beside this file is missing or says that the run is not \
-         complete, the\r\nmachine hung, lost its power or was switched off before the end.\r\n",
+        "gdsboot {} began this run at {}, run id {}.\r\n\r\nIf {} beside this file is missing, or says that the run did \
+         not come to its\r\nend, the machine hung, lost its power or was switched off.\r\n",
         started.gdsboot, started.started, started.run_id, RUN_REPORT_TEXT
     )
 }

@@ -250,10 +250,6 @@ pub(crate) mod tests {
         fs_err::create_dir_all(dir.join(nvme).join("nvme0n1")).unwrap();
         file("sys/block/nvme0n1/size", "2097152\n");
         file("sys/block/nvme0n1/queue/logical_block_size", "512\n");
-        let manifest = r#"{"version":1,"gdsboot":"0.1.0","profile":"debian-13","lock":"a1b2","image_id":"00112233aabbccdd",
-            "kernel":"6.12.117+deb13-amd64","driver":"550.163.01","modules":{"nvidia":"compiled 550.163.01"},
-            "epoch":1790000000,"packages":{"bash":"5.2.37-2"}}"#;
-        file("usr/share/gdsboot/manifest.json", manifest);
     }
 
     /// A report with something in every section.
@@ -261,6 +257,10 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         machine(dir.path());
         let mut facts = Facts::read(&Root::at(dir.path()));
+        let manifest = r#"{"version":1,"gdsboot":"0.1.0","profile":"debian-13","lock":"a1b2","image_id":"00112233aabbccdd",
+            "kernel":"6.12.117+deb13-amd64","driver":"550.163.01","modules":{"nvidia":"compiled 550.163.01"},
+            "epoch":1790000000,"packages":{"bash":"5.2.37-2"}}"#;
+        facts.image = Fact::known("the image", serde_json::from_str(manifest).unwrap());
         let refused =
             LoadOutcome::Refused { errno: 19, name: "ENODEV".into(), text: "No such device".into() };
         let line = "[    4.210000] NVRM: No NVIDIA GPU found.".to_owned();

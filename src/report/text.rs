@@ -1,11 +1,11 @@
 //! The report for people: plain text in 80 columns, the verdict and its reasons first.
 
-use super::layout::{WIDTH, binary_size, clean, wrap};
+use super::layout::{WIDTH, binary_size, cut, wrap};
 use super::model::Report;
 use crate::facts::dma::{DmaProbe, Library};
 use crate::facts::modules::ModuleLoad;
 use crate::facts::nvme::NvmeController;
-use crate::facts::pci::{Class, PciDevice};
+use crate::facts::pci::{Class, Id, PciDevice};
 use crate::facts::{Fact, Facts};
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -32,7 +32,8 @@ pub fn write_facts(facts: &Facts, out: &mut dyn Write) -> io::Result<()> {
 
 /// A line of the text, wrapped under its label.
 fn field(out: &mut dyn Write, label: &str, value: impl Display) -> io::Result<()> {
-    paragraph(out, &format!("  {label:<15} "), &value.to_string())
+    let value = value.to_string();
+    paragraph(out, &format!("  {label:<15} "), if value.is_empty() { "(empty)" } else { &value })
 }
 
 fn paragraph(out: &mut dyn Write, first: &str, text: &str) -> io::Result<()> {
@@ -288,9 +289,10 @@ fn pci(devices: &Fact<Vec<PciDevice>>, out: &mut dyn Write) -> io::Result<()> {
     for device in devices {
         let driver = device.driver.value().map_or("-", String::as_str);
         let class = device.class.value().copied().map_or("", class_name);
-        let id = format!("{}:{}", device.vendor, device.device);
+        let number = |id: &Fact<Id>| id.value().map_or("????".to_owned(), Id::to_string);
+        let id = format!("{}:{}", number(&device.vendor), number(&device.device));
         let line = format!("  {:<12}  {id:<9}  {class:<26} {driver}", device.address);
-        writeln!(out, "{}", clean(line.trim_end()))?;
+        writeln!(out, "{}", cut(line.trim_end(), WIDTH))?;
     }
     Ok(())
 }
@@ -324,7 +326,7 @@ fn stages(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     section(out, "Steps of this run")?;
     for stage in &report.stages {
         let failed = if stage.ok { "" } else { "  not completed" };
-        writeln!(out, "  {:<24} {:>8.2} s{failed}", clean(&stage.name), stage.seconds)?;
+        writeln!(out, "  {:<24} {:>8.2} s{failed}", cut(&stage.name, 24), stage.seconds)?;
     }
     Ok(())
 }
@@ -348,6 +350,12 @@ mod tests {
     #[test]
     fn nothing_read_is_80_columns_too() {
         let mut report = sample();
+        let Fact::Known { value: devices, .. } = &mut report.facts.pci else { panic!("devices") };
+        devices[0].vendor = Fact::Missing { from: "a/path/".repeat(9) };
+        devices[0].driver = Fact::known("driver", "driver".repeat(20));
+        report.stages[0].name = "stage".repeat(30);
+        let text = rendered(&report);
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         report.facts = Facts::default();
         report.problems[0].what = "a\x1b[2J\nvery long word: ".to_owned() + &"x".repeat(300);
         let text = rendered(&report);
