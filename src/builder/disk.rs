@@ -9,8 +9,9 @@
 //!
 //! The report partition is entry 1 because some versions of Windows show only a stick's first partition. It stands last
 //! so that it can later be made larger, up to the end of a stick, without moving anything else. The ESP is FAT16, as on
-//! the distributions' installation media: the UEFI specification (13.3) wants firmware to read FAT12, 16 and 32, FAT32
-//! would need 512-byte clusters at this size, and GRUB reads those slowly.
+//! the distributions' installation media: the UEFI specification (13.3) has firmware read FAT12, 16 and 32. FAT32 begins
+//! at 33 MiB, and there with clusters of 512 bytes, with which GRUB took 3.6 s instead of 2.6 s of processor time to read
+//! a kernel and an initramfs of 21 MB under emulated UEFI.
 //!
 //! GPT by the UEFI specification, chapter 5; sectors of 512 bytes, partitions on 1 MiB, types and attributes by the
 //! Discoverable Partitions Specification. Every identifier is a UUIDv5 of the seed, so the bytes follow from the inputs.

@@ -148,7 +148,7 @@ impl Build<'_> {
         let core = format!("{dir}/nvidia/nv-kernel.o_binary");
         self.command("strip").args(["-g", &core]).run().context("stripping the driver's prebuilt core")?;
         self.make()
-            .args(["-C", dir, &format!("-j{}", self.compile.jobs), "modules", "ARCH=x86_64"])
+            .args(["-C", dir, &format!("-j{}", self.compile.jobs.max(1)), "modules", "ARCH=x86_64"])
             .arg(format!("KERNEL_UNAME={}", self.compile.kernel_release))
             .arg("NV_KERNEL_MODULES=nvidia nvidia-uvm")
             .spawn_lines(|line| log.line(line))?;
@@ -167,7 +167,7 @@ impl Build<'_> {
         let release = self.compile.kernel_release;
         self.make()
             .args(["-C", dir, "module", "-o", "nv_symbols", "-o", "nv_configure"])
-            .arg(format!("MAKE_PARAMS=-j{}", self.compile.jobs))
+            .arg(format!("MAKE_PARAMS=-j{}", self.compile.jobs.max(1)))
             .arg(format!("KVER={release}"))
             .arg("NVIDIA_SRC_DIR=/build/nvidia/nvidia")
             .arg(format!("KBUILD_EXTRA_SYMBOLS=/build/{symbols}"))
