@@ -1,7 +1,6 @@
 use super::build::failure;
 use super::*;
 use crate::error::hint_of;
-use sha2::{Digest as _, Sha256};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
@@ -223,48 +222,5 @@ fn a_compiler_that_was_stopped_does_not_count_as_an_answer() {
     ] {
         let (status, _, err, works) = compile_with(&format!("echo \"{words}\" >&2; exit 1"));
         assert_eq!((status, err, works), (Some(1), format!("{words}\n"), false));
-    }
-}
-
-/// With a module-build root of a real distribution: `GDSBOOT_MODULE_ROOT=<root> GDSBOOT_MODULE_KERNEL=<release>
-/// [GDSBOOT_MODULE_OUTPUT=<folder>] cargo test real_modules -- --ignored`.
-#[test]
-#[ignore = "needs an unpacked module-build root and some minutes"]
-fn real_modules_compile_for_their_kernel() {
-    let variable = |name| std::env::var(name).ok();
-    let root = PathBuf::from(variable("GDSBOOT_MODULE_ROOT").unwrap());
-    let kernel = variable("GDSBOOT_MODULE_KERNEL").unwrap();
-    let scratch = tempfile::tempdir().unwrap();
-    let kept = variable("GDSBOOT_MODULE_OUTPUT").map_or_else(|| scratch.path().to_owned(), PathBuf::from);
-    let patches = Path::new(env!("CARGO_MANIFEST_DIR")).join("image/patches");
-    let sources =
-        [Kind::NvidiaOpen, Kind::NvidiaFs].map(|k| ModuleSource::find(&root, k, &patches, &[]).unwrap());
-    let compile = Compile {
-        root: &root,
-        kernel_release: &kernel,
-        sources: &sources,
-        epoch: 1_700_000_000,
-        jobs: std::thread::available_parallelism().unwrap().get(),
-        output: &kept.join("modules"),
-        logs: &kept.join("logs"),
-    };
-    let progress = Progress::new(crate::progress::Mode::Plain);
-    let modules = compile.run(&progress).unwrap_or_else(|e| panic!("{e:#}\nhint: {:?}", hint_of(&e)));
-    let names: Vec<_> = modules.iter().map(|m| m.info.name.as_str()).collect();
-    assert_eq!(names, ["nvidia_fs", "nvidia_uvm", "nvidia"]);
-    for module in &modules {
-        let source = usize::from(module.info.name == "nvidia_fs");
-        assert_eq!(
-            module.info.version.as_deref(),
-            Some(sources[source].version.as_str()),
-            "{}",
-            module.info.name
-        );
-        // nvidia-fs 2.13 asks for nvidia's symbols at run time, and so names no dependency.
-        if module.info.name == "nvidia_uvm" {
-            assert_eq!(module.info.depends, ["nvidia"]);
-        }
-        let hash = Sha256::digest(fs_err::read(&module.path).unwrap());
-        println!("{}  {}", hex::encode(hash), module.path.display());
     }
 }
