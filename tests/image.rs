@@ -25,7 +25,7 @@ fn smoke(arguments: &[&str]) -> Vec<Value> {
 }
 
 fn report(boot: &Value) -> &Value {
-    &boot["report"]
+    &boot["reported"]["report"]
 }
 
 /// What a boot without a GPU must say, whatever it was booted from.

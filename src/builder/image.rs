@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Raised whenever the same inputs would give another image.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// All that a build starts from.
 #[derive(Debug)]

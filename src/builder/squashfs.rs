@@ -45,7 +45,8 @@ pub fn write(
             "-b",
             BLOCK,
         ])
-        .args(["-mkfs-time", &epoch.to_string()])
+        // The root folder is not in the stream: its time would be that of the build.
+        .args(["-mkfs-time", &epoch.to_string(), "-all-time", &epoch.to_string()])
         .arg(Path::new("/out").join(name))
         .stdin(Stdio::piped());
     let mut child = command.spawn(Stdio::null(), error_writer)?;
