@@ -96,7 +96,12 @@ impl Modules {
         Ok((Self { release: release.to_owned(), available, kept: BTreeMap::new() }, files))
     }
 
-    /// Keeps the modules that match, the named ones, and all that they depend on.
+    /// Keeps the modules that match, the named ones, and all that they depend on. A module that merely matches and
+    /// depends on one that the kernel's packages do not bring (Ubuntu has those in `linux-modules-extra`) could never be
+    /// loaded, and is left out.
+    ///
+    /// # Errors
+    /// A named module that could never be loaded.
     pub fn keep(
         &mut self,
         files: &BTreeMap<String, Content>,
@@ -111,9 +116,7 @@ impl Modules {
             if self.kept.contains_key(&name) {
                 continue;
             }
-            let Some(path) = self.available.get(&name) else {
-                bail!("a kept module depends on {name}, which the kernel {} does not have", self.release)
-            };
+            let Some(path) = self.available.get(&name) else { continue };
             let content = files.get(path).with_context(|| format!("losing the module {path}"))?;
             let bytes = content.read().with_context(|| format!("reading the module {path}"))?;
             let plain = module_info::decompress(path, &bytes, MODULE_LIMIT)
@@ -124,7 +127,24 @@ impl Modules {
                 todo.extend(module.info.depends.iter().map(|d| module_info::canonical_name(d).into_owned()));
             }
         }
-        Ok(())
+        self.drop_incomplete(names)
+    }
+
+    fn drop_incomplete(&mut self, names: &[String]) -> Result<()> {
+        loop {
+            let lacking = self.kept.iter().find_map(|(name, module)| {
+                let lacks = |d: &&String| !self.kept.contains_key(module_info::canonical_name(d).as_ref());
+                Some((name.clone(), module.info.depends.iter().find(lacks)?.clone()))
+            });
+            let Some((name, lacks)) = lacking else { return Ok(()) };
+            if names.iter().any(|n| module_info::canonical_name(n) == name) {
+                bail!(
+                    "the module {name} depends on {lacks}, which the kernel {} does not have",
+                    self.release
+                );
+            }
+            self.kept.remove(&name);
+        }
     }
 
     /// Adds a module that does not come from the kernel's packages. It must be made for this kernel.

@@ -1,0 +1,80 @@
+//! An image of the Ubuntu 24.04 profile, built from an archive of Ubuntu's and NVIDIA's shape whose contents are real:
+//! Debian's packages and the modules that the Debian profile compiles, packed again as Ubuntu packages them. It boots,
+//! and its prebuilt, signed modules load as far as they do without a GPU.
+
+mod archive;
+mod common;
+
+use archive::real::{self, Compiled, Debs};
+use archive::server::Server;
+use archive::ubuntu::{self, Spec};
+use common::{cache, gdsboot, image, run_with_status, stderr, stdout};
+use gdsboot::builder::lock::Lock;
+use gdsboot::builder::pool::Pool;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// The modules that the build of the Debian image left in the cache.
+fn compiled() -> Compiled {
+    let entries = std::fs::read_dir(cache().join("modules")).unwrap().map(|e| e.unwrap().path());
+    let mut folders: Vec<PathBuf> = entries.filter(|p| p.join("nvidia-fs.ko").exists()).collect();
+    // The newest is the one that the image was just built with.
+    folders.sort_by_key(|p| std::fs::metadata(p).unwrap().modified().unwrap());
+    let folder = folders.pop().expect("the image's modules were compiled");
+    let read = |name: &str| std::fs::read(folder.join(format!("{name}.ko"))).unwrap();
+    let nvidia = ["nvidia", "nvidia-uvm"].map(|name| (name.to_owned(), read(name))).to_vec();
+    Compiled { nvidia, nvidia_fs: read("nvidia-fs") }
+}
+
+#[test]
+fn an_ubuntu_image_with_real_contents_boots_and_reports() {
+    let debian = image();
+    let lock = Lock::read(&debian.lock).unwrap();
+    let pool = Pool::open(&cache().join("pool"), true).unwrap();
+    let debs: Debs = lock
+        .package
+        .iter()
+        .filter(|p| pool.has(&p.sha256))
+        .map(|p| (p.name.clone(), pool.path(&p.sha256)))
+        .collect();
+    let ubuntu = ubuntu::publish(real::spec(Spec::noble(), &debs, &compiled()));
+    let server = Server::start();
+    ubuntu.mount(&server);
+
+    let dir = tempfile::tempdir_in(common::folder()).unwrap();
+    let (key, vendor) = ubuntu.write_keyrings(dir.path());
+    let text = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("image/profiles/ubuntu-24.04.toml"),
+    )
+    .unwrap();
+    let text = text
+        .replace("/usr/share/keyrings/ubuntu-archive-keyring.gpg", &key.display().to_string())
+        .replacen("/usr/share/keyrings/cuda-archive-keyring.gpg", &vendor.display().to_string(), 1);
+    let profile = dir.path().join("ubuntu-24.04.toml");
+    std::fs::write(&profile, text).unwrap();
+
+    let output = dir.path().join("ubuntu.img");
+    let mut command = gdsboot();
+    command.arg("--cache").arg(dir.path().join("cache")).arg("try").arg(&profile).arg("-o").arg(&output);
+    command.args(["--mirror", &format!("ubuntu={}", server.url("/ubuntu/{snapshot}"))]);
+    command.args(["--mirror", &format!("cuda={}", server.url(&ubuntu.cuda_path()))]);
+    command.arg("--programs").arg(&debian.programs).arg("--lock").arg(dir.path().join("lock.toml"));
+    command.args(["--json", "--firmware", "both", "--timeout-scale", "2"]);
+    let done = run_with_status(&mut command, 2);
+    let (said, json) = stdout(&done).split_once('\n').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert!(said.contains("ubuntu.img"), "{said}\n{}", stderr(&done));
+    let summary: Value = serde_json::from_str(&json).unwrap();
+    let boots = summary["boots"].as_array().unwrap();
+    assert_eq!(boots.len(), 2);
+    for boot in boots {
+        let report = &boot["reported"]["report"];
+        assert_eq!(report["verdict"], "INCOMPLETE", "{boot:#}");
+        let image = report["facts"]["image"].to_string();
+        assert!(image.contains("prebuilt, signed"), "{image}");
+        let text = report.to_string();
+        assert!(text.contains("NVRM: No NVIDIA GPU found"), "{report:#}");
+        assert!(!text.contains("disagrees about version"), "{report:#}");
+    }
+    // Only the snapshot was asked, never the live archive.
+    assert!(server.requests("/ubuntu/dists/").is_empty() && server.requests("/ubuntu/pool/").is_empty());
+}
