@@ -2,10 +2,19 @@
 
 #![allow(dead_code, reason = "each test that includes this module takes what it needs")]
 
+use gdsboot::builder::cache::Cache;
+use gdsboot::builder::image::{Place, unpacked_root};
+use gdsboot::builder::lock::{Lock, SET_EMULATOR};
+use gdsboot::builder::pool::Pool;
+use gdsboot::builder::profile::Profile;
+use gdsboot::builder::resolve;
+use gdsboot::progress::Progress;
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// The profile that the tests of real images build.
 pub const PROFILE: &str = "debian-13";
@@ -80,16 +89,59 @@ pub fn image() -> &'static Image {
         let folder = folder();
         let image = Image {
             path: folder.join("image.img"),
-            lock: folder.join("image.lock.toml"),
+            lock: lock_path(),
             programs: Path::new(env!("CARGO_MANIFEST_DIR"))
                 .join("target/programs/x86_64-unknown-linux-gnu/release"),
         };
-        // Mirrors move on: a lock of an earlier day may name what is gone.
-        let mut lock = gdsboot();
-        lock.arg("--cache").arg(cache()).args(["lock", PROFILE, "--update", "--lock"]).arg(&image.lock);
-        run_with_status(&mut lock, 0);
+        make_lock(&image.lock);
         run_with_status(&mut build(&image.path, &image.lock), 0);
         image
+    })
+}
+
+/// The test image's lock.
+fn lock_path() -> PathBuf {
+    folder().join("image.lock.toml")
+}
+
+/// Mirrors move on: a lock of an earlier day may name what is gone, one of this run serves every test program.
+fn make_lock(path: &Path) {
+    let age = std::fs::metadata(path).and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+    if age.is_some_and(|age| age < Duration::from_secs(3600)) {
+        return;
+    }
+    let mut lock = gdsboot();
+    lock.arg("--cache").arg(cache()).args(["lock", PROFILE, "--update", "--lock"]).arg(path);
+    run_with_status(&mut lock, 0);
+}
+
+/// A QEMU for tests that bring images of their own: the one that the profile pins, started by a script through its own
+/// dynamic loader, so that it needs no sandbox and is found at one path.
+pub fn qemu() -> &'static Path {
+    static QEMU: OnceLock<PathBuf> = OnceLock::new();
+    QEMU.get_or_init(|| {
+        make_lock(&lock_path());
+        let lock = Lock::read(&lock_path()).unwrap();
+        let profile = Profile::load(PROFILE).unwrap();
+        let cache = Cache::open(Some(&cache())).unwrap();
+        let pool = Pool::open(&cache.pool(), false).unwrap();
+        let mirrors = resolve::mirrors(&profile, &[], Path::new("/etc/apt")).unwrap();
+        let progress = Progress::none();
+        let place = Place { pool: &pool, mirrors: &mirrors, cache: &cache, progress: &progress };
+        let root = unpacked_root(&lock, SET_EMULATOR, &place).unwrap();
+        let (root, libraries) = (root.display(), format!("{}/usr/lib/x86_64-linux-gnu", root.display()));
+        let script = format!(
+            "#!/bin/sh\nexport QEMU_MODULE_DIR={libraries}/qemu\n\
+             exec {root}/lib64/ld-linux-x86-64.so.2 --library-path {libraries} {root}/usr/bin/qemu-system-x86_64 \
+             -L {root}/usr/share/seabios -L {root}/usr/share/qemu -L {root}/usr/lib/ipxe/qemu \"$@\"\n"
+        );
+        let path = folder().join("qemu-system-x86_64");
+        let mut temp = tempfile::NamedTempFile::new_in(folder()).unwrap();
+        temp.write_all(script.as_bytes()).unwrap();
+        temp.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        // Closed before it is executed: a file that is open for writing is "busy".
+        temp.into_temp_path().persist(&path).unwrap();
+        path
     })
 }
 
