@@ -213,7 +213,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 /// Boots an image of `guest` by BIOS with these further arguments.
-fn smoke(guest: &Guest, folder: &Path, arguments: &[&str]) -> Option<Ran> {
+fn smoke(guest: &Guest, folder: &Path, arguments: &[&str]) -> Ran {
     let qemu = qemu();
     let image = folder.join("test.img");
     guest.image(&image);
@@ -225,7 +225,7 @@ fn smoke(guest: &Guest, folder: &Path, arguments: &[&str]) -> Option<Ran> {
     }
     let ran = ran(command.env("TMPDIR", folder));
     assert!(before == Sha256::digest(fs_err::read(&image).unwrap()), "the image was changed");
-    Some(ran)
+    ran
 }
 
 fn folders_left(folder: &Path) -> usize {
@@ -239,7 +239,7 @@ fn folders_left(folder: &Path) -> usize {
 fn the_verdict_of_the_report_is_the_exit_status() {
     for (verdict, status) in [("PASS", 0), ("FAIL", 1), ("INCOMPLETE", 2)] {
         let folder = folder();
-        let Some(ran) = smoke(&Guest::good(verdict), folder.path(), &[]) else { return };
+        let ran = smoke(&Guest::good(verdict), folder.path(), &[]);
         assert_eq!(ran.status, status);
         assert!(ran.stdout.starts_with(&format!("GDSBOOT REPORT\n{verdict}: read by a person\n")));
         let line = format!("bios, virtio-blk: {verdict}, route none, run 20261122T105601Z-0a1b2c3d\n");
@@ -254,7 +254,7 @@ fn the_verdict_of_the_report_is_the_exit_status() {
 fn every_attachment_boots() {
     for disk in ["virtio-scsi", "nvme", "usb-storage", "sata"] {
         let folder = folder();
-        let Some(ran) = smoke(&Guest::good("INCOMPLETE"), folder.path(), &["--disk", disk]) else { return };
+        let ran = smoke(&Guest::good("INCOMPLETE"), folder.path(), &["--disk", disk]);
         assert_eq!(ran.status, 2, "{disk}");
         assert!(ran.stdout.contains(&format!("bios, {disk}: INCOMPLETE")));
     }
@@ -263,9 +263,7 @@ fn every_attachment_boots() {
 #[test]
 fn the_old_chipset_boots() {
     let folder = folder();
-    let Some(ran) = smoke(&Guest::good("INCOMPLETE"), folder.path(), &["--machine", "i440fx"]) else {
-        return;
-    };
+    let ran = smoke(&Guest::good("INCOMPLETE"), folder.path(), &["--machine", "i440fx"]);
     assert_eq!(ran.status, 2);
     assert!(ran.stdout.contains("bios, virtio-scsi: INCOMPLETE"));
 }
@@ -275,7 +273,7 @@ fn json_has_phases_report_and_command() {
     let folder = folder();
     let kept = folder.path().join("kept");
     let arguments = ["--json", "--keep", kept.to_str().unwrap()];
-    let Some(ran) = smoke(&Guest::good("INCOMPLETE"), folder.path(), &arguments) else { return };
+    let ran = smoke(&Guest::good("INCOMPLETE"), folder.path(), &arguments);
     let value: Value = serde_json::from_str(&ran.stdout).unwrap();
     let boot = &value["boots"][0];
     assert_eq!((&value["status"], &value["accel"]["accel"]), (&json!(2), &json!("tcg")));
@@ -293,7 +291,7 @@ fn json_has_phases_report_and_command() {
     let inspected = ran_inspect(&folder.join("image.img"), &[]);
     assert!(inspected.stdout.contains("  20261122T105601Z-0a1b2c3d: INCOMPLETE\n"));
 
-    let again = smoke(&Guest::good("INCOMPLETE"), kept.parent().unwrap(), &arguments).unwrap();
+    let again = smoke(&Guest::good("INCOMPLETE"), kept.parent().unwrap(), &arguments);
     assert_eq!(again.status, 64);
     assert!(again.stderr.contains("hint: --keep never overwrites"));
 }
@@ -304,7 +302,7 @@ fn an_end_without_a_complete_report_is_a_failure_with_what_is_needed_to_go_on() 
     let mut guest = Guest::good("PASS");
     guest.says.truncate(3);
     guest.writes.truncate(1);
-    let Some(ran) = smoke(&guest, folder.path(), &[]) else { return };
+    let ran = smoke(&guest, folder.path(), &[]);
     assert_eq!(ran.status, 1);
     assert!(ran.stdout.contains(
         "bios, virtio-blk: no verdict: the guest ended; the run 20261122T105601Z-0a1b2c3d was cut off: it has \
@@ -323,7 +321,7 @@ fn an_end_without_a_complete_report_is_a_failure_with_what_is_needed_to_go_on() 
 #[test]
 fn an_end_without_any_run_is_a_failure() {
     let folder = folder();
-    let Some(ran) = smoke(&Guest::default(), folder.path(), &[]) else { return };
+    let ran = smoke(&Guest::default(), folder.path(), &[]);
     assert_eq!(ran.status, 1);
     assert!(ran.stdout.contains("no verdict: the guest ended; no run was begun on the report partition\n"));
 }
@@ -337,7 +335,7 @@ fn a_panic_ends_the_wait() {
         "[    0.900000] Kernel panic - not syncing: VFS: Unable to mount root fs".into(),
     ];
     let begin = Instant::now();
-    let Some(ran) = smoke(&guest, folder.path(), &["--timeout-scale", "0.1"]) else { return };
+    let ran = smoke(&guest, folder.path(), &["--timeout-scale", "0.1"]);
     assert_eq!(ran.status, 1);
     assert!(
         ran.stdout
@@ -351,7 +349,7 @@ fn a_hang_ends_at_the_deadline() {
     let folder = folder();
     let mut guest = Guest { hangs: true, ..Guest::good("PASS") };
     guest.says.truncate(1);
-    let Some(ran) = smoke(&guest, folder.path(), &["--timeout-scale", "0.04"]) else { return };
+    let ran = smoke(&guest, folder.path(), &["--timeout-scale", "0.04"]);
     assert_eq!(ran.status, 1);
     assert!(ran.stdout.contains("the guest had not ended after 8 s, in the phase "));
 }
@@ -359,10 +357,10 @@ fn a_hang_ends_at_the_deadline() {
 #[test]
 fn a_kernel_that_does_not_boot_under_kvm_means_tcg_and_says_why() {
     let folder = folder();
-    let Some(ran) = smoke(&Guest::good("INCOMPLETE"), folder.path(), &["--accel", "auto"]) else { return };
+    let ran = smoke(&Guest::good("INCOMPLETE"), folder.path(), &["--accel", "auto"]);
     assert_eq!(ran.status, 2);
     assert!(ran.stderr.contains("accelerator TCG: KVM cannot be used: "));
-    let forced = smoke(&Guest::good("INCOMPLETE"), folder.path(), &["--accel", "kvm"]).unwrap();
+    let forced = smoke(&Guest::good("INCOMPLETE"), folder.path(), &["--accel", "kvm"]);
     assert_eq!(forced.status, 69);
     assert!(forced.stderr.contains("hint: "));
 }
