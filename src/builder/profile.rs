@@ -152,13 +152,10 @@ pub struct Image {
     /// Groups that maintainer scripts would have made: name -> id.
     #[serde(default)]
     pub groups: BTreeMap<String, u32>,
-    /// zstd level of the squashfs, 1 to 22.
-    #[serde(default = "default_compression")]
-    pub compression: u32,
-}
-
-fn default_compression() -> u32 {
-    6
+    /// zstd level of the squashfs, 1 to 22; absent: sqfstar's own, 15. Before squashfs-tools 4.6, sqfstar takes the level
+    /// for the name of its output, so there it must be absent.
+    #[serde(default)]
+    pub compression: Option<u32>,
 }
 
 /// The kernel.
@@ -284,7 +281,10 @@ impl Profile {
                 pin.packages
             );
         }
-        ensure!((1..=22).contains(&self.image.compression), "`compression` is 1 to 22");
+        ensure!(
+            self.image.compression.is_none_or(|level| (1..=22).contains(&level)),
+            "`compression` is 1 to 22"
+        );
         Ok(())
     }
 

@@ -22,7 +22,7 @@ pub fn write(
     out: &Path,
     tools: &Sandbox,
     epoch: u64,
-    level: u32,
+    level: Option<u32>,
     progress: &Progress,
 ) -> Result<()> {
     let folder = out.parent().context("the squashfs has no folder")?;
@@ -31,22 +31,18 @@ pub fn write(
         tree.iter().map(|(_, n)| if let super::tree::Kind::File(c) = &n.kind { c.len() } else { 0 }).sum();
     let stage = progress.stage("compressing the root", total, Unit::Bytes);
     let (errors, error_writer) = io::pipe().context("making a pipe")?;
-    let command = tools
-        .clone()
-        .bind(folder, "/out", true)
-        .command("/usr/bin/sqfstar")
-        .args([
-            "-quiet",
-            "-no-progress",
-            "-comp",
-            "zstd",
-            "-Xcompression-level",
-            &level.to_string(),
-            "-b",
-            BLOCK,
-        ])
+    let mut command = tools.clone().bind(folder, "/out", true).command("/usr/bin/sqfstar").args([
+        "-quiet",
+        "-no-progress",
+        "-comp",
+        "zstd",
+    ]);
+    if let Some(level) = level {
+        command = command.args(["-Xcompression-level", &level.to_string()]);
+    }
+    let command = command
         // The root folder is not in the stream: its time would be that of the build.
-        .args(["-mkfs-time", &epoch.to_string(), "-all-time", &epoch.to_string()])
+        .args(["-b", BLOCK, "-mkfs-time", &epoch.to_string(), "-all-time", &epoch.to_string()])
         .arg(Path::new("/out").join(name))
         .stdin(Stdio::piped());
     let mut child = command.spawn(Stdio::null(), error_writer)?;
