@@ -52,11 +52,13 @@ pub fn write(
         let mut errors = errors;
         errors.read_to_string(&mut text).map(|_| text)
     });
-    let written = tree.write_tar(BufWriter::with_capacity(1 << 20, Counted { inner: stdin, stage }), epoch);
+    let written = tree
+        .write_tar(BufWriter::with_capacity(1 << 20, Counted { inner: stdin, stage: stage.clone() }), epoch);
     if interrupt::requested() {
         child.kill().ok();
     }
     let status = child.wait().context("waiting for sqfstar")?;
+    drop(stage);
     let errors = reader.join().ok().and_then(Result::ok).unwrap_or_default();
     interrupt::check()?;
     // When sqfstar stops, writing to it fails too; what it said is the reason.
