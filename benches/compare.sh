@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 profile=${1:-debian-13}
-work=$(mktemp -d "${TMPDIR:-/tmp}/gdsboot-bench.XXXXXX")
+work=$(mktemp -d)
 trap 'chmod -R u+w "$work" 2>/dev/null; rm -rf "$work"' EXIT
 
 cargo build --release --quiet
