@@ -1,67 +1,115 @@
-//! Bytes that go onto the disk: already in memory, or still in a file.
+//! Bytes that go into a root or onto the disk: in memory, or still in a file.
 
-use anyhow::{Context as _, Result};
-use std::io::{Cursor, Read};
-use std::path::PathBuf;
+use anyhow::{Context as _, Result, ensure};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
 
-/// What a file or a partition will hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a file will hold. Cheap to clone.
+#[derive(Clone, Debug)]
 pub enum Content {
-    /// These bytes.
-    Bytes(Vec<u8>),
-    /// The bytes of this file; it must not change between planning and writing.
-    File(PathBuf),
+    /// In memory.
+    Bytes(Arc<[u8]>),
+    /// A part of an open file.
+    Slice {
+        /// The file; nobody writes to it any more.
+        file: Arc<File>,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        len: u64,
+    },
 }
 
 impl Content {
-    /// Length in bytes.
-    pub fn len(&self) -> Result<u64> {
+    /// The whole of a regular file on disk.
+    pub fn of_file(path: &Path) -> Result<Self> {
+        let file = fs_err::File::open(path)?.into_file();
+        let metadata = file.metadata().with_context(|| format!("reading {}", path.display()))?;
+        ensure!(metadata.is_file(), "{} is not a regular file", path.display());
+        Ok(Self::Slice { file: Arc::new(file), offset: 0, len: metadata.len() })
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> u64 {
         match self {
-            Self::Bytes(bytes) => Ok(bytes.len() as u64),
-            Self::File(path) => {
-                let metadata = fs_err::metadata(path).context("measuring what goes onto the disk")?;
-                anyhow::ensure!(metadata.is_file(), "{} is not a regular file", path.display());
-                Ok(metadata.len())
-            }
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Slice { len, .. } => *len,
         }
     }
 
     /// Is there nothing in it?
-    pub fn is_empty(&self) -> Result<bool> {
-        Ok(self.len()? == 0)
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
-    /// Reads from the start.
-    pub fn open(&self) -> Result<Box<dyn Read + '_>> {
-        Ok(match self {
-            Self::Bytes(bytes) => Box::new(Cursor::new(bytes)),
-            Self::File(path) => {
-                Box::new(fs_err::File::open(path).context("opening what goes onto the disk")?)
-            }
-        })
+    /// A reader from the first byte.
+    pub fn reader(&self) -> ContentReader<'_> {
+        ContentReader { content: self, position: 0 }
+    }
+
+    /// All bytes in memory.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(usize::try_from(self.len()).unwrap_or_default());
+        self.reader().read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The first `n` bytes, or fewer if there are not so many.
+    pub fn head(&self, n: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(n);
+        self.reader().take(n as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 }
 
 impl From<Vec<u8>> for Content {
     fn from(bytes: Vec<u8>) -> Self {
-        Self::Bytes(bytes)
+        Self::Bytes(bytes.into())
     }
 }
 
 impl From<&[u8]> for Content {
     fn from(bytes: &[u8]) -> Self {
-        Self::Bytes(bytes.to_vec())
+        Self::Bytes(bytes.into())
     }
 }
 
 impl From<String> for Content {
     fn from(text: String) -> Self {
-        Self::Bytes(text.into_bytes())
+        text.into_bytes().into()
     }
 }
 
-impl From<PathBuf> for Content {
-    fn from(path: PathBuf) -> Self {
-        Self::File(path)
+/// Reads a [`Content`].
+#[derive(Debug)]
+pub struct ContentReader<'a> {
+    content: &'a Content,
+    position: u64,
+}
+
+impl Read for ContentReader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = self.content.len().saturating_sub(self.position);
+        let want = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+        let n = match self.content {
+            Content::Bytes(bytes) => {
+                // The position never exceeds the length, which is a usize.
+                let start = self.position as usize;
+                buf[..want].copy_from_slice(&bytes[start..start + want]);
+                want
+            }
+            Content::Slice { file, offset, .. } => file.read_at(&mut buf[..want], offset + self.position)?,
+        };
+        if n == 0 && want > 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "a file changed while it was read: it is shorter than it was",
+            ));
+        }
+        self.position += n as u64;
+        Ok(n)
     }
 }

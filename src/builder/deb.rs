@@ -4,7 +4,8 @@
 //! at a path that the package chose. Compression is none, gzip, xz or zstd; further ar members that begin with `_`
 //! (NVIDIA's `_gpgbuilder`) are passed over, as dpkg does.
 
-use super::tree::{Content, Kind, Node};
+use super::content::Content;
+use super::tree::{Kind, Node};
 use crate::error::hinted;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::collections::HashMap;

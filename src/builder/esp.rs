@@ -114,7 +114,7 @@ pub fn files(inputs: EspInputs) -> Result<Vec<FatFile>> {
         FatFile::new(ESP_MANIFEST, inputs.manifest),
     ];
     for file in &files {
-        ensure!(!file.content.is_empty()?, "{} on the ESP would be empty", file.path);
+        ensure!(!file.content.is_empty(), "{} on the ESP would be empty", file.path);
     }
     Ok(files)
 }
@@ -152,8 +152,8 @@ mod tests {
             grub: pe(b"sbat,1,\ngrub,5,\n"),
             mok_manager: vec![2],
             least_grub: 5,
-            kernel: Content::Bytes(vec![3]),
-            initramfs: Content::Bytes(vec![4]),
+            kernel: Content::from(vec![3]),
+            initramfs: Content::from(vec![4]),
             grub_cfg: "menu".to_owned(),
             manifest: b"{}".to_vec(),
         }
@@ -184,12 +184,11 @@ mod tests {
             one_line(&files(inputs).unwrap_err())
         };
         assert_eq!(
-            refused(|i| i.kernel = Content::Bytes(vec![])),
+            refused(|i| i.kernel = Content::from(vec![])),
             "gdsboot/vmlinuz on the ESP would be empty"
         );
-        assert!(refused(|i| i.initramfs = Content::Bytes(vec![])).contains("initrd.zst"));
+        assert!(refused(|i| i.initramfs = Content::from(vec![])).contains("initrd.zst"));
         assert!(refused(|i| i.shim.clear()).contains("BOOTX64.EFI"));
-        assert!(refused(|i| i.kernel = Content::File("/nonexistent".into())).contains("/nonexistent"));
         assert!(refused(|i| i.least_grub = 6).contains("SBAT generation 5 of grub; 6 is needed"));
         assert!(refused(|i| i.grub = b"MZ".to_vec()).contains("SBAT of the signed GRUB"));
         assert!(refused(|i| i.vendor = "../x".to_owned()).contains("cannot be GRUB's folder"));

@@ -3,7 +3,7 @@
 use super::bios_boot::{self, BiosStage};
 use super::boot_menu::BootMenu;
 use super::cache::Cache;
-use super::content::Content as DiskContent;
+use super::content::Content;
 use super::disk::{self, DiskInputs, Role};
 use super::esp::{self, EspInputs, Loader};
 use super::kernel::{self, Modules};
@@ -15,7 +15,6 @@ use super::profile::Profile;
 use super::programs::Programs;
 use super::resolve::Mirrors;
 use super::sandbox::Sandbox;
-use super::tree::Content;
 use super::unpack::{self, Unpacked};
 use super::{initramfs, patches, report_partition, root, space, squashfs};
 use crate::error::hinted;
@@ -401,7 +400,7 @@ fn disk_inputs(
         grub: read("Grub")?,
         mok_manager: read("MokManager")?,
         least_grub: inputs.profile.boot.grub_sbat,
-        kernel: DiskContent::File(root.join("vmlinuz")),
+        kernel: Content::of_file(&root.join("vmlinuz"))?,
         initramfs: initramfs.into(),
         grub_cfg: menu.grub_cfg()?,
         manifest: manifest_json,
@@ -416,7 +415,7 @@ fn disk_inputs(
         epoch: inputs.lock.epoch,
         esp_files,
         report_files: report_partition::files(&title, &facts)?,
-        root: DiskContent::File(root.join("root.squashfs")),
+        root: Content::of_file(&root.join("root.squashfs"))?,
         bios: Some(BiosStage { boot_image: read("boot.img")?, core_image: read("core.img")? }),
         report_size: disk::DEFAULT_REPORT_SIZE,
     })

@@ -4,7 +4,8 @@
 //! "newc" (Documentation/driver-api/early-userspace/buffer-format.rst), sorted, numbered from 1, all times 0, compressed
 //! with zstd.
 
-use super::tree::{Content, Kind, Node, Tree};
+use super::content::Content;
+use super::tree::{Kind, Node, Tree};
 use crate::boot_contract as contract;
 use anyhow::{Context as _, Result};
 use std::io::Write as _;

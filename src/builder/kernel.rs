@@ -4,8 +4,9 @@
 //! kept with them. They are stored decompressed: squashfs compresses them again, and `finit_module` needs no decompressor
 //! (a signature, where there is one, is at the end of the decompressed file).
 
+use super::content::Content;
 use super::module_info::{self, ModuleInfo};
-use super::tree::{Content, Kind, Node, Tree};
+use super::tree::{Kind, Node, Tree};
 use crate::error::hinted;
 use anyhow::{Context as _, Result, bail, ensure};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};

@@ -6,6 +6,7 @@ use super::content::Content;
 use crate::{interrupt, progress::Stage};
 use anyhow::{Context as _, Result, ensure};
 use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 
 /// Zeros are left out in units of this many bytes, the block size of most filesystems.
@@ -54,7 +55,7 @@ impl<'a> Region<'a> {
 
     /// Copies `content`, which must be `length` bytes long, to `offset` in the region.
     pub fn copy(&self, offset: u64, content: &Content, length: u64, stage: &Stage) -> Result<()> {
-        let mut reader = content.open()?;
+        let mut reader = content.reader();
         let mut buffer = vec![0; CHUNK];
         let mut done = 0;
         loop {
@@ -74,10 +75,7 @@ impl<'a> Region<'a> {
             done += filled as u64;
             stage.advance(filled as u64);
         }
-        ensure!(
-            done == length,
-            "a file shrank from {length} to {done} bytes while it was copied onto the disk"
-        );
+        ensure!(done == length, "a file has {done} bytes where {length} were planned for");
         Ok(())
     }
 }
@@ -102,7 +100,7 @@ mod tests {
         bytes[5_000_000] = 2;
         *bytes.last_mut().unwrap() = 3;
         let stage = Progress::none().stage("test", 0, Unit::Bytes);
-        region.copy(512, &Content::Bytes(bytes.clone()), bytes.len() as u64, &stage).unwrap();
+        region.copy(512, &Content::from(bytes.clone()), bytes.len() as u64, &stage).unwrap();
 
         let mut back = vec![0; bytes.len()];
         file.read_exact_at(&mut back, (1 << 20) + 512).unwrap();
@@ -124,9 +122,9 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let region = Region::new(&file, 0, 1000);
         let stage = Progress::none().stage("test", 0, Unit::Bytes);
-        let content = Content::Bytes(vec![1; 10]);
+        let content = Content::from(vec![1; 10]);
         let shrank = region.copy(0, &content, 11, &stage).unwrap_err().to_string();
-        assert!(shrank.contains("shrank from 11 to 10 bytes"), "{shrank}");
+        assert!(shrank.contains("has 10 bytes where 11 were planned"), "{shrank}");
         let grew = region.copy(0, &content, 9, &stage).unwrap_err().to_string();
         assert!(grew.contains("grew"), "{grew}");
     }

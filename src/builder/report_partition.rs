@@ -56,16 +56,12 @@ pub fn files(title: &str, identity: &[String]) -> Result<Vec<FatFile>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::builder::content::Content;
 
     fn texts() -> Vec<(String, String)> {
         files("gdsboot debian-13", &["image 0123456789abcdef".to_owned(), "kernel 6.12.1".to_owned()])
             .unwrap()
             .into_iter()
-            .map(|file| match file.content {
-                Content::Bytes(bytes) => (file.path, String::from_utf8(bytes).unwrap()),
-                Content::File(path) => unreachable!("{}", path.display()),
-            })
+            .map(|file| (file.path, String::from_utf8(file.content.read().unwrap()).unwrap()))
             .collect()
     }
 

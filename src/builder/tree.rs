@@ -4,14 +4,13 @@
 //! link to `usr/lib` puts `usr/lib/modules/x` there, as dpkg does. Links are resolved inside the tree alone, so no path,
 //! however it was spelled, can name something outside of it.
 
+use super::content::Content;
 use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 /// A merged file tree.
 #[derive(Clone, Debug, Default)]
@@ -48,100 +47,6 @@ pub enum Kind {
         /// Minor number.
         minor: u32,
     },
-}
-
-/// Where a file's bytes are. Cheap to clone.
-#[derive(Clone, Debug)]
-pub enum Content {
-    /// In memory.
-    Bytes(Arc<[u8]>),
-    /// A part of an open file.
-    Slice {
-        /// The file; nobody writes to it any more.
-        file: Arc<File>,
-        /// First byte.
-        offset: u64,
-        /// Number of bytes.
-        len: u64,
-    },
-}
-
-impl Content {
-    /// The whole of a file on disk.
-    pub fn of_file(path: &Path) -> Result<Self> {
-        let file = fs_err::File::open(path)?.into_file();
-        let len = file.metadata().with_context(|| format!("reading {}", path.display()))?.len();
-        Ok(Self::Slice { file: Arc::new(file), offset: 0, len })
-    }
-
-    /// Number of bytes.
-    pub fn len(&self) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Slice { len, .. } => *len,
-        }
-    }
-
-    /// Is there nothing in it?
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// A reader from the first byte.
-    pub fn reader(&self) -> ContentReader<'_> {
-        ContentReader { content: self, position: 0 }
-    }
-
-    /// All bytes in memory.
-    pub fn read(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(usize::try_from(self.len()).unwrap_or_default());
-        self.reader().read_to_end(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// The first `n` bytes, or fewer if there are not so many.
-    pub fn head(&self, n: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(n);
-        self.reader().take(n as u64).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    }
-}
-
-impl From<Vec<u8>> for Content {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self::Bytes(bytes.into())
-    }
-}
-
-/// Reads a [`Content`].
-#[derive(Debug)]
-pub struct ContentReader<'a> {
-    content: &'a Content,
-    position: u64,
-}
-
-impl Read for ContentReader<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let left = self.content.len().saturating_sub(self.position);
-        let want = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
-        let n = match self.content {
-            Content::Bytes(bytes) => {
-                // The position never exceeds the length, which is a usize.
-                let start = self.position as usize;
-                buf[..want].copy_from_slice(&bytes[start..start + want]);
-                want
-            }
-            Content::Slice { file, offset, .. } => file.read_at(&mut buf[..want], offset + self.position)?,
-        };
-        if n == 0 && want > 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "a spooled file is shorter than expected",
-            ));
-        }
-        self.position += n as u64;
-        Ok(n)
-    }
 }
 
 /// Links followed in one path before it counts as a loop; the kernel's own limit (`MAXSYMLINKS`, include/linux/namei.h).
