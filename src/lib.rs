@@ -25,6 +25,7 @@ pub mod inspect;
 pub mod interrupt;
 pub mod live;
 pub mod manifest;
+pub mod pasteable;
 #[cfg(feature = "builder")]
 pub mod progress;
 pub mod report;

@@ -10,6 +10,7 @@
 
 use crate::error::{Advise as _, hinted};
 use crate::interrupt;
+use crate::pasteable::pasteable;
 use anyhow::{Context as _, Result};
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -210,8 +211,7 @@ impl SandboxCommand {
 
     /// The command as it can be pasted into a shell inside the root.
     pub fn display(&self) -> String {
-        let words = std::iter::once(&self.program).chain(&self.args);
-        words.map(|w| quote(&w.to_string_lossy())).collect::<Vec<_>>().join(" ")
+        pasteable(std::iter::once(&self.program).chain(&self.args))
     }
 
     /// Runs to the end; the output's last lines are in the error.
@@ -330,15 +330,6 @@ fn lines_of(reader: std::io::PipeReader) -> mpsc::Receiver<String> {
 fn tail_of(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
-}
-
-fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }
 
 fn c_string(path: &Path) -> Result<CString> {

@@ -1,6 +1,7 @@
 //! Running a program of the root with a time limit: in a process group of its own, its words kept in files, so that
 //! neither a child that hangs nor a grandchild that keeps a pipe open can hold the run up.
 
+use crate::pasteable::pasteable;
 use anyhow::{Context as _, anyhow, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -35,8 +36,7 @@ pub struct Finished {
 
 /// Runs `program` with `args` and waits for its end; after `limit` it is killed, which is an error.
 pub fn run(program: &str, args: &[&str], limit: Duration) -> anyhow::Result<Finished> {
-    let shown = format!("{program} {}", args.join(" "));
-    let context = || format!("running {shown}");
+    let context = || format!("running {}", pasteable(std::iter::once(&program).chain(args)));
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let mut child = Command::new(program)
         .args(args)
@@ -62,7 +62,8 @@ pub fn run(program: &str, args: &[&str], limit: Duration) -> anyhow::Result<Fini
 pub fn run_ok(program: &str, args: &[&str], limit: Duration) -> anyhow::Result<Finished> {
     let finished = run(program, args, limit)?;
     if !finished.status.success() {
-        bail!("running {program} {}: {}{}", args.join(" "), finished.status, last_words(&finished.stderr));
+        let command = pasteable(std::iter::once(&program).chain(args));
+        bail!("running {command}: {}{}", finished.status, last_words(&finished.stderr));
     }
     Ok(finished)
 }
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("out\n", "err\n"));
         assert_eq!(finished.status.code(), Some(3));
         let error = run_ok("/bin/sh", &["-c", "echo why >&2; exit 3"], LONG).unwrap_err().to_string();
-        assert_eq!(error, "running /bin/sh -c echo why >&2; exit 3: exit status: 3: why");
+        assert_eq!(error, "running /bin/sh -c 'echo why >&2; exit 3': exit status: 3: why");
     }
 
     #[test]
@@ -141,6 +142,6 @@ mod tests {
     #[test]
     fn a_missing_program_is_an_error() {
         let error = run("/nonexistent/program", &[], LONG).unwrap_err();
-        assert!(crate::error::one_line(&error).starts_with("running /nonexistent/program : No such file"));
+        assert!(crate::error::one_line(&error).starts_with("running /nonexistent/program: No such file"));
     }
 }

@@ -2,11 +2,12 @@
 //! keeps everything that QEMU opens in one folder, firmware included, and QEMU sees that folder under the same
 //! absolute path as gdsboot does.
 
-use super::argv::{FirmwareFiles, pasteable};
+use super::argv::FirmwareFiles;
 use super::machine::Firmware;
 use crate::error::{Advise as _, Status, hinted};
+use crate::pasteable::pasteable;
 use anyhow::{Context as _, Result};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -142,7 +143,7 @@ impl Launch for HostQemu {
     }
 
     fn command_line(&self, arguments: &[OsString], _folder: &Path) -> String {
-        pasteable([self.program.as_os_str()].into_iter().chain(arguments.iter().map(|a| -> &OsStr { a })))
+        pasteable(std::iter::once(self.program.as_os_str()).chain(arguments.iter().map(OsString::as_os_str)))
     }
 }
 
