@@ -44,15 +44,21 @@ const LAYERS: [(&str, &str); 4] = [
 
 fn first_difference(a: &Path, b: &Path) -> Result<String> {
     for (folder, what) in LAYERS {
-        for name in files(&a.join(folder))? {
-            let (left, right) = (a.join(folder).join(&name), b.join(folder).join(&name));
-            if !right.exists() {
+        let (first, second) = (files(&a.join(folder))?, files(&b.join(folder))?);
+        for name in &second {
+            if !first.contains(name) {
+                return Ok(format!("{what}: {name} is only in the second"));
+            }
+        }
+        for name in &first {
+            let (left, right) = (a.join(folder).join(name), b.join(folder).join(name));
+            if !second.contains(name) {
                 return Ok(format!("{what}: {name} is only in the first"));
             }
             if fs_err::read(&left)? == fs_err::read(&right)? {
                 continue;
             }
-            // The root's listing stands before its squashfs, and names the path.
+            // It names the path within the root.
             if name.ends_with("listing.txt") {
                 let (left, right) = (fs_err::read_to_string(&left)?, fs_err::read_to_string(&right)?);
                 if let Some((l, r)) = left.lines().zip(right.lines()).find(|(l, r)| l != r) {
@@ -65,7 +71,7 @@ fn first_difference(a: &Path, b: &Path) -> Result<String> {
     Ok("the disk image: every layer is the same, and what lays them out differs".to_owned())
 }
 
-/// All files below a folder, relative, sorted; none if there is no such folder.
+/// All files below a folder, relative, those first that say most of a difference; none if there is no such folder.
 fn files(folder: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let mut todo = vec![folder.to_owned()];
@@ -85,7 +91,14 @@ fn files(folder: &Path) -> Result<Vec<String>> {
             }
         }
     }
-    found.sort();
+    let rank = |name: &str| match name.rsplit('/').next() {
+        // Every path of the root with its hash.
+        Some("listing.txt") => 0,
+        // Repeats the hash of what stands beside it.
+        Some("info.json") => 2,
+        _ => 1,
+    };
+    found.sort_by_key(|name| (rank(name), name.clone()));
     Ok(found)
 }
 
@@ -103,12 +116,19 @@ mod tests {
             fs_err::create_dir_all(&entry).unwrap();
             fs_err::write(entry.join("listing.txt"), listing).unwrap();
             fs_err::write(entry.join("root.squashfs"), squashfs).unwrap();
+            // It holds the hash of the squashfs, and so differs whenever that does.
+            fs_err::write(entry.join("info.json"), squashfs).unwrap();
         }
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         assert_eq!(first_difference(&a, &b).unwrap(), "the root: \"x /usr/b\" against \"y /usr/b\"");
         fs_err::write(b.join("images/k/listing.txt"), "x /usr/a\nx /usr/b\n").unwrap();
         assert_eq!(first_difference(&a, &b).unwrap(), "the root: k/root.squashfs");
-        fs_err::write(b.join("images/k/root.squashfs"), "1").unwrap();
+        for name in ["root.squashfs", "info.json"] {
+            fs_err::write(b.join("images/k").join(name), "1").unwrap();
+        }
+        fs_err::write(b.join("images/k/new"), "1").unwrap();
+        assert_eq!(first_difference(&a, &b).unwrap(), "the root: k/new is only in the second");
+        fs_err::remove_file(b.join("images/k/new")).unwrap();
         assert!(first_difference(&a, &b).unwrap().starts_with("the disk image"));
     }
 }
