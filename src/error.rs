@@ -103,7 +103,8 @@ pub fn status_of(error: &anyhow::Error) -> Status {
 pub fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for link in error.chain() {
-        let link = link.to_string();
+        // A parser's message ends with a line break.
+        let link = link.to_string().trim_end().to_owned();
         // A wrapped error often repeats its source's text; say it once.
         if text.ends_with(&link) {
             continue;

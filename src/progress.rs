@@ -4,6 +4,7 @@
 //! Everything goes to standard error, so that standard output stays the command's result.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,7 @@ pub enum Mode {
     Auto,
     /// Plain lines.
     Plain,
-    /// One JSON object per line: `{"v":1,"event":"start|progress|done","stage":...,"done":...,"total":...,"unit":...}`.
+    /// One JSON object per line: v, event (start, progress, done, note), stage, done, total, unit, seconds.
     Json,
     /// Nothing.
     None,
@@ -170,20 +171,23 @@ impl Inner {
                 "start" => {}
                 "done" if done == 0 => eprintln!("{}: done in {elapsed:.1} s", self.name),
                 "done" => eprintln!("{}: {} in {elapsed:.1} s", self.name, self.count(done)),
-                _ => {
-                    let rate = done as f64 / elapsed.max(0.001);
-                    let eta = if total > done { (total - done) as f64 / rate.max(1.0) } else { 0.0 };
-                    eprintln!(
-                        "{}: {} of {}, {}/s, {eta:.0} s left",
-                        self.name,
-                        self.count(done),
-                        self.count(total),
-                        self.count(rate as u64)
-                    );
-                }
+                _ => eprintln!("{}: {}", self.name, self.so_far(done, total, elapsed)),
             },
             Mode::Auto | Mode::None => {}
         }
+    }
+
+    /// How far, how fast (of bytes; steps differ too much), how long yet.
+    fn so_far(&self, done: u64, total: u64, elapsed: f64) -> String {
+        let mut text = format!("{} of {}", self.count(done), self.count(total));
+        let rate = done as f64 / elapsed.max(0.001);
+        if self.unit == Unit::Bytes {
+            let _ = write!(text, ", {}/s", bytes(rate as u64));
+        }
+        if done > 0 && total > done {
+            let _ = write!(text, ", about {:.0} s left", (total - done) as f64 / rate);
+        }
+        text
     }
 
     fn count(&self, n: u64) -> String {
@@ -223,6 +227,15 @@ pub fn bytes(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stage_says_how_long_it_will_take() {
+        let stage = |unit| Progress::none().stage("x", 0, unit);
+        assert_eq!(stage(Unit::Steps).inner.so_far(1, 3, 60.0), "1 of 3, about 120 s left");
+        assert_eq!(stage(Unit::Steps).inner.so_far(0, 3, 60.0), "0 of 3");
+        let text = stage(Unit::Bytes).inner.so_far(2_000_000, 3_000_000, 2.0);
+        assert_eq!(text, "2.0 MB of 3.0 MB, 1.0 MB/s, about 1 s left");
+    }
 
     #[test]
     fn bytes_are_decimal() {
