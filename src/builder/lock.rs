@@ -103,7 +103,14 @@ impl Lock {
     /// # Errors
     /// Malformed, another format version.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs_err::read_to_string(path)?;
+        Self::parse(&fs_err::read_to_string(path)?, path)
+    }
+
+    /// The same from text; `path` is for messages.
+    ///
+    /// # Errors
+    /// Malformed, another format version.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
         let renew = "renew it: gdsboot lock --update PROFILE";
         let table: toml::Table =
             text.parse().with_context(|| format!("reading the lock {}", path.display())).hint(renew)?;
@@ -118,8 +125,9 @@ impl Lock {
                 renew,
             ));
         }
-        let lock: Self =
-            table.try_into().with_context(|| format!("reading the lock {}", path.display())).hint(renew)?;
+        let lock: Self = toml::from_str(text)
+            .with_context(|| format!("reading the lock {}", path.display()))
+            .hint(renew)?;
         for package in &lock.package {
             let plain = !package.path.starts_with('/') && !package.path.split('/').any(|p| p == "..");
             ensure!(plain, "the lock {} names the path {:?}", path.display(), package.path);

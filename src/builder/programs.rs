@@ -3,7 +3,7 @@
 //! An installed gdsboot has them beside itself; one that runs from a checkout lets cargo build them, in a target folder of
 //! their own and with the paths of this machine taken out, so that the same sources give the same bytes anywhere.
 
-use crate::error::hinted;
+use crate::error::{hinted, usage};
 use crate::progress::{Progress, Unit};
 use anyhow::{Context as _, Result, ensure};
 use std::ffi::OsString;
@@ -22,24 +22,36 @@ pub struct Programs {
     pub dma: PathBuf,
 }
 
-/// Finds the programs: in the folder named, else beside this executable, else built from this checkout.
+/// The programs in a folder that the user named.
 ///
 /// # Errors
-/// A validator that is not static; no programs and no checkout; a failing build.
-pub fn find(named: Option<&Path>, progress: &Progress) -> Result<Programs> {
-    if let Some(folder) = named {
-        let programs = inside(folder);
-        ensure!(programs.dma.exists(), "{} does not exist", programs.dma.display());
-        if !is_static(&programs.validator)? {
-            return Err(hinted(
-                format!("{} is not a static program", programs.validator.display()),
-                format!(
-                    "build it with: cargo rustc --release --bin gdsboot-validator --target {TARGET} -- -C target-feature=+crt-static"
-                ),
+/// One of them is not there; a validator that is not static.
+pub fn named(folder: &Path) -> Result<Programs> {
+    let programs = inside(folder);
+    for program in [&programs.validator, &programs.dma] {
+        if !program.is_file() {
+            return Err(usage(
+                format!("there is no program {}", program.display()),
+                "the folder must hold gdsboot-validator and gdsboot-dma; without --programs they are built",
             ));
         }
-        return Ok(programs);
     }
+    if !is_static(&programs.validator)? {
+        return Err(usage(
+            format!("{} is not a static program", programs.validator.display()),
+            format!(
+                "build it with: cargo rustc --release --bin gdsboot-validator --target {TARGET} -- -C target-feature=+crt-static"
+            ),
+        ));
+    }
+    Ok(programs)
+}
+
+/// Finds the programs: beside this executable, else built from this checkout.
+///
+/// # Errors
+/// No programs and no checkout; a failing build.
+pub fn find(progress: &Progress) -> Result<Programs> {
     let exe = std::env::current_exe().context("finding this executable")?;
     if let Some(folder) = exe.parent() {
         let programs = inside(folder);
@@ -141,7 +153,7 @@ mod tests {
         for name in ["gdsboot-validator", "gdsboot-dma"] {
             fs_err::copy(std::env::current_exe().unwrap(), dir.path().join(name)).unwrap();
         }
-        let error = find(Some(dir.path()), &Progress::none()).unwrap_err();
+        let error = named(dir.path()).unwrap_err();
         assert!(error.to_string().contains("not a static program"), "{error}");
     }
 }

@@ -41,8 +41,13 @@ pub fn build(args: &BuildArgs, global: &Global, progress: &Progress) -> Result<(
     profile.check_overlays(&args.with)?;
     let default = || PathBuf::from(format!("gdsboot-{}.img", profile.name));
     let output = Output::new(&args.output.clone().unwrap_or_else(default))?;
-    let resolved = args.source.resolve_profile(profile, global, progress)?;
-    let programs = programs::find(args.programs.as_deref(), progress)?;
+    // Mistakes first: this one is found in a moment, and what comes next takes minutes.
+    let named = args.programs.as_deref().map(programs::named).transpose()?;
+    let resolved = args.source.packages.resolve(profile, global, progress)?;
+    let programs = match named {
+        Some(programs) => programs,
+        None => programs::find(progress)?,
+    };
     let inputs = Inputs {
         profile: &resolved.profile,
         lock: &resolved.lock,

@@ -10,14 +10,14 @@ use gdsboot::error::{Advise as _, Status, hinted, usage};
 use gdsboot::progress::{Mode, Progress};
 use std::path::{Path, PathBuf};
 
-/// Options of every command.
+/// Options of every command. Under a heading of their own: each command's help begins with what is its own.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Global {
     /// Where downloads and intermediate results are kept
-    #[arg(long, global = true, value_name = "DIR", env = "GDSBOOT_CACHE")]
+    #[arg(long, global = true, value_name = "DIR", env = "GDSBOOT_CACHE", help_heading = "General")]
     pub cache: Option<PathBuf>,
     /// How progress is shown
-    #[arg(long, global = true, value_name = "MODE", default_value = "auto")]
+    #[arg(long, global = true, value_name = "MODE", default_value = "auto", help_heading = "General")]
     pub progress: Mode,
 }
 
@@ -34,8 +34,15 @@ impl Global {
 /// Which profile, and where its packages come from.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Source {
-    /// What to build: a profile's name, or a .toml file [default: this host's family]
+    /// ubuntu-24.04, ubuntu-22.04, debian-13, debian-12, or a .toml file of your own [default: this host's family]
     pub profile: Option<String>,
+    #[command(flatten)]
+    pub packages: Packages,
+}
+
+/// Where a profile's packages come from.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Packages {
     /// The lock file [default: locks/PROFILE.toml]
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,
@@ -70,22 +77,19 @@ impl Source {
         Profile::load(&name)
     }
 
+    /// The profile and its lock. A lock that exists is used as it is; one that does not exist is made.
+    pub fn resolve(&self, global: &Global, progress: &Progress) -> Result<Resolved> {
+        self.packages.resolve(self.profile(progress)?, global, progress)
+    }
+}
+
+impl Packages {
     pub fn lock_path(&self, profile: &Profile) -> PathBuf {
         self.lock.clone().unwrap_or_else(|| Path::new("locks").join(format!("{}.toml", profile.name)))
     }
 
-    /// The profile and its lock. A lock that exists is used as it is; one that does not exist is made.
-    pub fn resolve(&self, global: &Global, progress: &Progress) -> Result<Resolved> {
-        self.resolve_profile(self.profile(progress)?, global, progress)
-    }
-
-    /// The same for a profile that was loaded already.
-    pub fn resolve_profile(
-        &self,
-        profile: Profile,
-        global: &Global,
-        progress: &Progress,
-    ) -> Result<Resolved> {
+    /// A profile with its lock, read or made.
+    pub fn resolve(&self, profile: Profile, global: &Global, progress: &Progress) -> Result<Resolved> {
         let cache = global.cache()?;
         let pool = Pool::open(&cache.pool(), self.offline)?;
         let path = self.lock_path(&profile);

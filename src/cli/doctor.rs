@@ -10,7 +10,7 @@ use std::io::Write as _;
 /// Say what is missing on this host
 #[derive(Debug, clap::Args)]
 pub struct DoctorArgs {
-    /// The profile that is to be built [default: this host's family]
+    /// The profile that is to be built: a name, or a .toml file [default: this host's family]
     profile: Option<String>,
     /// A mirror for one of the profile's sources (may be repeated)
     #[arg(long, value_name = "[SOURCE=]URL")]

@@ -22,7 +22,7 @@ pub struct LockArgs {
 pub fn run(args: &LockArgs, global: &Global) -> Result<Status> {
     let progress = global.progress();
     let profile = args.source.profile(&progress)?;
-    let path = args.source.lock_path(&profile);
+    let path = args.source.packages.lock_path(&profile);
     if path.exists() && !args.update && !args.check {
         return Err(usage(
             format!("the lock {} exists", path.display()),
@@ -32,8 +32,8 @@ pub fn run(args: &LockArgs, global: &Global) -> Result<Status> {
     // A lock that cannot be read is what --update is for.
     let old = if path.exists() { Lock::read(&path).ok() } else { None };
     let cache = global.cache()?;
-    let pool = Pool::open(&cache.pool(), args.source.offline)?;
-    let new = args.source.resolve_anew(&profile, &cache, &pool, &progress)?;
+    let pool = Pool::open(&cache.pool(), args.source.packages.offline)?;
+    let new = args.source.packages.resolve_anew(&profile, &cache, &pool, &progress)?;
     let changes = old.as_ref().map(|old| old.changes(&new));
     for line in changes.iter().flatten() {
         println!("{line}");

@@ -1,6 +1,6 @@
 //! `gdsboot smoke`: boots an image in QEMU and shows what it reported.
 
-use super::common::{Global, Resolved, Source};
+use super::common::{Global, Packages, Resolved};
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use gdsboot::builder::image::{Place, unpacked_root};
@@ -26,15 +26,8 @@ pub struct SmokeArgs {
     pub image: PathBuf,
     #[command(flatten)]
     pub how: How,
-    /// The lock whose emulator boots it [default: locks/PROFILE.toml]
-    #[arg(long, value_name = "FILE")]
-    pub lock: Option<PathBuf>,
-    /// A mirror for one of the profile's sources (may be repeated)
-    #[arg(long, value_name = "[SOURCE=]URL")]
-    pub mirror: Vec<String>,
-    /// Take everything from the pool; never touch the network
-    #[arg(long)]
-    pub offline: bool,
+    #[command(flatten)]
+    pub packages: Packages,
 }
 
 /// How to boot; shared with `try`.
@@ -53,7 +46,7 @@ pub struct How {
     #[arg(long, default_value = "auto")]
     pub accel: Wanted,
     /// Multiply every deadline by this
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
     pub timeout_scale: f64,
     /// Keep every boot's log, report and disk in this folder
     #[arg(long, value_name = "DIR")]
@@ -98,15 +91,9 @@ pub fn run(args: &SmokeArgs, global: &Global) -> Result<Status> {
         None => {
             let manifest = gdsboot::inspect::manifest(&Image::open(&args.image)?)
                 .hint("name a QEMU of this host instead: --qemu qemu-system-x86_64")?;
-            let source = Source {
-                profile: Some(manifest.profile.clone()),
-                lock: args.lock.clone(),
-                mirror: args.mirror.clone(),
-                offline: args.offline,
-            };
             let profile =
                 Profile::load(&manifest.profile).hint("name a QEMU of this host: --qemu PROGRAM")?;
-            pinned_emulator(&source.resolve_profile(profile, global, &progress)?, &progress)?
+            pinned_emulator(&args.packages.resolve(profile, global, &progress)?, &progress)?
         }
     };
     args.how.boot(args.image.clone(), &emulator, &progress)
