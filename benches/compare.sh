@@ -3,8 +3,9 @@
 #
 #   benches/compare.sh [PROFILE]
 #
-# Needs a release build of gdsboot and a filled pool (both are made if they are missing). Prints a Markdown table.
-# mkosi is taken from PATH; without it the peer's column stays empty. Nothing outside the work folder is written.
+# Builds gdsboot, starts from an empty cache (some 400 MB are downloaded) and prints a Markdown table. mkosi (27 or newer)
+# is taken from PATH and needs root; without it the peer's column stays empty. It is timed with its packages and its
+# tools tree already there, and builds no kernel modules. Nothing outside the work folder is written.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 profile=${1:-debian-13}
@@ -52,7 +53,20 @@ done
 middle=$(printf '%s\n' "${times[@]}" | sort -n | sed -n 2p)
 peer=""
 if command -v mkosi >/dev/null; then
-  read -r peer_seconds _ < <(measure mkosi --directory benches/mkosi --output-directory "$work/mkosi" --force build)
+  # The mirror that this host's apt uses, as mkosi's only source.
+  url=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
+    sed -nE 's/^(URIs:|deb( \[[^]]*\])?) *(https?:[^ ]*\/debian)\/?( .*)?$/\3/p' | head -n 1)
+  mkdir -p "$work/sandbox/etc/apt/sources.list.d" "$work"/mkosi-{cache,work,out}
+  printf '%s\n' "Types: deb" "URIs: $url" "Suites: trixie trixie-updates" \
+    "Components: main contrib non-free non-free-firmware" \
+    "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg" >"$work/sandbox/etc/apt/sources.list.d/mkosi.sources"
+  peer_build=(mkosi --directory "$PWD/benches/mkosi" --mirror "${url%/debian}" --sandbox-tree "$work/sandbox"
+    --tools-tree default --tools-tree-distribution debian --tools-tree-release trixie
+    --tools-tree-mirror "${url%/debian}" --tools-tree-sandbox-tree "$work/sandbox"
+    --output-directory "$work/mkosi-out" --cache-directory "$work/mkosi-cache" --workspace-directory "$work/mkosi-work"
+    --force build)
+  measure "${peer_build[@]}" >/dev/null
+  read -r peer_seconds _ < <(measure "${peer_build[@]}")
   peer="$peer_seconds s (without the modules)"
 fi
 row "build, pool and modules warm, nothing else cached (median of 3)" "$middle s" "$peer"
@@ -70,7 +84,7 @@ row "build after only the validator changed (its own compilation left out)" "$va
 
 row "peak memory of a build, any one process" "$((memory / 1024)) MiB" ""
 peer_size=""
-[ -d "$work/mkosi" ] && peer_size="$(du -sB1000000 "$work/mkosi" | cut -f1) MB on disk"
+[ -f "$work/mkosi-out/peer.raw" ] && peer_size="$(du -B1000000 "$work/mkosi-out/peer.raw" | cut -f1) MB on disk"
 row "image file" "$(stat -c %s "$work/warm.img" | awk '{printf "%.0f MB", $1 / 1e6}'), $(du -B1000000 "$work/warm.img" | cut -f1) MB on disk" "$peer_size"
 
 "$gdsboot" --progress none --cache "$pool" smoke "$work/warm.img" --lock "$lock" --firmware uefi >"$work/smoke.txt" || [ $? = 2 ]
