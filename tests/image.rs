@@ -4,8 +4,8 @@
 mod common;
 
 use common::{
-    as_nobody, build, cache, folder, gdsboot, image, is_root, run, run_with_status, sha256, stderr, stdout,
-    without_network,
+    Image, as_nobody, build, cache, folder, gdsboot, image, image_of, is_root, run, run_with_status, sha256,
+    stderr, stdout, without_network,
 };
 use serde_json::Value;
 use std::path::Path;
@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 
 /// Boots the test image; the report of each boot.
 fn smoke(arguments: &[&str]) -> Vec<Value> {
-    let image = image();
+    smoke_of(image(), arguments)
+}
+
+fn smoke_of(image: &Image, arguments: &[&str]) -> Vec<Value> {
     let keep = tempfile::tempdir_in(folder()).unwrap();
     let mut command = gdsboot();
     command.arg("--cache").arg(cache()).arg("smoke").arg(&image.path).arg("--lock").arg(&image.lock);
@@ -51,6 +54,30 @@ fn boots_by_uefi_and_by_bios_and_reports() {
         for library in ["libcuda.so.550", "libcufile.so.1", "libnvidia-ml.so.550"] {
             assert!(text.contains(library), "{library} is not among the facts: {facts:#}");
         }
+    }
+}
+
+/// Firmware that starts nothing unsigned starts the archive's shim, GRUB and kernel; the kernel then refuses modules that
+/// were compiled here, and the report says why.
+#[test]
+fn under_secure_boot_the_unsigned_modules_are_refused() {
+    let boots = smoke(&["--machine", "secure-boot"]);
+    let report = report(&boots[0]);
+    assert_eq!(report["verdict"], "INCOMPLETE");
+    assert_eq!(report["facts"]["kernel"]["secure_boot"]["value"], true, "{:#}", report["facts"]["kernel"]);
+    let text = report.to_string();
+    assert!(text.contains("Secure Boot is on, and no key that this kernel trusts has signed"), "{report:#}");
+    assert!(!text.contains("No NVIDIA GPU found"), "an unsigned module ran:\n{report:#}");
+}
+
+/// A second complete stack: another kernel, driver 535, nvidia-fs 2.13, and a virtio_pci that is a module.
+#[test]
+fn debian_12_boots_too() {
+    let boots = smoke_of(&image_of(common::OLD_PROFILE), &["--firmware", "uefi"]);
+    check_report(&boots[0]);
+    let text = report(&boots[0])["facts"].to_string();
+    for word in ["libcuda.so.535", "libcufile.so", "nvidia-fs"] {
+        assert!(text.contains(word), "{word} is not among the facts: {text}");
     }
 }
 

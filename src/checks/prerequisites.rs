@@ -42,8 +42,26 @@ fn modules(facts: &Facts) -> Vec<String> {
     refused
         // The module that it needs has its own line, above.
         .filter(|load| !matches!(load.outcome, LoadOutcome::Dependency { .. }))
-        .map(|load| format!("module {} {}", load.name, load.outcome.words()))
+        .map(|load| {
+            format!("module {} {}{}", load.name, load.outcome.words(), unsigned(&load.outcome, facts))
+        })
         .collect()
+}
+
+/// What an unsigned module's refusal comes from. The kernel answers EKEYREJECTED where signatures are enforced, and EPERM
+/// where it is locked down, as it is under Secure Boot (`module_sig_check`, kernel/module/signing.c).
+fn unsigned(outcome: &LoadOutcome, facts: &Facts) -> &'static str {
+    let secure_boot = facts.kernel.secure_boot.value().copied().unwrap_or_default();
+    match outcome {
+        LoadOutcome::Refused { name, .. } if name == "EKEYREJECTED" || (name == "EPERM" && secure_boot) => {
+            if secure_boot {
+                ": Secure Boot is on, and no key that this kernel trusts has signed the module"
+            } else {
+                ": no key that this kernel trusts has signed the module"
+            }
+        }
+        _ => "",
+    }
 }
 
 fn loaded_modules(facts: &Facts) -> Vec<String> {
@@ -189,6 +207,22 @@ mod tests {
         module nvidia refused: ENODEV (No such device)
         no direct route exists on kernel 6.12.1: it lacks CONFIG_PCI_P2PDMA and its nvme module carries no nvidia-fs hook
         ");
+    }
+
+    #[test]
+    fn an_unsigned_module_is_told_from_other_refusals() {
+        let refused = |name: &str, secure_boot: bool| {
+            let mut facts = complete();
+            let outcome = LoadOutcome::Refused { errno: 1, name: name.into(), text: "x".into() };
+            facts.module_loads = Fact::known("modules", vec![load("nvidia", outcome)]);
+            facts.kernel.secure_boot = Fact::known("efivars", secure_boot);
+            missing(&facts).join("\n")
+        };
+        let signed = "no key that this kernel trusts has signed the module";
+        assert!(refused("EPERM", true).ends_with(&format!(": Secure Boot is on, and {signed}")));
+        assert!(refused("EKEYREJECTED", false).ends_with(&format!("): {signed}")));
+        assert!(refused("EPERM", false).ends_with("EPERM (x)"));
+        assert!(refused("ENODEV", true).ends_with("ENODEV (x)"));
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub struct How {
     /// QEMU to use [default: the one that the image's profile pins]
     #[arg(long, value_name = "PROGRAM")]
     pub qemu: Option<PathBuf>,
-    /// Folder that holds OVMF_CODE_4M.fd and OVMF_VARS_4M.fd
+    /// Folder that holds OVMF_CODE_4M.fd and OVMF_VARS_4M.fd (.ms.fd for Secure Boot)
     #[arg(long, value_name = "DIR")]
     pub firmware_dir: Option<PathBuf>,
 }

@@ -38,6 +38,9 @@ pub enum FirmwareFiles {
         code: PathBuf,
         /// The variables.
         vars: PathBuf,
+        /// The code was built to keep the variables, keys among them, from the guest: it writes them in system
+        /// management mode alone.
+        secure: bool,
     },
 }
 
@@ -52,7 +55,7 @@ pub fn boot(
 ) -> Vec<OsString> {
     [
         common(),
-        board(machine.chipset),
+        board(machine.chipset, firmware),
         accelerator(accel),
         size(machine.cpus, machine.memory_mib),
         flash(firmware),
@@ -80,7 +83,15 @@ pub fn kernel_only(kernel: &Path, accel: Accel) -> Vec<OsString> {
         "-device",
         "isa-debugcon,iobase=0x402,chardev=serial",
     ]);
-    [common(), board(Chipset::Q35), accelerator(accel), size(1, 512), kernel_args, console].concat()
+    [
+        common(),
+        board(Chipset::Q35, &FirmwareFiles::Bios),
+        accelerator(accel),
+        size(1, 512),
+        kernel_args,
+        console,
+    ]
+    .concat()
 }
 
 fn arguments<const N: usize>(words: [&str; N]) -> Vec<OsString> {
@@ -92,11 +103,20 @@ fn common() -> Vec<OsString> {
     arguments(["-no-user-config", "-nodefaults", "-nic", "none", "-no-reboot", "-display", "none"])
 }
 
-fn board(chipset: Chipset) -> Vec<OsString> {
-    arguments(match chipset {
-        Chipset::Q35 => ["-machine", "q35"],
-        Chipset::I440fx => ["-machine", "pc"],
-    })
+fn board(chipset: Chipset, firmware: &FirmwareFiles) -> Vec<OsString> {
+    match (chipset, firmware) {
+        // OvmfPkg/README of edk2, "SMM support".
+        (Chipset::Q35, FirmwareFiles::Uefi { secure: true, .. }) => arguments([
+            "-machine",
+            "q35,smm=on",
+            "-global",
+            "driver=cfi.pflash01,property=secure,value=on",
+            "-global",
+            "ICH9-LPC.disable_s3=1",
+        ]),
+        (Chipset::Q35, _) => arguments(["-machine", "q35"]),
+        (Chipset::I440fx, _) => arguments(["-machine", "pc"]),
+    }
 }
 
 fn accelerator(accel: Accel) -> Vec<OsString> {
@@ -113,7 +133,7 @@ fn size(cpus: u8, memory_mib: u32) -> Vec<OsString> {
 fn flash(firmware: &FirmwareFiles) -> Vec<OsString> {
     match firmware {
         FirmwareFiles::Bios => Vec::new(),
-        FirmwareFiles::Uefi { code, vars } => vec![
+        FirmwareFiles::Uefi { code, vars, .. } => vec![
             "-drive".into(),
             with_path("if=pflash,unit=0,format=raw,readonly=on,file=", code),
             "-drive".into(),
@@ -182,7 +202,11 @@ mod tests {
     }
 
     fn uefi() -> FirmwareFiles {
-        FirmwareFiles::Uefi { code: "/scratch/code.fd".into(), vars: "/scratch/vars.fd".into() }
+        FirmwareFiles::Uefi {
+            code: "/scratch/code.fd".into(),
+            vars: "/scratch/vars.fd".into(),
+            secure: false,
+        }
     }
 
     #[test]
@@ -203,6 +227,34 @@ mod tests {
         -drive if=pflash,unit=0,format=raw,readonly=on,file=/scratch/code.fd
         -drive if=pflash,unit=1,format=raw,file=/scratch/vars.fd
         -drive if=none,id=image,format=raw,cache=unsafe,file=/scratch/image.img
+        -device virtio-blk-pci,drive=image,bootindex=0
+        -device VGA
+        -chardev stdio,id=serial,signal=off
+        -serial chardev:serial
+        ");
+    }
+
+    #[test]
+    fn secure_boot() {
+        let machine = Machine::load("secure-boot").unwrap();
+        let firmware = FirmwareFiles::Uefi { code: "/code.fd".into(), vars: "/vars.fd".into(), secure: true };
+        let argv = boot(&machine, machine.disk, &firmware, Path::new("/image.img"), Accel::Tcg);
+        insta::assert_snapshot!(line(&argv), @r"
+        -no-user-config
+        -nodefaults
+        -nic none
+        -no-reboot
+        -display none
+        -machine q35,smm=on
+        -global driver=cfi.pflash01,property=secure,value=on
+        -global ICH9-LPC.disable_s3=1
+        -accel tcg,thread=multi
+        -cpu max
+        -smp 2
+        -m 2048M
+        -drive if=pflash,unit=0,format=raw,readonly=on,file=/code.fd
+        -drive if=pflash,unit=1,format=raw,file=/vars.fd
+        -drive if=none,id=image,format=raw,cache=unsafe,file=/image.img
         -device virtio-blk-pci,drive=image,bootindex=0
         -device VGA
         -chardev stdio,id=serial,signal=off

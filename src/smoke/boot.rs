@@ -68,7 +68,7 @@ impl Boot<'_> {
             &progress.stage(&format!("{name}: copy"), self.image.size(), Unit::Bytes),
         )?;
         let before = self.image.runs()?;
-        let firmware = emulator.firmware(self.firmware, folder)?;
+        let firmware = emulator.firmware(self.firmware, self.machine.secure_boot, folder)?;
         let arguments = argv::boot(self.machine, self.disk, &firmware, &copy, self.accel);
         let command = emulator.command_line(&arguments, folder);
         fs_err::write(folder.join("command"), format!("{command}\n"))?;

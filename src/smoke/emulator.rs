@@ -35,12 +35,16 @@ pub struct Emulator {
 /// Where distributions put OVMF: Debian and Ubuntu, Fedora, Arch.
 const FIRMWARE_FOLDERS: [&str; 3] = ["/usr/share/OVMF", "/usr/share/edk2/ovmf", "/usr/share/edk2/x64"];
 
-/// OVMF's code and variables, in flash sizes of 4 MiB and 2 MiB, without Secure Boot.
+/// OVMF's code and variables, in flash sizes of 4 MiB and 2 MiB, without keys.
 const OVMF: [(&str, &str); 3] = [
     ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"),
     ("OVMF_CODE.4m.fd", "OVMF_VARS.4m.fd"),
     ("OVMF_CODE.fd", "OVMF_VARS.fd"),
 ];
+
+/// The same with Microsoft's keys, for Secure Boot: Debian and Ubuntu, Fedora.
+const SECURE_OVMF: [(&str, &str); 2] =
+    [("OVMF_CODE_4M.ms.fd", "OVMF_VARS_4M.ms.fd"), ("OVMF_CODE.secboot.fd", "OVMF_VARS.secboot.fd")];
 
 impl Emulator {
     /// QEMU by `launch`, with OVMF in one of the folders `firmware` (as gdsboot sees them).
@@ -84,31 +88,30 @@ impl Emulator {
         .status(Status::Unavailable)
     }
 
-    /// Puts what `firmware` needs into `folder`.
-    pub fn firmware(&self, firmware: Firmware, folder: &Path) -> Result<FirmwareFiles> {
+    /// Puts what `firmware` needs into `folder`; `secure` asks for Secure Boot, which only UEFI has.
+    pub fn firmware(&self, firmware: Firmware, secure: bool, folder: &Path) -> Result<FirmwareFiles> {
         if firmware == Firmware::Bios {
             return Ok(FirmwareFiles::Bios);
         }
-        let (code, vars) = self.find_ovmf()?;
-        let files =
-            FirmwareFiles::Uefi { code: folder.join("ovmf-code.fd"), vars: folder.join("ovmf-vars.fd") };
-        if let FirmwareFiles::Uefi { code: code_copy, vars: vars_copy } = &files {
-            fs_err::write(code_copy, fs_err::read(code)?)?;
-            fs_err::write(vars_copy, fs_err::read(vars)?)?;
-        }
-        Ok(files)
+        let (from_code, from_vars) = self.find_ovmf(if secure { &SECURE_OVMF } else { &OVMF })?;
+        let (code, vars) = (folder.join("ovmf-code.fd"), folder.join("ovmf-vars.fd"));
+        fs_err::write(&code, fs_err::read(from_code)?)?;
+        fs_err::write(&vars, fs_err::read(from_vars)?)?;
+        Ok(FirmwareFiles::Uefi { code, vars, secure })
     }
 
-    fn find_ovmf(&self) -> Result<(PathBuf, PathBuf)> {
+    fn find_ovmf(&self, names: &[(&str, &str)]) -> Result<(PathBuf, PathBuf)> {
         let pairs = self
             .firmware
             .iter()
-            .flat_map(|folder| OVMF.iter().map(move |(code, vars)| (folder.join(code), folder.join(vars))));
+            .flat_map(|folder| names.iter().map(move |(code, vars)| (folder.join(code), folder.join(vars))));
         pairs.into_iter().find(|(code, vars)| code.is_file() && vars.is_file()).ok_or_else(|| {
             let folders: Vec<_> = self.firmware.iter().map(|f| f.display().to_string()).collect();
             hinted(
                 format!(
-                    "finding the UEFI firmware (OVMF_CODE_4M.fd and OVMF_VARS_4M.fd) in {}",
+                    "finding the UEFI firmware ({} and {}) in {}",
+                    names[0].0,
+                    names[0].1,
                     folders.join(", ")
                 ),
                 "install the package ovmf, name its folder with --firmware-dir, or use --firmware bios",
@@ -200,9 +203,9 @@ pub(crate) mod tests {
     fn missing_firmware_names_the_folder() {
         let folder = tempfile::tempdir().unwrap();
         let emulator = Emulator::of_host(None, Some(folder.path()));
-        let error = emulator.firmware(Firmware::Uefi, folder.path()).unwrap_err();
+        let error = emulator.firmware(Firmware::Uefi, false, folder.path()).unwrap_err();
         assert!(one_line(&error).ends_with(&format!("in {}", folder.path().display())));
-        assert_eq!(emulator.firmware(Firmware::Bios, folder.path()).unwrap(), FirmwareFiles::Bios);
+        assert_eq!(emulator.firmware(Firmware::Bios, false, folder.path()).unwrap(), FirmwareFiles::Bios);
     }
 
     #[test]
@@ -210,8 +213,9 @@ pub(crate) mod tests {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs_err::write(from.path().join("OVMF_CODE_4M.fd"), "code").unwrap();
         fs_err::write(from.path().join("OVMF_VARS_4M.fd"), "vars").unwrap();
-        let files = Emulator::of_host(None, Some(from.path())).firmware(Firmware::Uefi, to.path()).unwrap();
-        let FirmwareFiles::Uefi { code, vars } = files else { panic!("{files:?}") };
+        let files =
+            Emulator::of_host(None, Some(from.path())).firmware(Firmware::Uefi, false, to.path()).unwrap();
+        let FirmwareFiles::Uefi { code, vars, .. } = files else { panic!("{files:?}") };
         assert_eq!(fs_err::read(&code).unwrap(), b"code");
         assert_eq!(fs_err::read(&vars).unwrap(), b"vars");
         assert!(vars.starts_with(to.path()));

@@ -8,9 +8,10 @@ use std::fmt;
 use std::path::Path;
 
 /// The machine files that gdsboot brings: name and text.
-const BUILT_IN: [(&str, &str); 2] = [
+const BUILT_IN: [(&str, &str); 3] = [
     ("no-gpu", include_str!("../../qemu/machines/no-gpu.toml")),
     ("i440fx", include_str!("../../qemu/machines/i440fx.toml")),
+    ("secure-boot", include_str!("../../qemu/machines/secure-boot.toml")),
 ];
 
 /// The machine that is booted when none is named.
@@ -29,6 +30,9 @@ pub struct Machine {
     pub chipset: Chipset,
     /// The firmwares that it is booted with, one boot each.
     pub firmware: Vec<Firmware>,
+    /// The UEFI firmware has Microsoft's keys, and Secure Boot is on.
+    #[serde(default)]
+    pub secure_boot: bool,
     /// How the image is attached.
     pub disk: Disk,
     /// Virtual CPUs, 1 to 255.
@@ -137,6 +141,12 @@ impl Machine {
         if (1..machine.firmware.len()).any(|n| machine.firmware[..n].contains(&machine.firmware[n])) {
             return Err(refuse(key("firmware"), "the same firmware is named twice"));
         }
+        if machine.secure_boot && (machine.chipset != Chipset::Q35 || machine.firmware != [Firmware::Uefi]) {
+            return Err(refuse(
+                key("secure-boot"),
+                "Secure Boot needs the chipset q35 and the firmware uefi alone",
+            ));
+        }
         if machine.cpus == 0 {
             return Err(refuse(key("cpus"), "a machine has at least one CPU"));
         }
@@ -189,13 +199,17 @@ mod tests {
     fn errors_name_file_and_line() {
         assert_eq!(
             error(&changed("cpus", "cpu")),
-            "m.toml:5: unknown field `cpu`, expected one of `description`, `chipset`, `firmware`, `disk`, `cpus`, \
-             `memory-mib`"
+            "m.toml:5: unknown field `cpu`, expected one of `description`, `chipset`, `firmware`, `secure-boot`, \
+             `disk`, `cpus`, `memory-mib`"
         );
         assert_eq!(
             error(&changed("\"virtio-blk\"", "\"floppy\"")),
             "m.toml:4: unknown variant `floppy`, expected one of `virtio-blk`, `virtio-scsi`, `nvme`, \
              `usb-storage`, `sata`"
+        );
+        assert_eq!(
+            error(&changed("cpus = 2", "cpus = 2\nsecure-boot = true")),
+            "m.toml:6: Secure Boot needs the chipset q35 and the firmware uefi alone"
         );
         assert_eq!(error(&changed("cpus = 2", "cpus = 0")), "m.toml:5: a machine has at least one CPU");
         assert_eq!(error(&changed("2048", "64")), "m.toml:6: memory is between 128 MiB and 1 TiB");

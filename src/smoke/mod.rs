@@ -82,6 +82,13 @@ pub fn run(request: &Request, emulator: &Emulator, progress: &Progress) -> Resul
     if !(request.timeout_scale > 0.0 && request.timeout_scale.is_finite()) {
         return Err(usage("--timeout-scale must be more than 0", "2 doubles every deadline"));
     }
+    let firmwares = request.firmware.as_ref().unwrap_or(&request.machine.firmware);
+    if request.machine.secure_boot && firmwares.contains(&Firmware::Bios) {
+        return Err(usage(
+            format!("the machine {} has Secure Boot, which a BIOS has not", request.machine.name),
+            "leave --firmware out, or name another machine",
+        ));
+    }
     let image = Image::open(&request.image)?;
     image.report_partition()?;
     image.esp()?;
@@ -92,7 +99,6 @@ pub fn run(request: &Request, emulator: &Emulator, progress: &Progress) -> Resul
     })?;
     progress.note(format!("{qemu}; accelerator {}: {}", accel.accel, accel.why));
 
-    let firmwares = request.firmware.as_ref().unwrap_or(&request.machine.firmware);
     let mut boots = Vec::new();
     for firmware in firmwares {
         let boot = Boot {

@@ -16,8 +16,10 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// The profile that the tests of real images build.
+/// The profile that most tests of real images build.
 pub const PROFILE: &str = "debian-13";
+/// The older one, a second complete stack.
+pub const OLD_PROFILE: &str = "debian-12";
 
 /// gdsboot, without progress bars.
 pub fn gdsboot() -> Command {
@@ -77,41 +79,47 @@ pub fn cache() -> PathBuf {
 
 /// A build of the test image into `output`.
 pub fn build(output: &Path, lock: &Path) -> Command {
+    build_of(PROFILE, output, lock)
+}
+
+fn build_of(profile: &str, output: &Path, lock: &Path) -> Command {
     let mut command = gdsboot();
-    command.arg("--cache").arg(cache()).args(["build", PROFILE, "--lock"]).arg(lock).arg("-o").arg(output);
+    command.arg("--cache").arg(cache()).args(["build", profile, "--lock"]).arg(lock).arg("-o").arg(output);
     command
 }
 
 /// Builds the image once per test program; others wait for it.
 pub fn image() -> &'static Image {
     static IMAGE: OnceLock<Image> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let folder = folder();
-        let image = Image {
-            path: folder.join("image.img"),
-            lock: lock_path(),
-            programs: Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("target/programs/x86_64-unknown-linux-gnu/release"),
-        };
-        make_lock(&image.lock);
-        run_with_status(&mut build(&image.path, &image.lock), 0);
-        image
-    })
+    IMAGE.get_or_init(|| image_of(PROFILE))
 }
 
-/// The test image's lock.
-fn lock_path() -> PathBuf {
-    folder().join("image.lock.toml")
+/// Builds the image of any profile that needs no archive but the host's.
+pub fn image_of(profile: &str) -> Image {
+    let image = Image {
+        path: folder().join(format!("{profile}.img")),
+        lock: lock_path(profile),
+        programs: Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("target/programs/x86_64-unknown-linux-gnu/release"),
+    };
+    make_lock(profile, &image.lock);
+    run_with_status(&mut build_of(profile, &image.path, &image.lock), 0);
+    image
+}
+
+/// A test image's lock.
+fn lock_path(profile: &str) -> PathBuf {
+    folder().join(format!("{profile}.lock.toml"))
 }
 
 /// Mirrors move on: a lock of an earlier day may name what is gone, one of this run serves every test program.
-fn make_lock(path: &Path) {
+fn make_lock(profile: &str, path: &Path) {
     let age = std::fs::metadata(path).and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
     if age.is_some_and(|age| age < Duration::from_secs(3600)) {
         return;
     }
     let mut lock = gdsboot();
-    lock.arg("--cache").arg(cache()).args(["lock", PROFILE, "--update", "--lock"]).arg(path);
+    lock.arg("--cache").arg(cache()).args(["lock", profile, "--update", "--lock"]).arg(path);
     run_with_status(&mut lock, 0);
 }
 
@@ -120,8 +128,9 @@ fn make_lock(path: &Path) {
 pub fn qemu() -> &'static Path {
     static QEMU: OnceLock<PathBuf> = OnceLock::new();
     QEMU.get_or_init(|| {
-        make_lock(&lock_path());
-        let lock = Lock::read(&lock_path()).unwrap();
+        let path = lock_path(PROFILE);
+        make_lock(PROFILE, &path);
+        let lock = Lock::read(&path).unwrap();
         let profile = Profile::load(PROFILE).unwrap();
         let cache = Cache::open(Some(&cache())).unwrap();
         let pool = Pool::open(&cache.pool(), false).unwrap();
