@@ -54,8 +54,8 @@ middle=$(printf '%s\n' "${times[@]}" | sort -n | sed -n 2p)
 peer=""
 if command -v mkosi >/dev/null; then
   # The mirror that this host's apt uses, as mkosi's only source.
-  url=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
-    sed -nE 's/^(URIs:|deb( \[[^]]*\])?) *(https?:[^ ]*\/debian)\/?( .*)?$/\3/p' | head -n 1)
+  url=$(find /etc/apt/sources.list /etc/apt/sources.list.d -type f 2>/dev/null | xargs cat |
+    sed -nE 's/^(URIs:|deb( \[[^]]*\])?) *(https?:[^ ]*\/debian)\/?( .*)?$/\3/p' | sed -n 1p) || true
   mkdir -p "$work/sandbox/etc/apt/sources.list.d" "$work"/mkosi-{cache,work,out}
   printf '%s\n' "Types: deb" "URIs: $url" "Suites: trixie trixie-updates" \
     "Components: main contrib non-free non-free-firmware" \
