@@ -1,3 +1,60 @@
 //! Judges facts. Pure: no I/O, the same answer for the same facts on any machine.
+//!
+//! | file | what it is about |
+//! |---|---|
+//! | [`check`] | what a check is, and what it answers |
+//! | [`context`] | what a check sees |
+//! | [`judge`] | from facts to findings and a verdict |
+//! | [`devices`] | GPUs and NVMe controllers: there, placed, linked, healthy |
+//! | [`software`] | kernel, driver, nvidia-fs, libraries |
+//! | [`prerequisites`] | why nothing is proven, in sentences |
 
+pub mod check;
+pub mod context;
+pub mod devices;
+pub mod judge;
 pub mod prerequisites;
+pub mod software;
+
+use check::Check;
+
+/// The register: all checks, causes before what follows from them.
+const REGISTER: [&[Check]; 2] = [devices::CHECKS, software::CHECKS];
+
+/// All checks in the register's order.
+pub fn all() -> impl Iterator<Item = &'static Check> {
+    REGISTER.into_iter().flatten()
+}
+
+/// The check called `id`.
+pub fn find(id: &str) -> Option<&'static Check> {
+    all().find(|check| check.id == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn ids_are_unique_words_and_prerequisites_come_before() {
+        let mut seen = HashSet::new();
+        for check in all() {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+            assert!(check.id.contains('.') && check.id.chars().all(plain), "{}", check.id);
+            for required in check.requires {
+                assert!(
+                    seen.contains(required),
+                    "{} requires {required}, which does not come before it",
+                    check.id
+                );
+            }
+            assert!(seen.insert(check.id), "{} is there twice", check.id);
+            assert!(!check.sides.is_empty() && !check.rationale.is_empty(), "{}", check.id);
+            assert!(!check.covers.is_empty() && !check.references.is_empty(), "{}", check.id);
+        }
+        for subject in judge::SUBJECTS {
+            assert!(find(subject).is_some());
+        }
+    }
+}

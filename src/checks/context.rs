@@ -1,0 +1,96 @@
+//! What a check sees: the facts, from which side they are looked at, and short ways to what many checks ask for.
+
+use super::check::Side;
+use crate::facts::pci::{Class, PciDevice};
+use crate::facts::{Fact, Facts};
+
+/// A machine as the checks see it.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// What was read.
+    pub facts: &'a Facts,
+    /// From where.
+    pub side: Side,
+}
+
+impl<'a> Context<'a> {
+    /// A machine, looked at from a side.
+    pub fn new(facts: &'a Facts, side: Side) -> Self {
+        Self { facts, side }
+    }
+
+    /// All PCI functions; none where they cannot be seen.
+    pub fn pci(&self) -> &'a [PciDevice] {
+        self.facts.pci.value().map_or(&[], Vec::as_slice)
+    }
+
+    /// The NVIDIA GPUs among them.
+    pub fn gpus(&self) -> Vec<&'a PciDevice> {
+        self.pci().iter().filter(|device| device.is_nvidia_gpu()).collect()
+    }
+
+    /// The NVMe controllers among them.
+    pub fn nvmes(&self) -> Vec<&'a PciDevice> {
+        self.pci().iter().filter(|d| d.class.value().copied().is_some_and(Class::is_nvme)).collect()
+    }
+
+    /// Is a module in the kernel? `None` where that cannot be seen. Dashes and underscores are the same.
+    pub fn has_module(&self, name: &str) -> Option<bool> {
+        let name = name.replace('-', "_");
+        self.facts.modules.value().map(|modules| modules.iter().any(|m| m.name == name))
+    }
+
+    /// A parameter on the kernel's command line: the words after `name=`, the last one counting; `Some("")` for a bare
+    /// `name`.
+    pub fn kernel_parameter(&self, name: &str) -> Option<&'a str> {
+        let line = self.facts.kernel.command_line.value()?;
+        line.split_ascii_whitespace().rev().find_map(|word| match word.split_once('=') {
+            Some((key, value)) => (key == name).then_some(value),
+            None => (word == name).then_some(""),
+        })
+    }
+}
+
+/// Signs of a virtual machine in the names that its firmware gives (`/sys/class/dmi/id`): vendor, product.
+const VIRTUAL: [(&str, &str); 9] = [
+    ("QEMU", ""),
+    ("VMware", ""),
+    ("Microsoft Corporation", "Virtual Machine"),
+    ("Xen", ""),
+    ("innotek", ""),
+    ("Parallels", ""),
+    ("Amazon EC2", ""),
+    ("Google", "Google Compute Engine"),
+    ("", "KVM"),
+];
+
+/// From which side a machine is looked at, by what can be seen of it: a hypervisor below it makes a guest, devices that
+/// are given away (vfio-pci) or Proxmox's own kernel make a host, and anything else is bare metal.
+pub fn side_of(facts: &Facts) -> Side {
+    if is_virtual(facts) {
+        return Side::Guest;
+    }
+    let gives_away = facts.pci.value().into_iter().flatten().any(|device| {
+        device.driver.value().is_some_and(|driver| driver == "vfio-pci" || driver == "nvgrace_gpu_vfio_pci")
+    });
+    let is_proxmox = facts.kernel.release.value().is_some_and(|release| release.contains("-pve"));
+    if gives_away || is_proxmox { Side::Host } else { Side::BareMetal }
+}
+
+fn is_virtual(facts: &Facts) -> bool {
+    let platform = &facts.platform;
+    if let Fact::Known { .. } = platform.hypervisor {
+        return true;
+    }
+    if facts.cpu.value().is_some_and(|cpu| cpu.hypervisor_flag) {
+        return true;
+    }
+    let vendor = platform.vendor.value().map_or("", String::as_str);
+    let product = platform.product.value().map_or("", String::as_str);
+    // Amazon's bare-metal instances have the same vendor.
+    let metal = product.contains(".metal");
+    !metal
+        && VIRTUAL.iter().any(|(v, p)| {
+            vendor.starts_with(v) && product.contains(p) && !(vendor.is_empty() && product.is_empty())
+        })
+}

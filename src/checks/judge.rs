@@ -1,0 +1,251 @@
+//! From facts to findings and a verdict.
+//!
+//! Findings come out causes first: what failed, then what cannot be seen, then the rest, each in the order of the register,
+//! which is the order in which things depend on each other. A check whose prerequisite failed is skipped with that
+//! prerequisite's id, so that one cause is one line.
+
+use super::check::{Answer, Check, Finding, Outcome, Severity, Side, Status};
+use super::context::Context;
+use crate::facts::Facts;
+use crate::report::model::{Route, Verdict};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A machine, judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// What it comes to.
+    pub verdict: Verdict,
+    /// The route that was proven.
+    pub route: Route,
+    /// From which side the machine was looked at.
+    pub side: Side,
+    /// All findings, causes first.
+    pub findings: Vec<Finding>,
+}
+
+/// Judges a machine by all checks. `proven` is the route that transfers have proven, where there were any.
+pub fn judge(facts: &Facts, side: Side, proven: Option<Route>) -> Judgement {
+    let checks: Vec<&Check> = super::all().collect();
+    let findings = run(&checks, &Context::new(facts, side));
+    let verdict = verdict(&findings, proven);
+    Judgement { verdict, route: proven.unwrap_or(Route::None), side, findings }
+}
+
+/// Runs checks in their order, and sorts what comes of them.
+fn run(checks: &[&Check], context: &Context<'_>) -> Vec<Finding> {
+    // What failed, and what was skipped because of it, by id: the cause.
+    let mut causes: HashMap<&str, &str> = HashMap::new();
+    let mut findings = Vec::new();
+    for check in checks {
+        let finding = if check.sides.contains(&context.side) {
+            match check.requires.iter().find_map(|id| causes.get(id).copied()) {
+                Some(cause) => {
+                    causes.insert(check.id, cause);
+                    skipped(check, cause)
+                }
+                None => {
+                    let finding = run_one(check, context);
+                    if finding.status == Status::Fail {
+                        causes.insert(check.id, check.id);
+                    }
+                    finding
+                }
+            }
+        } else {
+            finding(check, Outcome::not_applicable(format!("not a matter of {}", side_words(context.side))))
+        };
+        findings.push(finding);
+    }
+    findings.sort_by_key(|finding| rank(finding.status, finding.severity));
+    findings
+}
+
+fn run_one(check: &Check, context: &Context<'_>) -> Finding {
+    match catch_unwind(AssertUnwindSafe(|| (check.run)(context))) {
+        Ok(outcome) => finding(check, outcome),
+        Err(panic) => {
+            let words = panic.downcast_ref::<String>().map(String::as_str);
+            let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
+            let why = format!("a bug in gdsboot: this check broke ({words})");
+            Finding { status: Status::Error, ..finding(check, Outcome::unknown(why)) }
+        }
+    }
+}
+
+fn finding(check: &Check, outcome: Outcome) -> Finding {
+    let status = match outcome.answer {
+        Answer::Pass => Status::Pass,
+        Answer::Fail => Status::Fail,
+        Answer::Note => Status::Info,
+        Answer::NotApplicable => Status::NotApplicable,
+        Answer::Unknown => Status::Unknown,
+    };
+    Finding {
+        id: check.id.to_owned(),
+        title: check.title.to_owned(),
+        status,
+        severity: check.severity,
+        why: outcome.why,
+        expected: outcome.expected,
+        actual: outcome.actual,
+        remedy: outcome.remedies,
+        evidence: outcome.evidence,
+        because: None,
+    }
+}
+
+fn skipped(check: &Check, cause: &str) -> Finding {
+    let finding = finding(check, Outcome::unknown(format!("nothing to look at before {cause} is mended")));
+    Finding { status: Status::Skip, because: Some(cause.to_owned()), ..finding }
+}
+
+fn side_words(side: Side) -> &'static str {
+    match side {
+        Side::Guest => "a virtual machine",
+        Side::Host => "a hypervisor",
+        Side::BareMetal => "a machine without a hypervisor",
+    }
+}
+
+/// Failures first, the graver before the lighter; within them the register's order is kept, because sorting is stable.
+fn rank(status: Status, severity: Severity) -> (u8, u8) {
+    let severity = match severity {
+        Severity::Blocker => 0,
+        Severity::Major => 1,
+        Severity::Minor => 2,
+        Severity::Info => 3,
+    };
+    match status {
+        Status::Fail => (0, severity),
+        Status::Error => (1, 0),
+        Status::Unknown => (2, severity),
+        Status::Waived => (3, 0),
+        Status::Info => (4, 0),
+        Status::Skip => (5, 0),
+        Status::Pass => (6, 0),
+        Status::NotApplicable => (7, 0),
+    }
+}
+
+/// The ids of the checks without which there is nothing to judge: their failure leaves a verdict open.
+pub const SUBJECTS: [&str; 2] = ["gpu.present", "nvme.present"];
+
+/// PASS takes a proof; FAIL takes something that must be mended on a machine that has a GPU and an NVMe; anything else is
+/// INCOMPLETE.
+fn verdict(findings: &[Finding], proven: Option<Route>) -> Verdict {
+    let failed = |f: &Finding| f.status == Status::Fail;
+    let has_subjects = !findings.iter().any(|f| failed(f) && SUBJECTS.contains(&f.id.as_str()));
+    let blocked = findings.iter().any(|f| failed(f) && f.severity <= Severity::Major);
+    let broken = findings.iter().any(|f| f.status == Status::Error);
+    let direct = matches!(proven, Some(Route::Nvfs | Route::P2pdma | Route::C2c));
+    if has_subjects && (blocked || matches!(proven, Some(Route::Compat))) {
+        Verdict::Fail
+    } else if direct && has_subjects && !broken {
+        Verdict::Pass
+    } else {
+        Verdict::Incomplete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::check::ANYWHERE;
+
+    const fn check(
+        id: &'static str,
+        requires: &'static [&'static str],
+        severity: Severity,
+        run: fn(&Context<'_>) -> Outcome,
+    ) -> Check {
+        Check {
+            id,
+            title: "t",
+            sides: ANYWHERE,
+            requires,
+            severity,
+            rationale: "r",
+            references: &[],
+            covers: &[],
+            run,
+        }
+    }
+
+    fn statuses(checks: &[Check]) -> Vec<(String, Status, Option<String>)> {
+        let facts = Facts::default();
+        let checks: Vec<&Check> = checks.iter().collect();
+        let findings = run(&checks, &Context::new(&facts, Side::Guest));
+        findings.into_iter().map(|f| (f.id, f.status, f.because)).collect()
+    }
+
+    #[test]
+    fn consequences_are_skipped_with_their_first_cause_and_causes_come_first() {
+        let fail: fn(&Context<'_>) -> Outcome = |_| Outcome::fail("no");
+        let pass: fn(&Context<'_>) -> Outcome = |_| Outcome::pass("yes");
+        let found = statuses(&[
+            check("a", &[], Severity::Minor, pass),
+            check("b", &["a"], Severity::Blocker, fail),
+            check("c", &["b"], Severity::Blocker, fail),
+            check("d", &["c"], Severity::Blocker, pass),
+            check("e", &[], Severity::Minor, fail),
+            check("f", &[], Severity::Major, fail),
+        ]);
+        let skip = |id: &str| (id.to_owned(), Status::Skip, Some("b".to_owned()));
+        let of = |id: &str, status| (id.to_owned(), status, None);
+        assert_eq!(
+            found,
+            [
+                of("b", Status::Fail),
+                of("f", Status::Fail),
+                of("e", Status::Fail),
+                skip("c"),
+                skip("d"),
+                of("a", Status::Pass)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_check_that_breaks_is_an_error_and_not_the_end() {
+        let found = statuses(&[
+            check("a", &[], Severity::Blocker, |_| panic!("oops {}", 1)),
+            check("b", &["a"], Severity::Blocker, |_| Outcome::pass("yes")),
+        ]);
+        assert_eq!(found[0].1, Status::Error);
+        assert_eq!(found[1].1, Status::Pass);
+    }
+
+    #[test]
+    fn a_pass_takes_a_proof_and_no_blocker() {
+        let finding = |id: &str, severity, status| Finding {
+            id: id.into(),
+            title: String::new(),
+            status,
+            severity,
+            why: String::new(),
+            expected: None,
+            actual: None,
+            remedy: vec![],
+            evidence: vec![],
+            because: None,
+        };
+        let good = [finding("x", Severity::Blocker, Status::Pass)];
+        assert_eq!(verdict(&good, None), Verdict::Incomplete);
+        assert_eq!(verdict(&good, Some(Route::P2pdma)), Verdict::Pass);
+        assert_eq!(verdict(&good, Some(Route::Compat)), Verdict::Fail);
+        let minor = [finding("x", Severity::Minor, Status::Fail)];
+        assert_eq!(verdict(&minor, Some(Route::Nvfs)), Verdict::Pass);
+        let major = [finding("x", Severity::Major, Status::Fail)];
+        assert_eq!(verdict(&major, Some(Route::Nvfs)), Verdict::Fail);
+        let broken = [finding("x", Severity::Minor, Status::Error)];
+        assert_eq!(verdict(&broken, Some(Route::Nvfs)), Verdict::Incomplete);
+        let none = [
+            finding("gpu.present", Severity::Blocker, Status::Fail),
+            finding("x", Severity::Major, Status::Fail),
+        ];
+        assert_eq!(verdict(&none, None), Verdict::Incomplete);
+        assert_eq!(verdict(&none, Some(Route::Nvfs)), Verdict::Incomplete);
+    }
+}
