@@ -4,6 +4,7 @@
 
 pub mod events;
 pub mod fat;
+pub mod findings;
 pub mod gpt;
 pub mod json;
 mod layout;

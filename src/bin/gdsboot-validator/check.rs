@@ -1,0 +1,101 @@
+//! `check` and `judge`: facts, from a machine or from an earlier run, judged by today's rules.
+
+use super::machine::Machine;
+use anyhow::Context as _;
+use clap::ValueEnum;
+use gdsboot::checks::check::Side;
+use gdsboot::checks::context::side_of;
+use gdsboot::checks::judge::judge as judge_facts;
+use gdsboot::error::{Advise as _, Status};
+use gdsboot::facts::Facts;
+use gdsboot::report::findings;
+use std::path::PathBuf;
+
+/// Judge a machine: what must be mended, by whom, and in which order
+///
+/// Nothing is proven without a transfer, so that a machine on which all is well is INCOMPLETE here.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    machine: Machine,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Judge the facts of an earlier run again, by today's rules
+#[derive(Debug, clap::Args)]
+pub struct JudgeArgs {
+    /// What `facts --json` printed, or a report.json
+    #[arg(value_name = "FACTS.json")]
+    file: PathBuf,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, clap::Args)]
+struct How {
+    /// From which side the machine is looked at
+    #[arg(long, value_name = "SIDE", default_value = "auto")]
+    side: SideName,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SideName {
+    /// As the machine looks
+    Auto,
+    /// A virtual machine that was given devices
+    Guest,
+    /// A hypervisor that gives devices away
+    Host,
+    /// A machine that does GPUDirect Storage itself
+    BareMetal,
+}
+
+pub fn check(args: &CheckArgs) -> anyhow::Result<Status> {
+    args.how.judge(&args.machine.facts()?)
+}
+
+pub fn judge(args: &JudgeArgs) -> anyhow::Result<Status> {
+    let path = args.file.display();
+    let hint = "name what `gdsboot-validator facts --json` printed, or a report.json";
+    let read = || -> anyhow::Result<Facts> {
+        let value: serde_json::Value = serde_json::from_slice(&std::fs::read(&args.file)?)?;
+        // A report holds the facts that it was made from.
+        let value = match value {
+            serde_json::Value::Object(mut map) if map.contains_key("schema") => {
+                map.remove("facts").context("the report has no facts")?
+            }
+            other => other,
+        };
+        anyhow::ensure!(
+            value.get("pci").is_some() && value.get("kernel").is_some(),
+            "these are no facts of a machine"
+        );
+        Ok(serde_json::from_value(value)?)
+    };
+    let facts = read().with_context(|| format!("reading {path}")).hint(hint).status(Status::Usage)?;
+    args.how.judge(&facts)
+}
+
+impl How {
+    fn judge(&self, facts: &Facts) -> anyhow::Result<Status> {
+        let side = match self.side {
+            SideName::Auto => side_of(facts),
+            SideName::Guest => Side::Guest,
+            SideName::Host => Side::Host,
+            SideName::BareMetal => Side::BareMetal,
+        };
+        let judgement = judge_facts(facts, side, None);
+        if self.json {
+            super::print_json(&judgement)?;
+        } else {
+            let mut out = Vec::new();
+            findings::write(&judgement, &mut out)?;
+            super::print(&out)?;
+        }
+        Ok(judgement.verdict.status())
+    }
+}

@@ -1,0 +1,90 @@
+//! gdsboot-validator: static; PID 1 in the image, and a plain command anywhere else.
+
+mod check;
+mod explain;
+mod facts;
+mod machine;
+
+use clap::{Parser, Subcommand};
+use gdsboot::error::{self, Status};
+use std::ffi::OsStr;
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Says whether a machine can move data between NVMe and GPU memory by DMA, and if not, who must change what
+///
+/// It changes nothing. As a plain user it says what it could not read; root sees all of it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gdsboot-validator",
+    version,
+    max_term_width = 80,
+    after_help = "Exit status: 0 PASS, 1 FAIL, 2 INCOMPLETE, 64 usage, \
+    69 something needed is missing or failed, 70 a bug in gdsboot"
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::CheckArgs),
+    Judge(check::JudgeArgs),
+    Facts(facts::FactsArgs),
+    List(explain::ListArgs),
+    Explain(explain::ExplainArgs),
+}
+
+fn main() -> ExitCode {
+    if is_init() {
+        gdsboot::live::init();
+    }
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Status::Usage } else { Status::Pass } as u8);
+        }
+    };
+    let result = match &args.command {
+        Command::Check(args) => check::check(args),
+        Command::Judge(args) => check::judge(args),
+        Command::Facts(args) => facts::run(args),
+        Command::List(args) => explain::list(args),
+        Command::Explain(args) => explain::explain(args),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status as u8),
+        Err(error) => {
+            eprintln!("gdsboot-validator: error: {}", error::one_line(&error));
+            if let Some(hint) = error::hint_of(&error) {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::from(error::status_of(&error) as u8)
+        }
+    }
+}
+
+/// Only what the kernel started as its init may act as one: in a container this program may be PID 1 too.
+fn is_init() -> bool {
+    let name = std::env::args_os().next();
+    std::process::id() == 1
+        && name.is_some_and(|name| Path::new(&name).file_name() == Some(OsStr::new("init")))
+}
+
+/// Prints a result. Whoever closes the pipe has seen enough.
+fn print(bytes: &[u8]) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(bytes) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Prints a value as JSON.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(value)?;
+    bytes.push(b'\n');
+    print(&bytes)
+}
