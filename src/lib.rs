@@ -26,6 +26,7 @@ pub mod interrupt;
 pub mod live;
 pub mod manifest;
 pub mod pasteable;
+pub mod program;
 #[cfg(feature = "builder")]
 pub mod progress;
 pub mod report;

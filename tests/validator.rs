@@ -77,3 +77,74 @@ fn libraries_that_are_not_there_or_not_theirs_are_facts() {
     let cufile = probe.library("libcufile.so.0").unwrap();
     assert!(!cufile.is_loaded() && cufile.calls.is_empty());
 }
+
+#[test]
+fn a_capture_of_this_machine_reads_back_as_this_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("machine.tar.zst");
+    validator().arg("capture").arg(&file).arg("--hash-serials").assert().success();
+    validator().arg("capture").arg(&file).assert().code(64);
+    let facts = |root: &[&std::ffi::OsStr]| -> Facts {
+        let output = validator().args(["facts", "--json"]).args(root).assert().success();
+        serde_json::from_slice(&output.get_output().stdout).unwrap()
+    };
+    let (here, there) = (facts(&[]), facts(&["--root".as_ref(), file.as_os_str()]));
+    assert_eq!(here.kernel.release, there.kernel.release);
+    assert_eq!(here.kernel.config, there.kernel.config);
+    assert_eq!(here.kernel.symbols, there.kernel.symbols);
+    assert_eq!(here.pci, there.pci);
+    assert_eq!(here.modules, there.modules);
+    assert_eq!(here.cpu, there.cpu);
+    for root in [&[][..], &["--root".as_ref(), file.as_os_str()]] {
+        let output = validator().args(["check", "--json"]).args(root).output().unwrap();
+        let judgement: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        // There is no GPU here, and nothing was transferred.
+        assert_eq!((judgement["verdict"].as_str(), output.status.code()), (Some("INCOMPLETE"), Some(2)));
+    }
+}
+
+#[test]
+fn captures_that_are_none_are_usage_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("x.tar.zst");
+    let mut evil = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    evil.append_link(&mut header, "sys", "/tmp").unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(2);
+    evil.append_data(&mut header, "sys/gdsboot-must-not-exist", &b"x\n"[..]).unwrap();
+    let evil = zstd::encode_all(&evil.into_inner().unwrap()[..], 1).unwrap();
+    for bytes in [&b"no archive"[..], &evil, &zstd::encode_all(&[][..], 1).unwrap()] {
+        fs_err::write(&file, bytes).unwrap();
+        validator().args(["check", "--root"]).arg(&file).assert().code(64);
+    }
+    assert!(!Path::new("/tmp/gdsboot-must-not-exist").exists());
+}
+
+#[test]
+fn facts_are_judged_again_without_the_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("facts.json");
+    let facts = validator().args(["facts", "--json"]).output().unwrap().stdout;
+    fs_err::write(&file, &facts).unwrap();
+    let again = validator().args(["judge", "--json"]).arg(&file).output().unwrap();
+    let once = validator().args(["check", "--json"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&again.stdout), String::from_utf8_lossy(&once.stdout));
+    fs_err::write(&file, "{}").unwrap();
+    let output = validator().arg("judge").arg(&file).assert().code(64);
+    assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("these are no facts"));
+}
+
+#[test]
+fn every_check_is_listed_and_explained() {
+    let output = validator().arg("list").assert().success();
+    let list = String::from_utf8(output.get_output().stdout.clone()).unwrap();
+    for line in list.lines() {
+        let id = line.split_whitespace().next().unwrap();
+        let output = validator().args(["explain", id]).assert().success();
+        assert!(String::from_utf8_lossy(&output.get_output().stdout).starts_with(id));
+    }
+    validator().args(["explain", "nope.nope"]).assert().code(64);
+}

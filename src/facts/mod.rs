@@ -1,6 +1,7 @@
 //! Reads a machine, without judging it. Every reader takes a [`Root`]: the live machine, a captured tree of one, or a
 //! test's fixture; every [`Fact`] remembers where it was read.
 
+pub mod capture;
 pub mod cpu;
 pub mod dma;
 mod fact;
@@ -13,7 +14,7 @@ pub mod nvidia;
 pub mod nvme;
 pub mod pci;
 pub mod platform;
-mod root;
+pub mod root;
 mod search;
 
 pub use fact::Fact;

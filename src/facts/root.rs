@@ -3,36 +3,64 @@
 //! In a folder, symbolic links are followed as that machine would follow them: absolute ones and `..` start at and
 //! stay inside the folder, so that a captured tree from elsewhere cannot make us read this machine's files. Only
 //! regular files are read there: a FIFO in a capture must not hang the reader.
+//!
+//! A capture names what its user was not allowed to read (`run/gdsboot/denied`, one path per line), so that it stays
+//! denied and does not become absent.
 
 use super::Fact;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 /// No file that a reader takes whole is larger than this; a longer one is malformed.
 const LIMIT: u64 = 16 << 20;
 /// How many symbolic links one path may lead through, as in the kernel (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
+/// Where a capture keeps the paths that its user could not read.
+pub const DENIED: &str = "/run/gdsboot/denied";
+
 /// A machine to read.
 #[derive(Clone, Debug)]
 pub struct Root {
     dir: PathBuf,
     live: bool,
+    denied: Arc<BTreeSet<String>>,
+    /// What was asked for, for a capture.
+    asked: Option<Arc<Mutex<BTreeSet<String>>>>,
 }
 
 impl Root {
     /// The machine that this runs on.
     pub fn live() -> Self {
-        Self { dir: "/".into(), live: true }
+        Self { dir: "/".into(), live: true, denied: Arc::default(), asked: None }
+    }
+
+    /// The machine that this runs on; what readers ask for can be had from [`Root::asked`].
+    pub fn recording() -> Self {
+        Self { asked: Some(Arc::default()), ..Self::live() }
+    }
+
+    /// The paths that were asked for.
+    pub fn asked(&self) -> Vec<String> {
+        let asked = self.asked.as_ref().and_then(|asked| asked.lock().ok());
+        asked.map(|asked| asked.iter().cloned().collect()).unwrap_or_default()
     }
 
     /// A folder that mirrors another machine; `/` is the machine that this runs on.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
         let dir = dir.into();
         let live = dir == Path::new("/");
-        Self { dir, live }
+        let mut root = Self { dir, live, denied: Arc::default(), asked: None };
+        if !live {
+            let denied = root.text(DENIED);
+            let denied = denied.value().map(String::as_str).unwrap_or_default();
+            root.denied = Arc::new(denied.lines().map(str::to_owned).collect());
+        }
+        root
     }
 
     /// Is it the machine that this runs on? Only then may anything be asked that is not a file.
@@ -42,7 +70,21 @@ impl Root {
 
     /// Where `path` (absolute on the machine) stands here.
     pub fn locate(&self, path: &str) -> io::Result<PathBuf> {
-        if self.live { Ok(PathBuf::from(path)) } else { resolve(&self.dir, Path::new(path)) }
+        if let Some(mut asked) = self.asked.as_ref().and_then(|asked| asked.lock().ok()) {
+            asked.insert(path.to_owned());
+        }
+        if self.denied.contains(path) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        if self.live {
+            return Ok(PathBuf::from(path));
+        }
+        let here = resolve(&self.dir, Path::new(path))?;
+        let real = here.strip_prefix(&self.dir).ok().and_then(Path::to_str);
+        if real.is_some_and(|real| self.denied.contains(&format!("/{real}"))) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(here)
     }
 
     /// Opens a file for reading.
@@ -106,7 +148,9 @@ impl Root {
         let read = || -> io::Result<PathBuf> {
             // The link itself must not be followed, its folder must be.
             let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-            std::fs::read_link(self.locate(folder)?.join(name))
+            let folder = self.locate(folder)?;
+            self.locate(path)?;
+            std::fs::read_link(folder.join(name))
         };
         match read() {
             Ok(target) => Fact::known(path, target).parse(|target| {

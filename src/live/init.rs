@@ -5,7 +5,7 @@ use super::module_loader::ModuleLoader;
 use super::params::Params;
 use super::partition::{self, Partition};
 use super::report_partition::ReportPartition;
-use super::{luggage, mounts, nvidia_nodes, power, program, settings, shell, switch_root, udev, verify};
+use super::{luggage, mounts, nvidia_nodes, power, settings, shell, switch_root, udev, verify};
 use crate::boot_contract::{
     INITRAMFS_MODULES, REPORT_LABEL, ROOT_MODULES, RUN_DMA, RUN_MANIFEST, RUN_REPORT_TEXT,
 };
@@ -14,6 +14,7 @@ use crate::facts::dma::DmaProbe;
 use crate::facts::module_tree::ModuleTree;
 use crate::facts::modules::ModuleLoad;
 use crate::facts::{Fact, Facts, Root};
+use crate::program;
 use crate::report::events::What;
 use crate::report::model::{After, Report, Route, SCHEMA, Settings, Verdict};
 use crate::report::utc::Utc;

@@ -12,7 +12,6 @@ mod nvidia_nodes;
 mod params;
 mod partition;
 mod power;
-mod program;
 mod report_partition;
 mod settings;
 mod shell;

@@ -1,6 +1,6 @@
 //! A root shell on every console, for whoever chose it in the boot menu. Nothing listens anywhere else.
 
-use super::program::ENVIRONMENT;
+use crate::program::ENVIRONMENT;
 use anyhow::Context as _;
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};

@@ -1,6 +1,6 @@
 //! udevd: libcufile reads `/run/udev`, and the devices of the root's drivers appear by its rules.
 
-use super::program;
+use crate::program;
 use anyhow::bail;
 use std::path::Path;
 use std::time::Duration;

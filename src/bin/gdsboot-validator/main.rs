@@ -1,5 +1,6 @@
 //! gdsboot-validator: static; PID 1 in the image, and a plain command anywhere else.
 
+mod capture;
 mod check;
 mod explain;
 mod facts;
@@ -33,6 +34,7 @@ enum Command {
     Check(check::CheckArgs),
     Judge(check::JudgeArgs),
     Facts(facts::FactsArgs),
+    Capture(capture::CaptureArgs),
     List(explain::ListArgs),
     Explain(explain::ExplainArgs),
 }
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(args),
         Command::Judge(args) => check::judge(args),
         Command::Facts(args) => facts::run(args),
+        Command::Capture(args) => capture::run(args),
         Command::List(args) => explain::list(args),
         Command::Explain(args) => explain::explain(args),
     };
