@@ -9,14 +9,15 @@ use super::{luggage, mounts, nvidia_nodes, power, settings, shell, switch_root, 
 use crate::boot_contract::{
     INITRAMFS_MODULES, REPORT_LABEL, ROOT_MODULES, RUN_DMA, RUN_MANIFEST, RUN_REPORT_TEXT,
 };
-use crate::checks::prerequisites;
+use crate::checks::context::side_of;
+use crate::checks::judge::judge;
 use crate::facts::dma::DmaProbe;
 use crate::facts::module_tree::ModuleTree;
 use crate::facts::modules::ModuleLoad;
 use crate::facts::{Fact, Facts, Root};
 use crate::program;
 use crate::report::events::What;
-use crate::report::model::{After, Report, Route, SCHEMA, Settings, Verdict};
+use crate::report::model::{After, Report, Route, SCHEMA, Settings, Verdict, reasons};
 use crate::report::utc::Utc;
 use crate::report::{screen, text};
 use anyhow::{Context as _, anyhow, bail};
@@ -338,8 +339,18 @@ impl Run {
                 format!("a bug in gdsboot ended its step {}: {}", problem.stage, problem.what)
             }),
         );
+        let mut side = None;
+        let mut findings = Vec::new();
+        let mut verdict = Verdict::Incomplete;
         if complete {
-            why.extend(prerequisites::missing(&self.facts));
+            let judgement = judge(&self.facts, side_of(&self.facts), None);
+            // Where the run itself broke, nothing that it did not see counts against the machine.
+            if why.is_empty() {
+                verdict = judgement.verdict;
+            }
+            why.extend(reasons(&judgement.findings));
+            side = Some(judgement.side);
+            findings = judgement.findings;
             if why.is_empty() {
                 why.push(
                     "every prerequisite that was looked at is there, but no transfer was measured".into(),
@@ -356,9 +367,11 @@ impl Run {
             started: self.started,
             finished: Utc::now(),
             complete,
-            verdict: Verdict::Incomplete,
+            verdict,
             route: Route::None,
             why,
+            side,
+            findings,
             settings: self.settings.clone(),
             stages: self.journal.stages.clone(),
             problems: self.journal.problems.clone(),

@@ -1,6 +1,7 @@
 //! What a report says. One value; every form of it that people or programs read is rendered from this.
 
 use super::utc::Utc;
+use crate::checks::check::{Finding, Severity, Side, Status as FindingStatus};
 use crate::error::Status;
 use crate::facts::Facts;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,12 @@ pub struct Report {
     pub route: Route,
     /// Why the verdict is what it is, causes first; empty for a [`Verdict::Pass`].
     pub why: Vec<String>,
+    /// From which side the machine was looked at.
+    #[serde(default)]
+    pub side: Option<Side>,
+    /// What the checks found, causes first; empty where the run did not come so far.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
     /// What the run was asked to do, and by whom.
     pub settings: Settings,
     /// The steps of the run, in order.
@@ -172,6 +179,14 @@ pub struct Problem {
     pub panic: bool,
 }
 
+/// The reasons for a verdict: what failed, causes first, without what only costs speed.
+pub fn reasons(findings: &[Finding]) -> Vec<String> {
+    let matters = |f: &&Finding| {
+        matches!(f.status, FindingStatus::Fail | FindingStatus::Error) && f.severity <= Severity::Major
+    };
+    findings.iter().filter(matters).map(|f| f.why.clone()).collect()
+}
+
 /// The instant and the run that a run's folder is called after: `<UTC as YYYYMMDDThhmmssZ>-<run id>`.
 pub fn folder_name(started: Utc, run_id: &str) -> String {
     format!("{}-{run_id}", started.compact())
@@ -180,7 +195,7 @@ pub fn folder_name(started: Utc, run_id: &str) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::checks::prerequisites;
+    use crate::checks::judge::judge;
     use crate::facts::Root;
     use crate::facts::dma::{Call, DmaProbe, Library};
     use crate::facts::modules::{LoadOutcome, ModuleLoad};
@@ -315,6 +330,7 @@ pub(crate) mod tests {
                 ],
             },
         );
+        let judgement = judge(&facts, Side::Guest, None);
         Report {
             schema: SCHEMA,
             gdsboot: "0.1.0".into(),
@@ -322,9 +338,11 @@ pub(crate) mod tests {
             started: Utc(1_795_344_961),
             finished: Utc(1_795_344_974),
             complete: true,
-            verdict: Verdict::Incomplete,
+            verdict: judgement.verdict,
             route: Route::None,
-            why: prerequisites::missing(&facts),
+            why: reasons(&judgement.findings),
+            side: Some(judgement.side),
+            findings: judgement.findings,
             settings: Settings {
                 after: After::Poweroff,
                 after_from: "default".into(),

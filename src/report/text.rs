@@ -1,5 +1,6 @@
 //! The report for people: plain text in 80 columns, the verdict and its reasons first.
 
+use super::findings;
 use super::layout::{WIDTH, binary_size, cut, wrap};
 use super::model::Report;
 use crate::facts::dma::{DmaProbe, Library};
@@ -15,6 +16,9 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     head(report, out)?;
     why(report, out)?;
     problems(report, out)?;
+    if !report.findings.is_empty() {
+        findings::write_findings(&report.findings, out)?;
+    }
     write_facts(&report.facts, out)?;
     stages(report, out)
 }

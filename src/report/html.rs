@@ -1,0 +1,208 @@
+//! The report as one page: no scripts, nothing from elsewhere, readable on a phone and on paper.
+
+use super::findings::{severity_word, who_words, word};
+use super::model::{Report, Route, Verdict};
+use super::text;
+use crate::checks::check::{Finding, Severity, Side, Status, Who};
+use crate::facts::Fact;
+use anyhow::Context as _;
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde::Serialize;
+use std::io::Write;
+
+const TEMPLATE: &str = include_str!("../../image/templates/report.html");
+
+/// Remedies of one who acts.
+#[derive(Debug, Serialize)]
+struct Group {
+    who: &'static str,
+    items: Vec<Action>,
+}
+
+#[derive(Debug, Serialize)]
+struct Action {
+    id: String,
+    text: String,
+    commands: Vec<String>,
+}
+
+/// All that the template shows.
+#[derive(Debug, Serialize)]
+struct Page<'a> {
+    verdict: &'static str,
+    route: String,
+    meaning: &'static str,
+    gdsboot: &'a str,
+    run_id: &'a str,
+    finished: String,
+    side: Option<&'static str>,
+    why: &'a [String],
+    remedies: Vec<Group>,
+    findings: Vec<Row<'a>>,
+    pins: Vec<(String, String)>,
+    text: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    /// What the checks say; its status is the name of a class in the page's style.
+    #[serde(flatten)]
+    finding: &'a Finding,
+    word: &'static str,
+    severity_words: &'static str,
+    remedies: Vec<By<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct By<'a> {
+    who: &'static str,
+    text: &'a str,
+    commands: &'a [String],
+}
+
+/// Writes the page.
+pub fn write(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    let mut plain = Vec::new();
+    text::write_facts(&report.facts, &mut plain)?;
+    let page = Page {
+        verdict: report.verdict.word(),
+        route: report.route.to_string(),
+        meaning: meaning(report.verdict, report.route),
+        gdsboot: &report.gdsboot,
+        run_id: &report.run_id,
+        finished: report.finished.to_string(),
+        side: report.side.map(side_words),
+        why: &report.why,
+        remedies: remedies(&report.findings),
+        findings: report.findings.iter().map(row).collect(),
+        pins: pins(report),
+        text: String::from_utf8_lossy(&plain).into_owned(),
+    };
+    let page = environment.render_str(TEMPLATE, Serde(page)).context("writing the report as HTML")?;
+    out.write_all(page.as_bytes()).context("writing the report as HTML")
+}
+
+fn row(finding: &Finding) -> Row<'_> {
+    let by =
+        finding.remedy.iter().map(|r| By { who: who_words(r.who), text: &r.text, commands: &r.commands });
+    Row {
+        finding,
+        word: word(finding.status),
+        severity_words: severity_word(finding.severity),
+        remedies: by.collect(),
+    }
+}
+
+fn meaning(verdict: Verdict, route: Route) -> &'static str {
+    match (verdict, route) {
+        (Verdict::Pass, Route::Nvfs) => "data moved between NVMe and GPU memory by DMA, through nvidia-fs",
+        (Verdict::Pass, _) => "data moved between NVMe and GPU memory by DMA",
+        (_, Route::Compat) => "the CPU copied the data",
+        (Verdict::Fail, _) => "something must be mended before data can move by DMA",
+        (Verdict::Incomplete, _) => {
+            "nothing was proven: something that is needed is missing, or was not tried"
+        }
+    }
+}
+
+fn side_words(side: Side) -> &'static str {
+    match side {
+        Side::Guest => "a virtual machine",
+        Side::Host => "a hypervisor",
+        Side::BareMetal => "bare metal",
+    }
+}
+
+/// What is to be done, grouped by who does it; within a group in the findings' order. What failed comes before what is
+/// to be asked.
+fn remedies(findings: &[Finding]) -> Vec<Group> {
+    let order = [Who::Bios, Who::Hardware, Who::Hypervisor, Who::VmConfiguration, Who::Guest];
+    let wanted = |f: &&Finding| {
+        f.status == Status::Fail || (f.status == Status::Unknown && f.severity <= Severity::Major)
+    };
+    let mut groups = Vec::new();
+    for who in order {
+        let items: Vec<_> = findings
+            .iter()
+            .filter(wanted)
+            .flat_map(|f| f.remedy.iter().filter(|r| r.who == who).map(move |r| (f, r)))
+            .map(|(f, r)| Action { id: f.id.clone(), text: r.text.clone(), commands: r.commands.clone() })
+            .collect();
+        if !items.is_empty() {
+            groups.push(Group { who: heading(who), items });
+        }
+    }
+    groups
+}
+
+fn heading(who: Who) -> &'static str {
+    match who {
+        Who::Bios => "In the BIOS",
+        Who::Hypervisor => "The hypervisor's administrator",
+        Who::VmConfiguration => "In the virtual machine's configuration",
+        Who::Guest => "On this system",
+        Who::Hardware => "At the machine",
+    }
+}
+
+/// What identifies image and machine.
+fn pins(report: &Report) -> Vec<(String, String)> {
+    let facts = &report.facts;
+    let mut rows = Vec::new();
+    let mut row = |label: &str, value: String| rows.push((label.to_owned(), value));
+    if let Fact::Known { value: image, .. } = &facts.image {
+        row("image", format!("{} {}", image.profile, image.image_id));
+        row("lock", image.lock.clone());
+        row("kernel", image.kernel.clone());
+        row("driver", image.driver.clone().unwrap_or_else(|| "none".into()));
+        for (name, version) in &image.modules {
+            row(name, version.clone());
+        }
+    }
+    row("machine", format!("{} {}", facts.platform.vendor, facts.platform.product));
+    row("machine serial", facts.platform.serial.to_string());
+    row("firmware", format!("{} {}", facts.platform.firmware_vendor, facts.platform.firmware_version));
+    for nvme in facts.nvme.value().into_iter().flatten() {
+        row(&nvme.name, format!("{}, serial {}, firmware {}", nvme.model, nvme.serial, nvme.firmware));
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::tests::sample;
+
+    fn page(report: &Report) -> String {
+        let mut out = Vec::new();
+        write(report, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_page_says_verdict_reasons_and_remedies_without_anything_from_elsewhere() {
+        let report = Report { why: vec!["a reason".into()], ..sample() };
+        let page = page(&report);
+        assert!(page.contains(&format!("<div class=\"verdict {0}\">{0}</div>", report.verdict)), "{page}");
+        for word in ["What matters", "All findings", "0a1b2c3d", "gdsboot-1"] {
+            assert!(page.contains(word), "{word}");
+        }
+        for foreign in ["<script", "http://", "https://", "src=", "@import", "url("] {
+            assert!(!page.contains(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn what_a_machine_says_is_text_and_never_markup() {
+        let mut report = sample();
+        report.why = vec!["<img src=x onerror=alert(1)>".into()];
+        report.facts.platform.serial = Fact::known("x", "</pre><script>".into());
+        let page = page(&report);
+        assert!(!page.contains("<img") && !page.contains("<script"), "{page}");
+        assert!(page.contains("&lt;img"));
+    }
+}

@@ -1,0 +1,67 @@
+//! The findings as JUnit XML, for CI systems: one test case per check.
+
+use crate::checks::check::{Finding, Status};
+use crate::checks::judge::Judgement;
+use anyhow::Context as _;
+use quick_junit::{NonSuccessKind, Report as Xml, TestCase, TestCaseStatus, TestSuite};
+use std::io::Write;
+
+/// Writes the document. What cannot be seen, is skipped or does not apply is `skipped`; a waived failure too, with its
+/// reason.
+pub fn write(judgement: &Judgement, out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut suite = TestSuite::new("gdsboot");
+    suite.add_test_cases(judgement.findings.iter().map(case));
+    let mut xml = Xml::new(format!("gdsboot {}", judgement.verdict));
+    xml.add_test_suite(suite);
+    let text = xml.to_string().context("writing the findings as JUnit XML")?;
+    out.write_all(text.as_bytes()).context("writing the findings as JUnit XML")
+}
+
+fn case(finding: &Finding) -> TestCase {
+    let not = |kind: NonSuccessKind, word: &str| {
+        let mut status = TestCaseStatus::non_success(kind);
+        status.set_message(finding.why.clone()).set_type(word);
+        let mut details = finding.why.clone();
+        for remedy in &finding.remedy {
+            details.push_str(&format!("\n{}", remedy.text));
+            remedy.commands.iter().for_each(|command| details.push_str(&format!("\n  $ {command}")));
+        }
+        status.set_description(details);
+        status
+    };
+    let status = match finding.status {
+        Status::Pass | Status::Info => TestCaseStatus::success(),
+        Status::Fail => not(NonSuccessKind::Failure, "fail"),
+        Status::Error => not(NonSuccessKind::Error, "error"),
+        Status::Skip | Status::NotApplicable | Status::Unknown | Status::Waived => {
+            let mut status = TestCaseStatus::skipped();
+            status.set_message(finding.why.clone());
+            status
+        }
+    };
+    let (class, name) = finding.id.split_once('.').unwrap_or(("gdsboot", &finding.id));
+    let mut case = TestCase::new(format!("{name}: {}", finding.title), status);
+    case.set_classname(format!("gdsboot.{class}"));
+    case
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::judge::judge;
+    use crate::report::model::tests::sample;
+
+    #[test]
+    fn one_case_per_check_and_what_a_machine_says_is_escaped() {
+        let facts = sample().facts;
+        let mut judgement = judge(&facts, crate::checks::check::Side::Guest, None);
+        judgement.findings[0].status = Status::Fail;
+        judgement.findings[0].why = "a <tag> & \u{1b}[2J".into();
+        let mut out = Vec::new();
+        write(&judgement, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.matches("<testcase ").count(), judgement.findings.len());
+        assert!(text.contains("a &lt;tag&gt; &amp; ") && !text.contains('\u{1b}'), "{text}");
+        assert!(text.contains("failures=\"1\""), "{text}");
+    }
+}
