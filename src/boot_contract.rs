@@ -54,3 +54,7 @@ pub const RUN_STARTED: &str = "STARTED";
 pub const RUN_REPORT_JSON: &str = "report.json";
 /// In a run's folder: the report for people.
 pub const RUN_REPORT_TEXT: &str = "report.txt";
+/// The report for people with a browser, in a run's folder.
+pub const RUN_REPORT_HTML: &str = "report.html";
+/// The findings for CI systems, in a run's folder.
+pub const RUN_REPORT_JUNIT: &str = "junit.xml";

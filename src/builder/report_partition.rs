@@ -4,7 +4,10 @@
 
 use super::fat::FatFile;
 use super::template;
-use crate::boot_contract::{REPORT_RUNS, REPORT_SETTINGS, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_STARTED};
+use crate::boot_contract::{
+    REPORT_RUNS, REPORT_SETTINGS, RUN_REPORT_HTML, RUN_REPORT_JSON, RUN_REPORT_JUNIT, RUN_REPORT_TEXT,
+    RUN_STARTED,
+};
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
@@ -22,6 +25,8 @@ struct Values<'a> {
     runs: &'a str,
     text: &'a str,
     json: &'a str,
+    html: &'a str,
+    junit: &'a str,
     started: &'a str,
     settings: &'a str,
 }
@@ -41,6 +46,8 @@ pub fn files(title: &str, identity: &[String]) -> Result<Vec<FatFile>> {
         runs: REPORT_RUNS,
         text: RUN_REPORT_TEXT,
         json: RUN_REPORT_JSON,
+        html: RUN_REPORT_HTML,
+        junit: RUN_REPORT_JUNIT,
         started: RUN_STARTED,
         settings: REPORT_SETTINGS,
     };

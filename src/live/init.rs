@@ -17,7 +17,7 @@ use crate::facts::modules::ModuleLoad;
 use crate::facts::{Fact, Facts, Root};
 use crate::program;
 use crate::report::events::What;
-use crate::report::model::{After, Report, Route, SCHEMA, Settings, Verdict, reasons};
+use crate::report::model::{After, Report, Route, SCHEMA, Settings, Verdict, new_run_id, reasons};
 use crate::report::utc::Utc;
 use crate::report::{screen, text};
 use anyhow::{Context as _, anyhow, bail};
@@ -82,7 +82,7 @@ struct Run {
 impl Run {
     fn begin(root: Root, params: Params) -> Self {
         let mut journal = Journal::open(&root, params.break_in.clone());
-        let run_id = run_id(&root);
+        let run_id = new_run_id(&root);
         let kernel = root.text("/proc/sys/kernel/osrelease").to_string();
         journal
             .consoles
@@ -482,10 +482,4 @@ fn verify_root(journal: &mut Journal, params: &Params, disk: &Partition) -> anyh
     let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     journal.consoles.event(What::RootVerified { bytes: size, ms, sha256: found });
     Ok(())
-}
-
-/// Eight random hex digits; a kernel that has none to give leaves the time to tell runs apart.
-fn run_id(root: &Root) -> String {
-    let uuid = root.text("/proc/sys/kernel/random/uuid");
-    uuid.value().and_then(|uuid| uuid.get(..8)).unwrap_or("00000000").to_owned()
 }

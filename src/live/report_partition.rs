@@ -3,9 +3,12 @@
 
 use super::mounts;
 use super::partition::Partition;
-use crate::boot_contract::{REPORT_RUNS, REPORT_SETTINGS, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_STARTED};
+use crate::boot_contract::{
+    REPORT_RUNS, REPORT_SETTINGS, RUN_REPORT_HTML, RUN_REPORT_JSON, RUN_REPORT_JUNIT, RUN_REPORT_TEXT,
+    RUN_STARTED,
+};
 use crate::report::model::{Report, folder_name};
-use crate::report::{json, text};
+use crate::report::{html, json, junit, text};
 use anyhow::Context as _;
 use fs_err as fs;
 use nix::errno::Errno;
@@ -95,7 +98,14 @@ impl ReportPartition {
         text::write(report, &mut bytes)?;
         // Notepad of older Windows shows lines only where they end as DOS ended them.
         let text = String::from_utf8_lossy(&bytes).replace('\n', "\r\n");
-        self.put(RUN_REPORT_TEXT, text.as_bytes())
+        self.put(RUN_REPORT_TEXT, text.as_bytes())?;
+        // What follows says nothing that is not in the two above.
+        bytes.clear();
+        html::write(report, &mut bytes)?;
+        self.put(RUN_REPORT_HTML, &bytes)?;
+        bytes.clear();
+        junit::write(report.verdict, &report.findings, &mut bytes)?;
+        self.put(RUN_REPORT_JUNIT, &bytes)
     }
 
     /// Unmounts it.
@@ -149,7 +159,7 @@ mod tests {
         let mut names: Vec<_> =
             fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["STARTED", "report.json", "report.txt"]);
+        assert_eq!(names, ["STARTED", "junit.xml", "report.html", "report.json", "report.txt"]);
         let error = ReportPartition::begin(dir.path(), &report).unwrap_err();
         assert!(format!("{error:#}").contains("exists"), "{error:#}");
     }

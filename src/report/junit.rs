@@ -1,17 +1,17 @@
 //! The findings as JUnit XML, for CI systems: one test case per check.
 
 use crate::checks::check::{Finding, Status};
-use crate::checks::judge::Judgement;
+use crate::report::model::Verdict;
 use anyhow::Context as _;
 use quick_junit::{NonSuccessKind, Report as Xml, TestCase, TestCaseStatus, TestSuite};
 use std::io::Write;
 
 /// Writes the document. What cannot be seen, is skipped or does not apply is `skipped`; a waived failure too, with its
 /// reason.
-pub fn write(judgement: &Judgement, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn write(verdict: Verdict, findings: &[Finding], out: &mut dyn Write) -> anyhow::Result<()> {
     let mut suite = TestSuite::new("gdsboot");
-    suite.add_test_cases(judgement.findings.iter().map(case));
-    let mut xml = Xml::new(format!("gdsboot {}", judgement.verdict));
+    suite.add_test_cases(findings.iter().map(case));
+    let mut xml = Xml::new(format!("gdsboot {verdict}"));
     xml.add_test_suite(suite);
     let text = xml.to_string().context("writing the findings as JUnit XML")?;
     out.write_all(text.as_bytes()).context("writing the findings as JUnit XML")
@@ -58,7 +58,7 @@ mod tests {
         judgement.findings[0].status = Status::Fail;
         judgement.findings[0].why = "a <tag> & \u{1b}[2J".into();
         let mut out = Vec::new();
-        write(&judgement, &mut out).unwrap();
+        write(judgement.verdict, &judgement.findings, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.matches("<testcase ").count(), judgement.findings.len());
         assert!(text.contains("a &lt;tag&gt; &amp; ") && !text.contains('\u{1b}'), "{text}");

@@ -2,8 +2,9 @@
 
 use super::utc::Utc;
 use crate::checks::check::{Finding, Severity, Side, Status as FindingStatus};
+use crate::checks::judge::Judgement;
 use crate::error::Status;
-use crate::facts::Facts;
+use crate::facts::{Facts, Root};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -45,6 +46,29 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// What was read from the machine.
     pub facts: Facts,
+}
+
+impl Report {
+    /// The report of a check that was no run of the image: begun and ended at `now`.
+    pub fn of_check(facts: Facts, judgement: Judgement, run_id: String, now: Utc) -> Self {
+        Self {
+            schema: SCHEMA,
+            gdsboot: env!("CARGO_PKG_VERSION").into(),
+            run_id,
+            started: now,
+            finished: now,
+            complete: true,
+            verdict: judgement.verdict,
+            route: judgement.route,
+            why: reasons(&judgement.findings),
+            side: Some(judgement.side),
+            findings: judgement.findings,
+            settings: Settings::default(),
+            stages: Vec::new(),
+            problems: Vec::new(),
+            facts,
+        }
+    }
 }
 
 /// The outcome of a run.
@@ -185,6 +209,12 @@ pub fn reasons(findings: &[Finding]) -> Vec<String> {
         matches!(f.status, FindingStatus::Fail | FindingStatus::Error) && f.severity <= Severity::Major
     };
     findings.iter().filter(matters).map(|f| f.why.clone()).collect()
+}
+
+/// Eight random hex digits; a kernel that has none to give leaves the time to tell runs apart.
+pub fn new_run_id(root: &Root) -> String {
+    let uuid = root.text("/proc/sys/kernel/random/uuid");
+    uuid.value().and_then(|uuid| uuid.get(..8)).unwrap_or("00000000").to_owned()
 }
 
 /// The instant and the run that a run's folder is called after: `<UTC as YYYYMMDDThhmmssZ>-<run id>`.

@@ -7,9 +7,12 @@ use gdsboot::checks::check::Side;
 use gdsboot::checks::context::side_of;
 use gdsboot::checks::judge::judge as judge_facts;
 use gdsboot::error::{Advise as _, Status};
-use gdsboot::facts::Facts;
-use gdsboot::report::findings;
-use std::path::PathBuf;
+use gdsboot::facts::{Facts, Root};
+use gdsboot::report::model::{Report, new_run_id};
+use gdsboot::report::utc::Utc;
+use gdsboot::report::{findings, html, junit};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 /// Judge a machine: what must be mended, by whom, and in which order
 ///
@@ -40,6 +43,12 @@ struct How {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Write a page for browsers as well
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write JUnit XML as well
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -96,6 +105,33 @@ impl How {
             findings::write(&judgement, &mut out)?;
             super::print(&out)?;
         }
-        Ok(judgement.verdict.status())
+        if let Some(path) = &self.junit {
+            write(path, |out| junit::write(judgement.verdict, &judgement.findings, out))?;
+        }
+        let status = judgement.verdict.status();
+        if let Some(path) = &self.html {
+            let run_id = new_run_id(&Root::live());
+            let report = Report::of_check(facts.clone(), judgement, run_id, Utc::now());
+            write(path, |out| html::write(&report, out))?;
+        }
+        Ok(status)
     }
+}
+
+/// Writes a file that is there as a whole or not at all.
+fn write(path: &Path, render: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut bytes = Vec::new();
+    render(&mut bytes)?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(".".as_ref());
+    let put = || -> anyhow::Result<()> {
+        let mut temp = tempfile::NamedTempFile::new_in(folder)?;
+        temp.write_all(&bytes)?;
+        temp.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+        temp.persist(path)?;
+        Ok(())
+    };
+    put()
+        .with_context(|| format!("writing {}", path.display()))
+        .hint("name a file in a folder that can be written to")
+        .status(Status::Usage)
 }
