@@ -11,8 +11,13 @@ pub fn clean(text: &str) -> String {
 /// Breaks `text` into lines of at most [`WIDTH`] columns: the first begins with `first`, the others with as many
 /// spaces. A word that is too long is cut.
 pub fn wrap(first: &str, text: &str) -> Vec<String> {
-    let indent = first.chars().count().min(WIDTH / 2);
-    let room = WIDTH - indent;
+    wrap_in(WIDTH, first, text)
+}
+
+/// The same in lines of at most `width` columns, at least two.
+pub fn wrap_in(width: usize, first: &str, text: &str) -> Vec<String> {
+    let indent = first.chars().count().min(width / 2);
+    let room = width.max(2) - indent;
     let mut lines = Vec::new();
     let mut line = String::new();
     let mut length = 0;

@@ -12,6 +12,7 @@ pub mod junit;
 mod layout;
 pub mod menu;
 pub mod model;
+pub mod qr;
 pub mod screen;
 pub mod source;
 pub mod text;

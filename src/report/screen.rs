@@ -1,8 +1,11 @@
 //! The screen at the end of a run: 80 columns, 24 lines (the 25th is where the cursor comes to stand), the verdict in
-//! letters that can be read from three metres.
+//! letters that can be read from three metres, and the first reasons and remedies beside a QR code that says the same.
 
-use super::layout::{WIDTH, cut, wrap};
+use super::findings::who_words;
+use super::layout::{WIDTH, cut, wrap_in};
 use super::model::{After, Report, Verdict};
+use super::qr;
+use crate::checks::check::Status;
 
 /// Lines of the screen.
 const HEIGHT: usize = 24;
@@ -16,6 +19,9 @@ pub enum Style {
     Colour,
 }
 
+/// Columns of the text beside the code.
+const TEXT: usize = WIDTH - qr::COLUMNS - 2;
+
 /// The screen. `place` says where the report lies, or why there is none.
 pub fn render(report: &Report, place: &str, style: Style) -> String {
     let mut lines = vec![header(report), String::new()];
@@ -23,12 +29,20 @@ pub fn render(report: &Report, place: &str, style: Style) -> String {
         Style::Plain => line,
         Style::Colour => paint(&line, report.verdict),
     }));
-    lines.push(String::new());
-    lines.push(format!("  Route: {}", report.route));
+    let room = HEIGHT - lines.len();
     let footer = footer(report, place);
-    lines.extend(reasons(report, HEIGHT - 1 - lines.len() - footer.len()));
-    lines.resize(HEIGHT - footer.len(), String::new());
-    lines.extend(footer);
+    let mut body = vec![String::new(), format!("  Route: {}", report.route)];
+    body.extend(reasons(report, room - body.len() - footer.len()));
+    body.resize(room - footer.len(), String::new());
+    body.extend(footer);
+    let code = qr::draw(&qr::payload(report)).unwrap_or_default();
+    let beside = |(n, text): (usize, String)| match code.get(n) {
+        // Dark on light whatever colours the terminal has.
+        Some(line) if style == Style::Colour => format!("{text:<TEXT$}  \x1b[1;37;40m{line}\x1b[0m"),
+        Some(line) => format!("{text:<TEXT$}  {line}"),
+        None => text,
+    };
+    lines.extend(body.into_iter().enumerate().map(beside));
     let start = if style == Style::Colour { "\x1b[0m\x1b[2J\x1b[H" } else { "" };
     format!("{start}{}\n", lines.join("\n"))
 }
@@ -41,10 +55,18 @@ fn header(report: &Report) -> String {
     format!("{left}{right:>room$}")
 }
 
-/// The reasons in at most `room` lines; where they do not fit, the last line says how many are left.
+/// The reasons in at most `room` lines, each with its first remedy; where they do not fit, the last line says how many
+/// are left.
 fn reasons(report: &Report, room: usize) -> Vec<String> {
-    let all: Vec<Vec<String>> =
-        (1..).zip(&report.why).map(|(number, reason)| wrap(&format!("  {number}. "), reason)).collect();
+    let reason = |(number, why): (usize, &String)| {
+        let mut lines = wrap_in(TEXT, &format!("  {number}. "), why);
+        let finding = report.findings.iter().find(|f| f.status == Status::Fail && f.why == *why);
+        if let Some(remedy) = finding.and_then(|f| f.remedy.first()) {
+            lines.extend(wrap_in(TEXT, "     > ", &format!("{}: {}", who_words(remedy.who), remedy.text)));
+        }
+        lines
+    };
+    let all: Vec<Vec<String>> = (1..).zip(&report.why).map(reason).collect();
     let mut lines = Vec::new();
     for (shown, reason) in all.iter().enumerate() {
         let is_last = shown + 1 == all.len();
@@ -60,12 +82,12 @@ fn reasons(report: &Report, room: usize) -> Vec<String> {
 }
 
 fn footer(report: &Report, place: &str) -> Vec<String> {
-    let mut lines = wrap("  Report: ", place);
-    lines.truncate(2);
+    let mut lines = wrap_in(TEXT, "  Report: ", place);
+    lines.truncate(3);
     lines.push(match report.settings.after {
         After::Poweroff => "  The machine powers off now.".into(),
         After::Reboot => "  The machine restarts now.".into(),
-        After::Hold => "  Everything is written. Switch the machine off, or press Ctrl-Alt-Del.".into(),
+        After::Hold => "  Written. Switch off, or press Ctrl-Alt-Del.".into(),
         After::Shell => "  A root shell follows; leave it to power off.".into(),
     });
     lines
