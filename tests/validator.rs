@@ -148,3 +148,31 @@ fn every_check_is_listed_and_explained() {
     }
     validator().args(["explain", "nope.nope"]).assert().code(64);
 }
+
+#[test]
+fn a_waived_failure_is_shown_with_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let waive = dir.path().join("w.toml");
+    let text = "[[waive]]\nid = \"gpu.present\"\nuntil = \"2999-01-01\"\nby = \"A. Operator\"\nwhy = \"it comes on Monday\"\n";
+    fs_err::write(&waive, text).unwrap();
+    fs_err::create_dir_all(dir.path().join("machine/sys/bus/pci/devices")).unwrap();
+    let check = || {
+        let mut command = validator();
+        command
+            .args(["check", "--json", "--root"])
+            .arg(dir.path().join("machine"))
+            .arg("--waive")
+            .arg(&waive);
+        command
+    };
+    let output = check().assert().code(2);
+    let judgement: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let finding =
+        judgement["findings"].as_array().unwrap().iter().find(|f| f["id"] == "gpu.present").unwrap();
+    assert_eq!(finding["status"], "waived");
+    assert!(finding["why"].as_str().unwrap().contains("A. Operator (it comes on Monday)"), "{finding}");
+    fs_err::write(&waive, text.replace("gpu.present", "gpu.presnet")).unwrap();
+    let output = check().assert().code(64);
+    let said = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(said.contains("there is no check \"gpu.presnet\"") && said.contains("hint: "), "{said}");
+}

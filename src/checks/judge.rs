@@ -6,6 +6,7 @@
 
 use super::check::{Answer, Check, Finding, Outcome, Severity, Side, Status};
 use super::context::Context;
+use super::waiver::{self, Waiver};
 use crate::facts::Facts;
 use crate::report::model::{Route, Verdict};
 use serde::{Deserialize, Serialize};
@@ -25,10 +26,13 @@ pub struct Judgement {
     pub findings: Vec<Finding>,
 }
 
-/// Judges a machine by all checks. `proven` is the route that transfers have proven, where there were any.
-pub fn judge(facts: &Facts, side: Side, proven: Option<Route>) -> Judgement {
+/// Judges a machine by all checks. `proven` is the route that transfers have proven, where there were any; `today` is the
+/// day on which waivers count, `YYYY-MM-DD`.
+pub fn judge(facts: &Facts, side: Side, proven: Option<Route>, waivers: &[Waiver], today: &str) -> Judgement {
     let checks: Vec<&Check> = super::all().collect();
-    let findings = run(&checks, &Context::new(facts, side));
+    let mut findings = run(&checks, &Context::new(facts, side));
+    waiver::apply(&mut findings, waivers, today);
+    findings.sort_by_key(|finding| rank(finding.status, finding.severity));
     let verdict = verdict(&findings, proven);
     Judgement { verdict, route: proven.unwrap_or(Route::None), side, findings }
 }
@@ -136,7 +140,9 @@ pub const SUBJECTS: [&str; 2] = ["gpu.present", "nvme.present"];
 /// INCOMPLETE.
 fn verdict(findings: &[Finding], proven: Option<Route>) -> Verdict {
     let failed = |f: &Finding| f.status == Status::Fail;
-    let has_subjects = !findings.iter().any(|f| failed(f) && SUBJECTS.contains(&f.id.as_str()));
+    // A waiver does not put a GPU into the machine.
+    let missing = |f: &Finding| failed(f) || f.status == Status::Waived;
+    let has_subjects = !findings.iter().any(|f| missing(f) && SUBJECTS.contains(&f.id.as_str()));
     let blocked = findings.iter().any(|f| failed(f) && f.severity <= Severity::Major);
     let broken = findings.iter().any(|f| f.status == Status::Error);
     let direct = matches!(proven, Some(Route::Nvfs | Route::P2pdma | Route::C2c));

@@ -7,6 +7,7 @@
 //! | [`judge`] | from facts to findings and a verdict |
 //! | [`devices`] | GPUs and NVMe controllers: there, placed, linked, healthy |
 //! | [`software`] | kernel, driver, nvidia-fs, libraries |
+//! | [`waiver`] | findings that somebody decided to live with |
 //! | [`prerequisites`] | why nothing is proven, in sentences |
 
 pub mod check;
@@ -15,6 +16,7 @@ pub mod devices;
 pub mod judge;
 pub mod prerequisites;
 pub mod software;
+pub mod waiver;
 
 use check::Check;
 

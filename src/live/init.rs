@@ -343,7 +343,8 @@ impl Run {
         let mut findings = Vec::new();
         let mut verdict = Verdict::Incomplete;
         if complete {
-            let judgement = judge(&self.facts, side_of(&self.facts), None);
+            let judgement =
+                judge(&self.facts, side_of(&self.facts), None, &self.settings.waive, &Utc::now().day());
             // Where the run itself broke, nothing that it did not see counts against the machine.
             if why.is_empty() {
                 verdict = judgement.verdict;

@@ -5,6 +5,7 @@
 use super::params::Params;
 use super::smbios;
 use crate::boot_contract::REPORT_SETTINGS;
+use crate::checks::waiver::{self, Waiver};
 use crate::facts::{Fact, Root};
 use crate::report::model::{After, Settings};
 
@@ -15,6 +16,8 @@ struct Said {
     from: &'static str,
     /// What to do afterwards.
     after: Option<After>,
+    /// Findings that are to be lived with.
+    waive: Vec<Waiver>,
     /// What was not understood.
     complaints: Vec<String>,
 }
@@ -39,6 +42,7 @@ fn resolve(places: Vec<Said>) -> Settings {
             settings.after = after;
             settings.after_from = place.from.into();
         }
+        settings.waive.extend(place.waive);
         settings.complaints.extend(place.complaints);
     }
     settings
@@ -67,7 +71,10 @@ fn from_file(bytes: &[u8]) -> Said {
     };
     match text.parse::<toml::Table>() {
         Ok(table) => {
-            for (key, value) in &table {
+            let (waive, complaints) = waiver::parse(&table);
+            said.waive = waive;
+            said.complaints.extend(complaints.into_iter().map(|c| format!("{REPORT_SETTINGS}: {c}")));
+            for (key, value) in table.iter().filter(|(key, _)| *key != "waive") {
                 match value {
                     toml::Value::String(value) => said.take(key, value),
                     other if key == "after" => said.take(key, &other.to_string()),

@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn one_case_per_check_and_what_a_machine_says_is_escaped() {
         let facts = sample().facts;
-        let mut judgement = judge(&facts, crate::checks::check::Side::Guest, None);
+        let mut judgement = judge(&facts, crate::checks::check::Side::Guest, None, &[], "2026-11-22");
         judgement.findings[0].status = Status::Fail;
         judgement.findings[0].why = "a <tag> & \u{1b}[2J".into();
         let mut out = Vec::new();

@@ -3,6 +3,7 @@
 use super::utc::Utc;
 use crate::checks::check::{Finding, Severity, Side, Status as FindingStatus};
 use crate::checks::judge::Judgement;
+use crate::checks::waiver::Waiver;
 use crate::error::Status;
 use crate::facts::{Facts, Root};
 use serde::{Deserialize, Serialize};
@@ -177,6 +178,9 @@ pub struct Settings {
     pub after: After,
     /// Where [`Settings::after`] was said; `default` where nobody said anything.
     pub after_from: String,
+    /// Findings that somebody decided to live with.
+    #[serde(default)]
+    pub waive: Vec<Waiver>,
     /// What was said and not understood: unknown keys, malformed files, words that mean nothing.
     pub complaints: Vec<String>,
 }
@@ -360,7 +364,7 @@ pub(crate) mod tests {
                 ],
             },
         );
-        let judgement = judge(&facts, Side::Guest, None);
+        let judgement = judge(&facts, Side::Guest, None, &[], "2026-11-22");
         Report {
             schema: SCHEMA,
             gdsboot: "0.1.0".into(),
@@ -376,6 +380,7 @@ pub(crate) mod tests {
             settings: Settings {
                 after: After::Poweroff,
                 after_from: "default".into(),
+                waive: vec![],
                 complaints: vec!["gdsboot.toml: line 3: unknown key `colour`".into()],
             },
             stages: vec![

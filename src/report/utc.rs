@@ -19,6 +19,11 @@ impl Utc {
         self.to_string().replace(['-', ':'], "")
     }
 
+    /// The day: `2026-11-22`.
+    pub fn day(self) -> String {
+        self.to_string().chars().take(10).collect()
+    }
+
     /// Reads `2026-11-22T10:56:01Z`, exactly in this form; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use gdsboot::checks::check::Side;
 use gdsboot::checks::context::side_of;
 use gdsboot::checks::judge::judge as judge_facts;
+use gdsboot::checks::waiver::{self, Waiver};
 use gdsboot::error::{Advise as _, Status};
 use gdsboot::facts::{Facts, Root};
 use gdsboot::report::model::{Report, new_run_id};
@@ -40,6 +41,9 @@ struct How {
     /// From which side the machine is looked at
     #[arg(long, value_name = "SIDE", default_value = "auto")]
     side: SideName,
+    /// A TOML file with [[waive]] tables: findings to live with for a while
+    #[arg(long, value_name = "FILE")]
+    waive: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -97,7 +101,8 @@ impl How {
             SideName::Host => Side::Host,
             SideName::BareMetal => Side::BareMetal,
         };
-        let judgement = judge_facts(facts, side, None);
+        let waivers = self.waive.as_deref().map(waivers).transpose()?.unwrap_or_default();
+        let judgement = judge_facts(facts, side, None, &waivers, &Utc::now().day());
         if self.json {
             super::print_json(&judgement)?;
         } else {
@@ -116,6 +121,19 @@ impl How {
         }
         Ok(status)
     }
+}
+
+/// The waivers of a file; unlike on a machine that must boot, a mistake in one is an error.
+fn waivers(path: &Path) -> anyhow::Result<Vec<Waiver>> {
+    let read = || -> anyhow::Result<Vec<Waiver>> {
+        let (waivers, complaints) = waiver::parse(&std::fs::read_to_string(path)?.parse()?);
+        anyhow::ensure!(complaints.is_empty(), "{}", complaints.join("; "));
+        Ok(waivers)
+    };
+    read()
+        .with_context(|| format!("reading {}", path.display()))
+        .hint("each [[waive]] has id, until, by and why")
+        .status(Status::Usage)
 }
 
 /// Writes a file that is there as a whole or not at all.
