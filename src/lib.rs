@@ -7,6 +7,7 @@
 //! | [`builder`] | profile -> lock -> pool -> tree -> modules, initramfs, root -> disk |
 //! | [`smoke`] | boots an image in QEMU and reads back what it reported |
 //! | [`facts`] | reads a machine, without judging it |
+//! | [`topology`] | where devices hang in a machine, and what that means for transfers |
 //! | [`checks`] | judges facts |
 //! | [`live`] | what makes the validator an init |
 //! | [`report`] | the report's model, its renderers, reading it back from a disk image |
@@ -32,3 +33,4 @@ pub mod progress;
 pub mod report;
 #[cfg(feature = "builder")]
 pub mod smoke;
+pub mod topology;

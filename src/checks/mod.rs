@@ -6,26 +6,39 @@
 //! | [`context`] | what a check sees |
 //! | [`judge`] | from facts to findings and a verdict |
 //! | [`devices`] | GPUs and NVMe controllers: there, placed, linked, healthy |
+//! | [`each`] | one rule over several devices |
+//! | [`virtual_machine`] | the machine around a guest |
+//! | [`iommu`] | IOMMU and ACS, whose rules invert by side |
+//! | [`topology`] | how near GPUs and NVMe controllers are, and what p2pdma makes of it |
 //! | [`software`] | kernel, driver, nvidia-fs, libraries |
 //! | [`waiver`] | findings that somebody decided to live with |
 //! | [`prerequisites`] | why nothing is proven, in sentences |
 
+#[cfg(test)]
+mod captured;
 pub mod check;
 pub mod context;
 pub mod devices;
+pub mod each;
+pub mod iommu;
 pub mod judge;
 pub mod prerequisites;
 pub mod software;
 pub mod waiver;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod topology;
+pub mod virtual_machine;
 
 use check::Check;
 
 /// The register: all checks, causes before what follows from them.
-const REGISTER: [&[Check]; 2] = [devices::CHECKS, software::CHECKS];
+const REGISTER: &[&[Check]] =
+    &[devices::CHECKS, virtual_machine::CHECKS, iommu::CHECKS, topology::CHECKS, software::CHECKS];
 
 /// All checks in the register's order.
 pub fn all() -> impl Iterator<Item = &'static Check> {
-    REGISTER.into_iter().flatten()
+    REGISTER.iter().copied().flatten()
 }
 
 /// The check called `id`.

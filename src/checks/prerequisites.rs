@@ -145,17 +145,10 @@ mod tests {
             address: "0000:01:00.0".into(),
             vendor: Fact::known("vendor", Id(vendor)),
             device: Fact::known("device", Id(1)),
-            subsystem_vendor: Fact::Missing { from: String::new() },
-            subsystem_device: Fact::Missing { from: String::new() },
             class: Fact::known("class", Class(class)),
             driver: missing("driver"),
-            numa_node: Fact::Missing { from: String::new() },
-            iommu_group: Fact::Missing { from: String::new() },
-            link_speed: missing("speed"),
-            link_speed_max: missing("speed"),
-            link_width: Fact::Missing { from: String::new() },
-            link_width_max: Fact::Missing { from: String::new() },
             bars: Fact::known("resource", vec![]),
+            ..PciDevice::default()
         }
     }
 

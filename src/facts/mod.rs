@@ -2,9 +2,11 @@
 //! test's fixture; every [`Fact`] remembers where it was read.
 
 pub mod capture;
+pub mod acpi;
 pub mod cpu;
 pub mod dma;
 mod fact;
+pub mod iommu;
 pub mod kernel;
 pub mod kmsg;
 pub mod memory;
@@ -13,6 +15,7 @@ pub mod modules;
 pub mod nvidia;
 pub mod nvme;
 pub mod pci;
+pub mod pci_config;
 pub mod platform;
 pub mod root;
 mod search;
@@ -22,8 +25,10 @@ pub use root::Root;
 
 use crate::boot_contract;
 use crate::manifest::Manifest;
+use acpi::AcpiTables;
 use cpu::Cpu;
 use dma::DmaProbe;
+use iommu::Iommu;
 use kernel::Kernel;
 use memory::Memory;
 use module_tree::ModuleTree;
@@ -50,6 +55,12 @@ pub struct Facts {
     pub memory: Fact<Memory>,
     /// PCI devices.
     pub pci: Fact<Vec<PciDevice>>,
+    /// IOMMUs and their groups.
+    pub iommu: Iommu,
+    /// The firmware's tables.
+    pub acpi: Fact<AcpiTables>,
+    /// The numbers of the NUMA nodes.
+    pub numa_nodes: Fact<Vec<u32>>,
     /// NVMe controllers that a driver is bound to.
     pub nvme: Fact<Vec<NvmeController>>,
     /// The hook for nvidia-fs in the nvme module on disk.
@@ -83,6 +94,9 @@ impl Facts {
             cpu: Cpu::read(root),
             memory: Memory::read(root),
             pci: PciDevice::read_all(root),
+            iommu: Iommu::read(root),
+            acpi: AcpiTables::read(root),
+            numa_nodes: memory::read_nodes(root),
             nvme: NvmeController::read_all(root),
             nvme_module_hooks,
             modules: LoadedModule::read_all(root),

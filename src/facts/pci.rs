@@ -1,5 +1,6 @@
 //! PCI devices, from `/sys/bus/pci/devices` (Documentation/ABI/testing/sysfs-bus-pci).
 
+use super::pci_config::PciConfig;
 use super::{Fact, Root};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -25,10 +26,31 @@ impl Class {
     pub fn is_nvme(self) -> bool {
         self.0 == 0x01_0802
     }
+
+    /// Base class 02: network controllers, Ethernet and InfiniBand.
+    pub fn is_network(self) -> bool {
+        self.0 >> 16 == 0x02
+    }
+
+    /// 06.04: a bridge between two PCI buses; every PCI Express port is one.
+    pub fn is_bridge(self) -> bool {
+        self.0 >> 8 == 0x0604
+    }
+
+    /// 06.00: a host bridge.
+    pub fn is_host_bridge(self) -> bool {
+        self.0 >> 8 == 0x0600
+    }
+
+    /// 04.03: an audio function; every GPU with a video output has one.
+    pub fn is_audio(self) -> bool {
+        self.0 >> 8 == 0x0403
+    }
 }
 
 /// One function of one device.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PciDevice {
     /// `domain:bus:device.function`, as in `0000:01:00.0`.
     pub address: String,
@@ -58,6 +80,71 @@ pub struct PciDevice {
     pub link_width_max: Fact<u32>,
     /// Its memory and port windows, those of size 0 left out.
     pub bars: Fact<Vec<Bar>>,
+    /// The revision, by the vendor's numbering.
+    pub revision: Fact<u8>,
+    /// Where it hangs in the machine.
+    pub path: Fact<PciPath>,
+    /// Its configuration space.
+    pub config: Fact<PciConfig>,
+    /// How the kernel can reset it, the first that works being used: `flr`, `pm`, `bus`, ...
+    pub reset_methods: Fact<Vec<String>>,
+    /// Errors on its link since the kernel started; missing where the kernel does not count them.
+    pub aer: Fact<Aer>,
+    /// Its memory that other devices may reach; missing where its driver offers none.
+    pub p2pmem: Fact<P2pMemory>,
+    /// Its virtual functions; missing where it cannot have any.
+    pub sriov: Fact<Sriov>,
+    /// For a virtual function: the function that it belongs to.
+    pub physical_function: Fact<String>,
+    /// The CPUs that are nearest, as in `0-31,64-95`.
+    pub local_cpus: Fact<String>,
+    /// `D0` where it is awake.
+    pub power_state: Fact<String>,
+}
+
+/// The way from the host bridge to a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PciPath {
+    /// The host bridge, as in `pci0000:00`.
+    pub root: String,
+    /// The addresses of the bridges in between, the one next to the host bridge first.
+    pub bridges: Vec<String>,
+}
+
+/// Errors that the PCI Express link reported, by the counters of `aer_dev_*`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Aer {
+    /// Repaired by sending again.
+    pub correctable: u64,
+    /// Data was lost, the link works.
+    pub nonfatal: u64,
+    /// The link did not work any more.
+    pub fatal: u64,
+    /// The counters that are not 0, by the kernel's names.
+    pub named: Vec<(String, u64)>,
+}
+
+/// Memory of a device that the kernel's p2pdma knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct P2pMemory {
+    /// Bytes to hand out; 0 where the driver hands them out itself.
+    pub size: Option<u64>,
+    /// Bytes that nobody has.
+    pub available: Option<u64>,
+    /// Offered to every driver.
+    pub published: Option<bool>,
+}
+
+/// SR-IOV as the kernel counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sriov {
+    /// The most virtual functions.
+    pub total: u32,
+    /// Those that exist.
+    pub in_use: u32,
 }
 
 /// One window of a device, a line of `resource`.
@@ -116,8 +203,123 @@ impl PciDevice {
             link_width: number("current_link_width"),
             link_width_max: number("max_link_width"),
             bars: root.parse(&path("resource"), parse_resource),
+            revision: root.parse(&path("revision"), |text| parse_hex(text, 2).map(|revision| revision as u8)),
+            path: root.link_target(&format!("{devices}/{address}")).parse(|target| PciPath::parse(&target)),
+            config: root.bytes_up_to(&path("config"), 4096).parse(|bytes| PciConfig::parse(&bytes)),
+            reset_methods: root
+                .text(&path("reset_method"))
+                .map(|text| text.split_ascii_whitespace().map(str::to_owned).collect()),
+            aer: Aer::read(root, &path("aer_dev")),
+            p2pmem: root.list(&path("p2pmem")).map(|_| P2pMemory {
+                size: number64(root, &path("p2pmem/size")),
+                available: number64(root, &path("p2pmem/available")),
+                published: number64(root, &path("p2pmem/published")).map(|published| published != 0),
+            }),
+            sriov: number("sriov_totalvfs")
+                .map(|total| Sriov { total, in_use: number("sriov_numvfs").value().copied().unwrap_or(0) }),
+            physical_function: root.link_name(&path("physfn")),
+            local_cpus: root.text(&path("local_cpulist")),
+            power_state: root.text(&path("power_state")),
         }
     }
+
+    /// Domain, bus and device without the function: functions that share it are one card.
+    pub fn slot(&self) -> &str {
+        self.address.rsplit_once('.').map_or(&self.address, |(slot, _)| slot)
+    }
+
+    /// Its window with this number.
+    pub fn bar(&self, index: u32) -> Option<Bar> {
+        self.bars.value()?.iter().copied().find(|bar| bar.index == index)
+    }
+
+    /// Vendor and device as `lspci -n` prints them; question marks where they cannot be seen.
+    pub fn ids(&self) -> String {
+        let word = |id: &Fact<Id>| id.value().map_or("????".to_owned(), Id::to_string);
+        format!("{}:{}", word(&self.vendor), word(&self.device))
+    }
+
+    /// Is it this device of this vendor?
+    pub fn is(&self, vendor: u16, device: u16) -> bool {
+        self.vendor.value() == Some(&Id(vendor)) && self.device.value() == Some(&Id(device))
+    }
+}
+
+impl PciPath {
+    /// A link's words, such as `../../../devices/pci0000:00/0000:00:1c.0/0000:01:00.0`. Some host bridges hang below
+    /// other devices (Intel VMD, Hyper-V): the last one counts.
+    fn parse(target: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = target.split('/').collect();
+        let root = parts.iter().rposition(|part| is_root(part));
+        let root = root.ok_or_else(|| format!("no host bridge in {target:?}"))?;
+        let (_, bridges) =
+            parts[root + 1..].split_last().ok_or_else(|| format!("no device in {target:?}"))?;
+        match bridges.iter().find(|bridge| !is_address(bridge)) {
+            Some(stranger) => Err(format!("{stranger:?} is no PCI address")),
+            None => Ok(Self {
+                root: parts[root].to_owned(),
+                bridges: bridges.iter().map(|bridge| (*bridge).to_owned()).collect(),
+            }),
+        }
+    }
+}
+
+/// `pci0000:00`.
+fn is_root(text: &str) -> bool {
+    let rest = text.strip_prefix("pci").and_then(|rest| rest.split_once(':'));
+    rest.is_some_and(|(domain, bus)| is_hex(domain, 4, 8) && is_hex(bus, 2, 2))
+}
+
+/// `0000:01:00.0`.
+fn is_address(text: &str) -> bool {
+    let mut parts = text.splitn(3, ':');
+    let (Some(domain), Some(bus), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let Some((device, function)) = rest.split_once('.') else { return false };
+    is_hex(domain, 4, 8) && is_hex(bus, 2, 2) && is_hex(device, 2, 2) && is_hex(function, 1, 1)
+}
+
+fn is_hex(text: &str, least: usize, most: usize) -> bool {
+    (least..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+impl Aer {
+    /// Reads the three files that begin with `prefix`.
+    fn read(root: &Root, prefix: &str) -> Fact<Self> {
+        let read = |kind: &str| root.parse(&format!("{prefix}_{kind}"), parse_aer);
+        let (nonfatal, fatal) = (read("nonfatal"), read("fatal"));
+        read("correctable").parse(|(correctable, mut named)| {
+            let mut total = |fact: Fact<(u64, Vec<(String, u64)>)>| match fact {
+                Fact::Known { value: (total, more), .. } => {
+                    named.extend(more);
+                    Ok(total)
+                }
+                other => Err(other.map(|_| "").to_string()),
+            };
+            Ok::<_, String>(Self { correctable, nonfatal: total(nonfatal)?, fatal: total(fatal)?, named })
+        })
+    }
+}
+
+/// Lines of `name count`, the last one a total (drivers/pci/pcie/aer.c, `aer_stats_dev_attr`).
+fn parse_aer(text: &str) -> Result<(u64, Vec<(String, u64)>), String> {
+    let mut total = None;
+    let mut named = Vec::new();
+    for line in text.lines() {
+        let (name, count) = line.split_once(' ').ok_or_else(|| format!("{line:?} has no count"))?;
+        let count = parse_number(count.trim())?;
+        if name.starts_with("TOTAL_ERR_") {
+            total = Some(count);
+        } else if count != 0 {
+            named.push((name.to_owned(), count));
+        }
+    }
+    Ok((total.ok_or("no total")?, named))
+}
+
+fn number64(root: &Root, path: &str) -> Option<u64> {
+    root.parse(path, parse_number).value().copied()
 }
 
 /// `0x10de`, of at most `digits` digits.
@@ -236,6 +438,69 @@ mod tests {
     }
 
     #[test]
+    fn paths_from_the_host_bridge() {
+        let parse = |target: &str| {
+            PciPath::parse(target).map(|path| format!("{} {}", path.root, path.bridges.join(" ")))
+        };
+        assert_eq!(
+            parse("../../../devices/pci0000:00/0000:00:1c.0/0000:01:00.0").unwrap(),
+            "pci0000:00 0000:00:1c.0"
+        );
+        assert_eq!(parse("../../../devices/pci0000:00/0000:00:02.0").unwrap(), "pci0000:00 ");
+        let vmd = "../../../devices/pci0000:00/0000:00:0e.0/pci10000:e0/10000:e0:06.0/10000:e1:00.0";
+        assert_eq!(parse(vmd).unwrap(), "pci10000:e0 10000:e0:06.0");
+        for text in
+            ["", "/", "../../../devices/0000:01:00.0", "pci0000:00", "pci0000:00/x/0000:01:00.0", "pcié:00/a"]
+        {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn error_counters_have_a_total() {
+        let text = "RxErr 0\nBadTLP 3\nRollover 0\nTOTAL_ERR_COR 3";
+        assert_eq!(parse_aer(text), Ok((3, vec![("BadTLP".into(), 3)])));
+        for text in [
+            "",
+            "RxErr 0",
+            "RxErr\nTOTAL_ERR_COR 0",
+            "TOTAL_ERR_COR many",
+            "TOTAL_ERR_COR 99999999999999999999",
+        ] {
+            assert!(parse_aer(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_device_of_a_captured_tree_with_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().join("sys/devices/pci0000:00/0000:00:1c.0/0000:01:00.0");
+        fs_err::create_dir_all(real.join("p2pmem")).unwrap();
+        fs_err::create_dir_all(dir.path().join("sys/bus/pci/devices")).unwrap();
+        let target = "../../../devices/pci0000:00/0000:00:1c.0/0000:01:00.0";
+        symlink(target, dir.path().join("sys/bus/pci/devices/0000:01:00.0")).unwrap();
+        fs_err::write(real.join("config"), vec![0xff; 64]).unwrap();
+        fs_err::write(real.join("p2pmem/size"), "0\n").unwrap();
+        fs_err::write(real.join("sriov_totalvfs"), "16\n").unwrap();
+        fs_err::write(real.join("reset_method"), "flr bus\n").unwrap();
+        let devices = PciDevice::read_all(&Root::at(dir.path()));
+        let [device] = devices.value().unwrap().as_slice() else { panic!("one device") };
+        assert_eq!(device.path.value().unwrap().bridges, ["0000:00:1c.0"]);
+        assert!(device.config.value().unwrap().all_ones);
+        assert_eq!(device.p2pmem.value().unwrap().size, Some(0));
+        assert_eq!(device.sriov.value(), Some(&Sriov { total: 16, in_use: 0 }));
+        assert_eq!(device.reset_methods.value().unwrap(), &["flr", "bus"]);
+        assert!(matches!(device.aer, Fact::Missing { .. }));
+        assert_eq!(device.slot(), "0000:01:00");
+    }
+
+    #[test]
+    fn a_device_of_an_older_report_is_read() {
+        let device: PciDevice = serde_json::from_str(r#"{"address": "0000:01:00.0"}"#).unwrap();
+        assert!(matches!(device.path, Fact::NotRead { .. }));
+    }
+
+    #[test]
     fn a_gpu_without_a_driver() {
         let dir = tempfile::tempdir().unwrap();
         let device = dir.path().join("sys/bus/pci/devices/0000:01:00.0");
@@ -254,6 +519,7 @@ mod tests {
         assert_eq!(gpu.numa_node.value(), Some(&-1));
         assert!(matches!(gpu.driver, Fact::Missing { .. }));
         assert!(matches!(gpu.link_width, Fact::Malformed { .. }));
+        assert!(matches!(gpu.path, Fact::Missing { .. }), "a capture that followed links");
         let json = serde_json::to_string(gpu).unwrap();
         assert!(json.contains(r#""value":"10de""#), "{json}");
         assert_eq!(&serde_json::from_str::<PciDevice>(&json).unwrap(), gpu);

@@ -161,6 +161,23 @@ impl Root {
         }
     }
 
+    /// All that a symbolic link says; sysfs names a device's place in the machine in this way. Missing where there is no
+    /// link, which is how a capture that followed links looks.
+    pub fn link_target(&self, path: &str) -> Fact<String> {
+        let read = || -> io::Result<PathBuf> {
+            let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+            std::fs::read_link(self.locate(folder)?.join(name))
+        };
+        match read() {
+            Ok(target) => Fact::known(path, target).parse(|target| {
+                target.to_str().map(str::to_owned).ok_or_else(|| format!("{} is not UTF-8", target.display()))
+            }),
+            // It exists and is no link.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Fact::Missing { from: path.into() },
+            Err(error) => Fact::from_error(path, &error),
+        }
+    }
+
     /// Does `path` exist?
     pub fn exists(&self, path: &str) -> bool {
         self.locate(path).is_ok_and(|here| here.exists())
@@ -230,6 +247,8 @@ mod tests {
         assert_eq!(root.text("/sys/a/absolute"), Fact::known("/sys/a/absolute", "inside".into()));
         assert!(matches!(root.text("/sys/a/loop"), Fact::Failed { .. }));
         assert_eq!(root.link_name("/sys/a/up"), Fact::known("/sys/a/up", "secret".into()));
+        assert_eq!(root.link_target("/sys/a/up").value().unwrap(), "../../../../secret");
+        assert_eq!(root.link_target("/secret"), Fact::Missing { from: "/secret".into() });
     }
 
     #[test]

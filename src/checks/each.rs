@@ -1,0 +1,88 @@
+//! One rule over several devices: one that breaks it fails the check, one that cannot be seen leaves it open.
+
+use super::check::Outcome;
+use super::context::Context;
+use crate::facts::Fact;
+use crate::facts::pci::PciDevice;
+
+/// What a rule says of one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Each {
+    /// All is as it should be.
+    Good,
+    /// It is not, and what is there instead.
+    Bad(String),
+    /// Nothing to mend, but worth knowing.
+    Odd(String),
+    /// It cannot be seen.
+    Unseen(String),
+}
+
+/// Why nothing can be said of any device, where that is so.
+pub fn unseen(context: &Context<'_>) -> Option<Outcome> {
+    match &context.facts.pci {
+        Fact::Known { .. } => None,
+        other => {
+            Some(Outcome::unknown(format!("PCI devices cannot be seen: {}", other.as_ref().map(|_| ""))))
+        }
+    }
+}
+
+/// Judges every device. `name` is what one of them is called, `good` what is to be said when all are well.
+pub fn each(
+    context: &Context<'_>,
+    name: &str,
+    devices: &[&PciDevice],
+    good: &str,
+    judge: impl Fn(&PciDevice) -> Each,
+) -> Outcome {
+    if let Some(unseen) = unseen(context) {
+        return unseen;
+    }
+    if devices.is_empty() {
+        return Outcome::not_applicable(format!("there is no {name}"));
+    }
+    let (mut bad, mut odd, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
+    for device in devices {
+        let address = &device.address;
+        match judge(device) {
+            Each::Good => {}
+            Each::Bad(why) => bad.push((address, why)),
+            Each::Odd(why) => odd.push((address, why)),
+            Each::Unseen(why) => unseen.push((address, why)),
+        }
+    }
+    let (outcome, told): (fn(String) -> Outcome, _) = if !bad.is_empty() {
+        (Outcome::fail, bad)
+    } else if !unseen.is_empty() {
+        (Outcome::unknown, unseen)
+    } else if !odd.is_empty() {
+        (Outcome::note, odd)
+    } else {
+        return Outcome::pass(format!("{good}, {} of {}", devices.len(), devices.len()));
+    };
+    // One sentence: the first in full, the others by number; all of them are in the evidence.
+    let more = match told.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    let mut outcome = outcome(format!("{name} {}: {}{more}", told[0].0, told[0].1));
+    for (address, why) in told {
+        outcome = outcome.evidence(format!("/sys/bus/pci/devices/{address}"), why);
+    }
+    outcome
+}
+
+/// A size as people say it.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0x4000_0000.. => format!("{} GiB", bytes >> 30),
+        0x10_0000.. => format!("{} MiB", bytes >> 20),
+        _ => format!("{bytes} bytes"),
+    }
+}
+
+/// Why a fact has no value, for a sentence.
+pub fn absent<T>(fact: &Fact<T>) -> String {
+    fact.as_ref().map(|_| "known").to_string()
+}

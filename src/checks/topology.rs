@@ -1,0 +1,321 @@
+//! How near GPUs and NVMe controllers are to each other, and whether the kernel's p2pdma lets them meet.
+
+use super::check::{ANYWHERE, Check, Outcome, Remedy, Severity, Side, WHERE_GDS_RUNS, Who};
+use super::context::Context;
+use super::devices::if_failed;
+use super::each::unseen;
+use crate::topology::labels::Label;
+use crate::topology::p2pdma::P2pdma;
+use crate::topology::{Pair, Topology};
+
+/// The checks of this file.
+pub const CHECKS: &[Check] = &[
+    Check {
+        id: "topology.socket",
+        title: "every GPU has an NVMe controller on its own socket",
+        sides: ANYWHERE,
+        requires: &["gpu.present", "nvme.present"],
+        severity: Severity::Minor,
+        rationale: "Data that crosses the link between sockets arrives at about half the speed, and some platforms do not \
+                    pass it on at all.",
+        references: &[
+            "GPUDirect Storage configuration guide: near and far GPUs",
+            "nvidia-smi topo -m: legend",
+        ],
+        covers: &["guide: PIX/PXB", "gds-diag: PCIe topology"],
+        run: socket,
+    },
+    Check {
+        id: "topology.switch",
+        title: "every GPU has an NVMe controller on its own PCIe switch",
+        sides: ANYWHERE,
+        requires: &["gpu.present", "nvme.present", "topology.socket"],
+        severity: Severity::Minor,
+        rationale: "Below one switch data goes the shortest way; over the root complex it shares the CPU's bandwidth.",
+        references: &["GPUDirect Storage best practices: PCIe topology", "nvidia-smi topo -m: legend"],
+        covers: &["guide: PIX/PXB", "gds-diag: PCIe topology"],
+        run: switch,
+    },
+    Check {
+        id: "topology.p2pdma",
+        title: "the kernel's p2pdma lets GPU and NVMe controller meet",
+        sides: WHERE_GDS_RUNS,
+        requires: &["gpu.present", "nvme.present"],
+        severity: Severity::Major,
+        rationale: "p2pdma refuses pairs that share no switch, unless the CPU is an AMD Zen or the host bridge is on its \
+                    list; QEMU's is not.",
+        references: &["drivers/pci/p2pdma.c: calc_map_type_and_dist"],
+        covers: &["guide: PIX/PXB", "signature 23", "gds-diag: P2PDMA"],
+        run: p2pdma,
+    },
+];
+
+/// For every GPU its nearest NVMe controller; `None` for a GPU none of whose distances can be seen.
+fn nearest(topology: &Topology) -> Vec<(&str, Option<&Pair>)> {
+    let mut gpus: Vec<(&str, Option<&Pair>)> = Vec::new();
+    for pair in topology.storage() {
+        let seen = pair.nvidia_smi.map(|_| pair);
+        match gpus.iter_mut().find(|(gpu, _)| *gpu == pair.gpu) {
+            Some((_, best)) => {
+                let is_nearer =
+                    seen.is_some_and(|pair| best.is_none_or(|best| pair.nvidia_smi < best.nvidia_smi));
+                if is_nearer {
+                    *best = seen;
+                }
+            }
+            None => gpus.push((&pair.gpu, seen)),
+        }
+    }
+    gpus
+}
+
+/// All four answers on a pair.
+fn words(pair: &Pair) -> String {
+    let label = |label: Option<Label>| label.map_or("?".to_owned(), |label| label.to_string());
+    let nvfs = pair.nvfs.map_or("?".to_owned(), |nvfs| {
+        format!("{}{}", nvfs.distance, if nvfs.cross { ", cross" } else { "" })
+    });
+    let p2pdma = match &pair.p2pdma {
+        P2pdma::Direct => "direct",
+        P2pdma::ThroughHostBridge { .. } => "through the host bridge",
+        P2pdma::Refused { .. } => "refused",
+        P2pdma::Unknown { .. } => "?",
+    };
+    format!(
+        "nvidia-smi {}, NCCL {}, nvidia-fs distance {nvfs}, p2pdma {p2pdma}",
+        label(pair.nvidia_smi),
+        label(pair.nccl)
+    )
+}
+
+/// Judges every GPU's nearest controller by its label.
+fn by_label(context: &Context<'_>, good: &str, is_good: fn(Label) -> bool) -> Outcome {
+    if let Some(unseen) = unseen(context) {
+        return unseen;
+    }
+    let topology = Topology::of(context.facts);
+    let gpus = nearest(&topology);
+    if gpus.is_empty() {
+        return Outcome::not_applicable("there is no pair of a GPU and an NVMe controller");
+    }
+    let far = gpus.iter().filter_map(|(_, pair)| *pair).filter(|pair| !pair.nvidia_smi.is_some_and(is_good));
+    let far: Vec<&Pair> = far.collect();
+    let with_evidence = |mut outcome: Outcome| {
+        for pair in gpus.iter().filter_map(|(_, pair)| *pair) {
+            outcome = outcome.evidence(format!("{} to {}", pair.gpu, pair.peer), words(pair));
+        }
+        outcome
+    };
+    if let Some(pair) = far.first() {
+        let label = pair.nvidia_smi.unwrap_or(Label::Sys);
+        let more = if far.len() > 1 { format!(" (and {} more)", far.len() - 1) } else { String::new() };
+        return with_evidence(Outcome::fail(format!(
+            "GPU {} reaches its nearest NVMe controller {} only {} ({label}){more}",
+            pair.gpu,
+            pair.peer,
+            label.meaning()
+        )));
+    }
+    if gpus.iter().any(|(_, pair)| pair.is_none()) {
+        return with_evidence(Outcome::unknown("where GPUs and NVMe controllers hang cannot be seen"));
+    }
+    with_evidence(Outcome::pass(format!("{} of {} GPUs {good}", gpus.len(), gpus.len())))
+}
+
+fn note(outcome: Outcome, why: &str) -> Outcome {
+    let why = format!("{}; {why}", outcome.why);
+    Outcome { evidence: outcome.evidence, ..Outcome::note(why) }
+}
+
+fn socket(context: &Context<'_>) -> Outcome {
+    let outcome = by_label(context, "have an NVMe controller on their socket", |label| label < Label::Sys);
+    if_failed(outcome, |far| match context.side {
+        // A guest's nodes are what its configuration says.
+        Side::Guest => note(far, "whether that is so in hardware, only the host can see"),
+        _ => far.expected("PIX, PXB, PHB or NODE").remedy(Remedy::new(
+            Who::Hardware,
+            "move an NVMe drive to a slot of the GPU's socket, or use a GPU on the drive's socket",
+        )),
+    })
+}
+
+fn switch(context: &Context<'_>) -> Outcome {
+    let outcome = by_label(context, "have an NVMe controller on their switch", |label| label <= Label::Pxb);
+    if_failed(outcome, |far| match context.side {
+        Side::Guest => note(
+            far,
+            "a guest's tree is what its configuration says, not the hardware's; ask the host with lspci -tv",
+        ),
+        // Guests' data goes up to the host's IOMMU in any case.
+        Side::Host => note(far, "under passthrough the data goes over the root complex in any case"),
+        Side::BareMetal => far.expected("PIX or PXB").remedy(Remedy::new(
+            Who::Hardware,
+            "use an NVMe slot on the GPU's PCIe switch, where the machine has one",
+        )),
+    })
+}
+
+fn p2pdma(context: &Context<'_>) -> Outcome {
+    if let Some(unseen) = unseen(context) {
+        return unseen;
+    }
+    let topology = Topology::of(context.facts);
+    let pairs: Vec<&Pair> = topology.storage().collect();
+    if pairs.is_empty() {
+        return Outcome::not_applicable("there is no pair of a GPU and an NVMe controller");
+    }
+    let refused: Vec<(&Pair, &str, bool)> = pairs
+        .iter()
+        .filter_map(|pair| match &pair.p2pdma {
+            P2pdma::Refused { why, redirects } => Some((*pair, why.as_str(), !redirects.is_empty())),
+            _ => None,
+        })
+        .collect();
+    let unknown = pairs.iter().find_map(|pair| match &pair.p2pdma {
+        P2pdma::Unknown { why } => Some((*pair, why)),
+        _ => None,
+    });
+    let Some((first, why, redirected)) = refused.first() else {
+        return match unknown {
+            Some((pair, why)) => {
+                Outcome::unknown(format!("whether {} and {} may meet: {why}", pair.gpu, pair.peer)).remedy(
+                    Remedy::new(Who::Guest, "ask as root, and look for what the kernel says of the pair")
+                        .command("dmesg | grep -i 'peer-to-peer DMA\\|P2PDMA whitelist\\|ACS redirect'"),
+                )
+            }
+            None => Outcome::pass(format!("{} of {} pairs may meet", pairs.len(), pairs.len())),
+        };
+    };
+    let words = format!(
+        "{} of {} pairs are refused: {} and {}: {why}",
+        refused.len(),
+        pairs.len(),
+        first.gpu,
+        first.peer
+    );
+    let mut outcome = if refused.len() < pairs.len() {
+        Outcome::note(words)
+    } else if context.has_nvfs_hook() {
+        Outcome::note(format!("{words}; the nvidia-fs route does not ask this"))
+    } else {
+        Outcome::fail(words)
+    };
+    outcome = outcome
+        .expected("a common PCIe switch without ACS redirect, an AMD Zen CPU, or a listed host bridge");
+    for (pair, why, _) in &refused {
+        outcome = outcome.evidence(format!("{} to {}", pair.gpu, pair.peer), *why);
+    }
+    remedies(context, outcome, *redirected)
+}
+
+fn remedies(context: &Context<'_>, outcome: Outcome, redirected: bool) -> Outcome {
+    let nvfs = Remedy::new(
+        Who::Guest,
+        "or use the nvidia-fs route, which does not ask this: a kernel whose nvme module carries its hook",
+    )
+    .command("apt install linux-nvidia");
+    match context.side {
+        Side::Guest => {
+            let is_amd = context.facts.cpu.value().is_some_and(|cpu| cpu.vendor == "AuthenticAMD");
+            let cpu = Remedy::new(
+                Who::VmConfiguration,
+                "show the guest the host's CPU: on AMD Zen p2pdma then allows it",
+            )
+            .command("qm set VMID -cpu host");
+            // The first option is hostpci's own port; the devices themselves must then stand in args as well.
+            let switch = Remedy::new(
+                Who::VmConfiguration,
+                "put GPU and NVMe controller below one emulated PCIe switch, instead of their hostpci lines",
+            )
+            .command(
+                "qm set VMID -args '-device x3130-upstream,id=up,bus=ich9-pcie-port-4 \
+                 -device xio3130-downstream,id=down0,bus=up,chassis=50,slot=0 \
+                 -device xio3130-downstream,id=down1,bus=up,chassis=51,slot=1 \
+                 -device vfio-pci,host=GPU,bus=down0 -device vfio-pci,host=NVME,bus=down1'",
+            );
+            let outcome = if is_amd { outcome.remedy(cpu) } else { outcome };
+            outcome.remedy(switch).remedy(nvfs)
+        }
+        _ if redirected => outcome.remedy(nvfs),
+        _ => outcome
+            .remedy(Remedy::new(Who::Hardware, "use an NVMe slot on the GPU's PCIe switch"))
+            .remedy(nvfs),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::Answer::{Fail, Note, Pass, Unknown};
+    use super::super::testing::*;
+    use super::*;
+    use crate::facts::{Fact, Facts};
+    use crate::topology::p2pdma_refusals;
+
+    /// The flat machine with these CPUs and NUMA nodes.
+    fn flat(nodes: [i32; 2]) -> Facts {
+        let mut facts = flat_guest();
+        edit(&mut facts, GPU_AT, |gpu| gpu.numa_node = Fact::known("numa_node", nodes[0]));
+        edit(&mut facts, NVME_AT, |nvme| {
+            nvme.numa_node = Fact::known("numa_node", nodes[1]);
+            if nodes[0] != nodes[1] {
+                let Fact::Known { value, .. } = &mut nvme.path else { panic!("path") };
+                value.root = "pci0000:80".into();
+            }
+        });
+        facts.numa_nodes = Fact::known("node", vec![0, 1]);
+        facts
+    }
+
+    #[test]
+    fn far_apart_is_a_matter_of_the_side() {
+        let far = flat([0, 1]);
+        assert_eq!(answer("topology.socket", &far, Side::BareMetal), Fail);
+        assert_eq!(answer("topology.socket", &far, Side::Host), Fail);
+        assert_eq!(answer("topology.socket", &far, Side::Guest), Note);
+        let flat = flat([0, 0]);
+        assert_eq!(answer("topology.socket", &flat, Side::BareMetal), Pass);
+        assert_eq!(answer("topology.switch", &flat, Side::BareMetal), Fail);
+        assert_eq!(answer("topology.switch", &flat, Side::Host), Note);
+        let outcome = ask("topology.switch", &flat, Side::Guest);
+        assert_eq!(outcome.answer, Note);
+        assert!(outcome.evidence[0].text.contains("nvidia-smi PHB, NCCL PHB, nvidia-fs distance 130, cross"));
+    }
+
+    #[test]
+    fn the_nearest_controller_counts() {
+        let mut facts = flat([0, 0]);
+        add(&mut facts, 0x01_0802, "144d:a80a", "0000:00:1c.0/0000:06:00.1");
+        assert_eq!(answer("topology.switch", &facts, Side::BareMetal), Pass);
+        edit(&mut facts, GPU_AT, |gpu| gpu.path = Fact::default());
+        assert_eq!(answer("topology.switch", &facts, Side::BareMetal), Unknown);
+    }
+
+    #[test]
+    fn p2pdma_in_a_flat_guest() {
+        let mut facts = flat_guest();
+        let outcome = ask("topology.p2pdma", &facts, Side::Guest);
+        assert_eq!(outcome.answer, Fail);
+        assert!(outcome.why.contains("8086:29c0 is not on the kernel's list"), "{}", outcome.why);
+        assert!(outcome.remedies[0].commands[0].contains("x3130-upstream"));
+        assert_eq!(p2pdma_refusals(&facts).len(), 1);
+        // The other route does not ask.
+        facts.nvme_module_hooks = Fact::known("nvme.ko", vec!["nvme_v1_register_nvfs_dma_ops".into()]);
+        assert_eq!(answer("topology.p2pdma", &facts, Side::Guest), Note);
+        facts.nvme_module_hooks = Fact::default();
+        let cpu = |facts: &mut Facts, family| {
+            let Fact::Known { value, .. } = &mut facts.cpu else { panic!("cpu") };
+            value.vendor = "AuthenticAMD".into();
+            value.family = Some(family);
+        };
+        cpu(&mut facts, 0x0f);
+        let outcome = ask("topology.p2pdma", &facts, Side::Guest);
+        assert_eq!(
+            (outcome.answer, outcome.remedies[0].commands[0].as_str()),
+            (Fail, "qm set VMID -cpu host")
+        );
+        cpu(&mut facts, 0x19);
+        assert_eq!(answer("topology.p2pdma", &facts, Side::Guest), Pass);
+        facts.cpu = Fact::default();
+        assert_eq!(answer("topology.p2pdma", &facts, Side::Guest), Unknown);
+    }
+}

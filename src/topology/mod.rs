@@ -1,0 +1,132 @@
+//! Where GPUs, NVMe controllers and network adapters hang in a machine, and what that means for transfers between them.
+//!
+//! Four parties answer that question, each in its own way, and a machine's owner meets all four answers:
+//!
+//! | file | whose answer |
+//! |---|---|
+//! | [`labels`] | `nvidia-smi topo -m` and NCCL, in words: PIX, PXB, PHB, NODE, SYS |
+//! | [`nvfs`] | nvidia-fs, as a distance |
+//! | [`p2pdma`] | the kernel's p2pdma: allowed or refused |
+//! | [`place`] | what they all look at: the bridges above a device |
+//! | [`draw`] | the tree as text |
+//!
+//! All of it is computed from facts; nothing is asked.
+
+pub mod draw;
+pub mod labels;
+pub mod nvfs;
+pub mod p2pdma;
+pub mod place;
+
+use crate::facts::pci::{Class, PciDevice};
+use crate::facts::{Fact, Facts};
+use labels::Label;
+use nvfs::Distance;
+use p2pdma::P2pdma;
+use place::Places;
+use serde::Serialize;
+
+/// All pairs of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Topology {
+    /// Every GPU with every NVMe controller, then with every network adapter.
+    pub pairs: Vec<Pair>,
+}
+
+/// What a GPU is paired with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerKind {
+    /// An NVMe controller.
+    Nvme,
+    /// A network adapter.
+    Network,
+}
+
+/// A GPU and a device that may write into its memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pair {
+    /// The GPU's PCI address.
+    pub gpu: String,
+    /// The other device's PCI address.
+    pub peer: String,
+    /// What the other device is.
+    pub kind: PeerKind,
+    /// What `nvidia-smi topo -m` calls it; `None` where the devices' places cannot be seen.
+    pub nvidia_smi: Option<Label>,
+    /// What NCCL calls it.
+    pub nccl: Option<Label>,
+    /// nvidia-fs's distance.
+    pub nvfs: Option<Distance>,
+    /// What the kernel's p2pdma makes of it.
+    pub p2pdma: P2pdma,
+}
+
+impl Topology {
+    /// Computes it. A machine whose PCI devices cannot be seen has no pairs.
+    pub fn of(facts: &Facts) -> Self {
+        let places = Places::new(facts);
+        let devices = facts.pci.value().map_or(&[][..], Vec::as_slice);
+        let is_class =
+            |device: &PciDevice, is: fn(Class) -> bool| device.class.value().copied().is_some_and(is);
+        let gpus = || devices.iter().filter(|device| device.is_nvidia_gpu());
+        let mut pairs = Vec::new();
+        for (kind, is) in
+            [(PeerKind::Nvme, Class::is_nvme as fn(Class) -> bool), (PeerKind::Network, Class::is_network)]
+        {
+            for gpu in gpus() {
+                for peer in devices.iter().filter(|device| is_class(device, is)) {
+                    pairs.push(pair(facts, &places, gpu, peer, kind));
+                }
+            }
+        }
+        Self { pairs }
+    }
+
+    /// The pairs of a GPU and an NVMe controller.
+    pub fn storage(&self) -> impl Iterator<Item = &Pair> {
+        self.pairs.iter().filter(|pair| pair.kind == PeerKind::Nvme)
+    }
+}
+
+fn pair(facts: &Facts, places: &Places<'_>, gpu: &PciDevice, peer: &PciDevice, kind: PeerKind) -> Pair {
+    let (a, b) = (places.of(gpu), places.of(peer));
+    let both = a.as_ref().zip(b.as_ref());
+    Pair {
+        gpu: gpu.address.clone(),
+        peer: peer.address.clone(),
+        kind,
+        nvidia_smi: both.and_then(|(a, b)| labels::nvidia_smi(a, b, nodes(facts))),
+        nccl: both.and_then(|(a, b)| labels::nccl(a, b)),
+        nvfs: both.and_then(|(a, b)| nvfs::distance(places, a, b)),
+        p2pdma: p2pdma::verdict(facts, places, a.as_ref(), b.as_ref()),
+    }
+}
+
+/// How many NUMA nodes there are.
+fn nodes(facts: &Facts) -> Option<usize> {
+    facts.numa_nodes.value().map(Vec::len).filter(|nodes| *nodes > 0)
+}
+
+/// The pairs of a GPU and an NVMe controller that the kernel's p2pdma refuses: the two addresses, and why.
+pub fn p2pdma_refusals(facts: &Facts) -> Vec<(String, String, String)> {
+    let topology = Topology::of(facts);
+    let refused = topology.storage().filter_map(|pair| match &pair.p2pdma {
+        P2pdma::Refused { why, .. } => Some((pair.gpu.clone(), pair.peer.clone(), why.clone())),
+        _ => None,
+    });
+    refused.collect()
+}
+
+/// A NUMA node; -1 where the firmware names none, `None` where it cannot be seen.
+fn numa_node(device: &PciDevice) -> Option<i32> {
+    match &device.numa_node {
+        Fact::Known { value, .. } => Some(*value),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
