@@ -10,7 +10,12 @@
 //! | [`virtual_machine`] | the machine around a guest |
 //! | [`iommu`] | IOMMU and ACS, whose rules invert by side |
 //! | [`topology`] | how near GPUs and NVMe controllers are, and what p2pdma makes of it |
-//! | [`software`] | kernel, driver, nvidia-fs, libraries |
+//! | [`kernel`] | does the kernel take modules |
+//! | [`driver`] | NVIDIA's driver: loaded, fitting, healthy |
+//! | [`nvidia_fs`], [`p2pdma`] | the pieces of the two direct routes |
+//! | [`storage`] | filesystem, device-mapper, RAID, the drives' health |
+//! | [`gds`] | cuFile, gdscheck, a hypervisor's logs |
+//! | [`routes`] | the two direct routes and their pieces |
 //! | [`waiver`] | findings that somebody decided to live with |
 //! | [`prerequisites`] | why nothing is proven, in sentences |
 
@@ -20,21 +25,40 @@ pub mod check;
 pub mod context;
 pub mod devices;
 pub mod each;
+pub mod gds;
 pub mod iommu;
+pub mod driver;
 pub mod judge;
+pub mod kernel;
+pub mod nvidia_fs;
+pub mod p2pdma;
 pub mod prerequisites;
-pub mod software;
-pub mod waiver;
+pub mod routes;
+mod said;
+pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod topology;
 pub mod virtual_machine;
+pub mod waiver;
 
 use check::Check;
 
 /// The register: all checks, causes before what follows from them.
-const REGISTER: &[&[Check]] =
-    &[devices::CHECKS, virtual_machine::CHECKS, iommu::CHECKS, topology::CHECKS, software::CHECKS];
+const REGISTER: &[&[Check]] = &[
+    gds::HOST_LOGS,
+    devices::CHECKS,
+    virtual_machine::CHECKS,
+    iommu::CHECKS,
+    topology::CHECKS,
+    kernel::CHECKS,
+    driver::CHECKS,
+    nvidia_fs::CHECKS,
+    gds::SETTINGS,
+    p2pdma::CHECKS,
+    storage::CHECKS,
+    gds::CHECKS,
+];
 
 /// All checks in the register's order.
 pub fn all() -> impl Iterator<Item = &'static Check> {

@@ -20,20 +20,42 @@ pub mod platform;
 pub mod root;
 mod search;
 
+pub mod block;
+pub mod commands;
+pub mod cufile;
+pub mod gdscheck;
+pub mod kernel_log;
+pub mod libraries;
+pub mod log_lines;
+pub mod logs;
+pub mod mounts;
+pub mod nvidia_fs;
+pub mod nvidia_smi;
+
 pub use fact::Fact;
 pub use root::Root;
 
 use crate::boot_contract;
 use crate::manifest::Manifest;
 use acpi::AcpiTables;
+use block::BlockDevice;
+use commands::CommandOutput;
 use cpu::Cpu;
+use cufile::CufileConfig;
 use dma::DmaProbe;
 use iommu::Iommu;
+use gdscheck::Gdscheck;
 use kernel::Kernel;
+use kernel_log::KernelLog;
+use libraries::InstalledLibrary;
+use log_lines::LogLines;
 use memory::Memory;
 use module_tree::ModuleTree;
 use modules::{LoadedModule, ModuleLoad};
+use mounts::Mount;
 use nvidia::Nvidia;
+use nvidia_fs::NvidiaFs;
+use nvidia_smi::NvidiaSmi;
 use nvme::NvmeController;
 use pci::PciDevice;
 use platform::Platform;
@@ -73,19 +95,52 @@ pub struct Facts {
     pub nvidia: Nvidia,
     /// NVIDIA's user-space libraries.
     pub dma: Fact<DmaProbe>,
+
+    /// The kernel log, as far as it concerns the routes.
+    pub kernel_log: Fact<KernelLog>,
+    /// Other logs, likewise.
+    pub logs: Fact<Vec<LogLines>>,
+    /// What programs printed when the machine was captured.
+    pub commands: Fact<Vec<CommandOutput>>,
+    /// What gdscheck printed among them.
+    pub gdscheck: Fact<Gdscheck>,
+    /// What nvidia-smi printed among them.
+    pub nvidia_smi: Fact<NvidiaSmi>,
+    /// nvidia-fs.
+    pub nvidia_fs: NvidiaFs,
+    /// The functions that nvidia-fs's module on disk looks for in storage drivers.
+    pub nvidia_fs_wants: Fact<Vec<String>>,
+    /// nvme's `multipath` parameter: `Y` or `N`.
+    pub nvme_multipath: Fact<String>,
+    /// cuFile's settings.
+    pub cufile: Fact<CufileConfig>,
+    /// Block devices.
+    pub block: Fact<Vec<BlockDevice>>,
+    /// What is mounted.
+    pub mounts: Fact<Vec<Mount>>,
+    /// NVIDIA's libraries on disk.
+    pub libraries: Fact<Vec<InstalledLibrary>>,
 }
 
 impl Facts {
     /// Reads all that stands in files. What must be done to be known (loading modules, asking libraries) is not read.
     pub fn read(root: &Root) -> Self {
         let kernel = Kernel::read(root);
-        let nvme_module_hooks = match &kernel.release {
-            Fact::Known { value: release, .. } => match ModuleTree::read(root, release) {
-                Fact::Known { value: tree, .. } => tree.nvfs_hooks(root, "nvme"),
-                other => other.map(|_| Vec::new()),
-            },
+        let tree = match &kernel.release {
+            Fact::Known { value: release, .. } => ModuleTree::read(root, release),
+            other => other.clone().map(|_| ModuleTree::default()),
+        };
+        let hooks = |module: &str| match &tree {
+            Fact::Known { value: tree, .. } => tree.nvfs_hooks(root, module),
             other => other.clone().map(|_| Vec::new()),
         };
+        let commands = CommandOutput::read_all(root);
+        let printed = commands.value().map_or(&[][..], Vec::as_slice);
+        let kernel_log = KernelLog::read(root, printed);
+        let kernel_sources = kernel_log.value().map_or(&[][..], |log| log.sources.as_slice());
+        let logs = logs::read(root, kernel_sources);
+        let gdscheck = Gdscheck::find(printed)
+            .or_else(|| Gdscheck::find_in_logs(logs.value().map_or(&[][..], Vec::as_slice)));
         let manifest = root.bytes(&format!("/{}", boot_contract::RUN_MANIFEST));
         Self {
             image: manifest.parse(|bytes| serde_json::from_slice(&bytes)),
@@ -98,11 +153,32 @@ impl Facts {
             acpi: AcpiTables::read(root),
             numa_nodes: memory::read_nodes(root),
             nvme: NvmeController::read_all(root),
-            nvme_module_hooks,
+            nvme_module_hooks: hooks("nvme"),
             modules: LoadedModule::read_all(root),
             module_loads: Fact::not_read("this run loaded no modules"),
             nvidia: Nvidia::read(root),
             dma: Fact::not_read("the libraries were not asked"),
+
+            gdscheck: printed_by(gdscheck, "gdscheck", |answer| &answer.from),
+            logs,
+            nvidia_smi: printed_by(NvidiaSmi::find(printed), "nvidia-smi", |answer| &answer.from),
+            nvidia_fs: NvidiaFs::read(root),
+            nvidia_fs_wants: hooks("nvidia_fs"),
+            nvme_multipath: root.text("/sys/module/nvme_core/parameters/multipath"),
+            cufile: CufileConfig::read(root),
+            block: BlockDevice::read_all(root),
+            mounts: Mount::read_all(root),
+            libraries: InstalledLibrary::read_all(root),
+            kernel_log,
+            commands,
         }
+    }
+}
+
+/// What a program printed, where it was run.
+fn printed_by<T>(answer: Option<T>, program: &str, from: impl Fn(&T) -> &String) -> Fact<T> {
+    match answer {
+        Some(answer) => Fact::known(from(&answer).clone(), answer),
+        None => Fact::not_read(format!("{program} was not run")),
     }
 }

@@ -1,0 +1,112 @@
+//! What programs printed when a machine was captured: `run/gdsboot/commands/<program>-<n>/{argv,stdout,stderr,status}`,
+//! the arguments one per line.
+
+use super::log_lines::{LogLines, tidy};
+use super::{Fact, Root};
+use serde::{Deserialize, Serialize};
+
+/// Where they stand.
+const FOLDER: &str = "/run/gdsboot/commands";
+/// How many programs are looked at.
+const PROGRAMS: usize = 64;
+/// How many lines of an output are kept.
+const LINES: usize = 600;
+
+/// A program that was run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CommandOutput {
+    /// Its folder, absolute on the machine.
+    pub from: String,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Its exit status; missing where it was not written down.
+    pub status: Fact<i32>,
+    /// What it printed; empty where that is kept as `kernel_log`.
+    pub stdout: Vec<String>,
+    /// What it complained about.
+    pub stderr: Vec<String>,
+    /// What is worth keeping of its output, for programs that print the kernel log.
+    pub kernel_log: Option<LogLines>,
+}
+
+impl CommandOutput {
+    /// Reads all of them, ordered by folder.
+    pub fn read_all(root: &Root) -> Fact<Vec<Self>> {
+        root.list(FOLDER).map(|names| {
+            names.iter().take(PROGRAMS).map(|name| Self::read(root, &format!("{FOLDER}/{name}"))).collect()
+        })
+    }
+
+    fn read(root: &Root, folder: &str) -> Self {
+        let text = |file: &str| {
+            let bytes = root.bytes(&format!("{folder}/{file}"));
+            bytes.value().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
+        };
+        let mut argv: Vec<String> = text("argv").lines().map(tidy).collect();
+        if argv.is_empty() {
+            // The folder's name tells the program: `gdscheck-1`.
+            let name = folder.rsplit('/').next().unwrap_or(folder);
+            argv.push(name.rsplit_once('-').map_or(name, |(program, _)| program).to_owned());
+        }
+        let stdout = text("stdout");
+        let mut output = Self {
+            from: folder.to_owned(),
+            status: root.parse(&format!("{folder}/status"), |text| {
+                text.parse().map_err(|_| format!("{text:?} is not a number"))
+            }),
+            stderr: text("stderr").lines().take(LINES).map(tidy).collect(),
+            argv,
+            ..Self::default()
+        };
+        if matches!(output.program(), "dmesg" | "journalctl") {
+            // A program that was refused printed nothing, which is not an empty log.
+            let complained = output.status.value().is_some_and(|status| *status != 0);
+            output.kernel_log = (!stdout.is_empty() || !complained)
+                .then(|| LogLines::of_text(&format!("{folder}/stdout"), &stdout));
+        } else {
+            output.stdout = stdout.lines().take(LINES).map(tidy).collect();
+        }
+        output
+    }
+
+    /// The program's name without its folder.
+    pub fn program(&self) -> &str {
+        let first = self.argv.first().map_or("", String::as_str);
+        first.rsplit('/').next().unwrap_or(first)
+    }
+
+    /// Both outputs' lines.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        let log = self.kernel_log.iter().flat_map(|log| &log.lines);
+        self.stdout.iter().chain(&self.stderr).chain(log).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_with_and_without_their_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &[u8]| {
+            let path = dir.path().join("run/gdsboot/commands").join(path);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, text).unwrap();
+        };
+        write("nvidia-smi-1/argv", b"/usr/bin/nvidia-smi\n-q\n");
+        write("nvidia-smi-1/stdout", b"a\n\xff\n");
+        write("nvidia-smi-1/status", b"9\n");
+        write("gdscheck-2/stderr", b"oops\n");
+        write("dmesg-1/stdout", b"NVRM: x\nother\n");
+        write("journalctl-1/status", b"1\n");
+        let all = CommandOutput::read_all(&Root::at(dir.path()));
+        let [dmesg, gdscheck, journalctl, smi] = all.value().unwrap().as_slice() else { panic!("{all:?}") };
+        assert_eq!(dmesg.kernel_log.as_ref().unwrap().lines, ["NVRM: x"]);
+        assert_eq!((gdscheck.program(), gdscheck.stderr.len()), ("gdscheck", 1));
+        assert_eq!(journalctl.kernel_log, None);
+        assert_eq!((smi.program(), smi.argv.len(), smi.status.value()), ("nvidia-smi", 2, Some(&9)));
+        assert_eq!(smi.stdout, ["a", "\u{fffd}"]);
+    }
+}

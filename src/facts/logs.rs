@@ -1,0 +1,73 @@
+//! Logs that are not the kernel's: cuFile's, QEMU's, and whatever an owner added to a capture.
+
+use super::log_lines::LogLines;
+use super::{Fact, Root, kernel_log};
+
+/// How many files are looked at.
+const FILES: usize = 64;
+
+/// Reads those that are there. `kernel` is what was taken for the kernel log, which is not read again.
+pub fn read(root: &Root, kernel: &[LogLines]) -> Fact<Vec<LogLines>> {
+    let mut paths = Vec::new();
+    let mut folders: Vec<String> =
+        ["/", "/var/log", "/root", "/tmp", "/run/gdsboot", "/var/log/libvirt/qemu", "/var/log/pve/tasks"]
+            .map(str::to_owned)
+            .into();
+    let users = root.list("/home");
+    folders.extend(users.value().into_iter().flatten().map(|user| format!("/home/{user}")));
+    let mut seen = false;
+    for folder in &folders {
+        let listed = root.list(folder);
+        seen |= listed.value().is_some();
+        let prefix = folder.trim_end_matches('/');
+        let names = listed.value().into_iter().flatten();
+        paths.extend(names.filter(|name| is_log(root, folder, name)).map(|name| format!("{prefix}/{name}")));
+    }
+    // The kernel log as text, where the kernel's records are there too: it also has what programs said.
+    paths.extend(kernel_log::text_files(root));
+    paths.sort();
+    paths.dedup();
+    paths.retain(|path| !kernel.iter().any(|log| log.from == *path));
+    if !seen {
+        return Fact::Missing { from: "/var/log".into() };
+    }
+    let logs = paths.iter().take(FILES).filter_map(|path| LogLines::read(root, path).value().cloned());
+    Fact::known("/var/log", logs.filter(|log| !log.lines.is_empty()).collect())
+}
+
+fn is_log(root: &Root, folder: &str, name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let ends = |end: &str| name.ends_with(end);
+    if name.starts_with("cufile") && ends(".log") {
+        return true;
+    }
+    if folder.starts_with("/var/log/") {
+        return ends(".log");
+    }
+    // Only a capture's owner puts logs next to `/sys`.
+    let added = ends(".log") || ends(".txt") || ends(".out");
+    (!root.is_live() && added) || (folder == "/var/log" && name.contains("nvidia"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_that_an_owner_added() {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("home/ann/cufile_12_x.log", "ERROR cufio-fs:199 NVMe Driver not registered with nvidia-fs!!!\n"),
+            ("notes.txt", "nothing\n"),
+            ("home/ann/secret", "nvidia\n"),
+            ("var/log/libvirt/qemu/vm.log", "vfio: group 3 is not viable\n"),
+        ] {
+            let path = dir.path().join(path);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, text).unwrap();
+        }
+        let logs = read(&Root::at(dir.path()), &[]);
+        let from: Vec<&str> = logs.value().unwrap().iter().map(|log| log.from.as_str()).collect();
+        assert_eq!(from, ["/home/ann/cufile_12_x.log", "/var/log/libvirt/qemu/vm.log"]);
+    }
+}
