@@ -40,11 +40,14 @@ impl<'a> Context<'a> {
         self.facts.modules.value().map(|modules| modules.iter().any(|m| m.name == name))
     }
 
-    /// Can nvidia-fs reach a storage driver? Does a loaded one, or the nvme module on disk, carry its hook?
+    /// Can nvidia-fs reach the nvme driver? The one that runs counts; the module on disk speaks only while none is loaded.
     pub fn has_nvfs_hook(&self) -> bool {
         let loaded = self.facts.kernel.symbols.value().map(|symbols| symbols.nvfs_hooks.as_slice());
-        let on_disk = self.facts.nvme_module_hooks.value().map(Vec::as_slice);
-        [loaded, on_disk].into_iter().flatten().any(|hooks| !hooks.is_empty())
+        let on_disk = self.facts.nvme_module_hooks.value().map_or(&[][..], Vec::as_slice);
+        match loaded {
+            Some(hooks) if !hooks.is_empty() || self.has_module("nvme") == Some(true) => !hooks.is_empty(),
+            _ => !on_disk.is_empty(),
+        }
     }
 
     /// A parameter on the kernel's command line: the words after `name=`, the last one counting; `Some("")` for a bare

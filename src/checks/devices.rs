@@ -483,6 +483,7 @@ const CONVENTIONAL: [(u16, u16); 3] = [(0x1b36, 0x0001), (0x1b36, 0x000e), (0x80
 
 fn on_pcie(context: &Context<'_>, name: &str, devices: &[&PciDevice]) -> Outcome {
     let places = Places::new(context.facts);
+    let has_conventional = CONVENTIONAL.iter().any(|(v, id)| context.pci().iter().any(|d| d.is(*v, *id)));
     let is_qemu = context.facts.platform.vendor.value().is_some_and(|vendor| vendor == "QEMU");
     let outcome = each(context, name, devices, "PCI Express", |device| {
         let place = places.of(device);
@@ -503,6 +504,9 @@ fn on_pcie(context: &Context<'_>, name: &str, devices: &[&PciDevice]) -> Outcome
             _ => match place {
                 Some(place) if !place.bridges.is_empty() => Each::Good,
                 Some(_) => Each::Unseen("its capabilities are shown to root only".into()),
+                None if has_conventional && is_numbered_behind(device) => {
+                    Each::Bad("its device number can only be on a conventional PCI bus".into())
+                }
                 None => Each::Unseen("neither its capabilities nor the bridges above it".into()),
             },
         }
@@ -515,6 +519,13 @@ fn on_pcie(context: &Context<'_>, name: &str, devices: &[&PciDevice]) -> Outcome
     })
 }
 
+/// Below a PCI Express port there is device 0 alone.
+fn is_numbered_behind(device: &PciDevice) -> bool {
+    let mut parts = device.address.split([':', '.']).skip(1);
+    let (bus, number) = (parts.next(), parts.next());
+    bus.is_some_and(|bus| bus != "00") && number.is_some_and(|number| number != "00")
+}
+
 fn is_vfio(driver: &str) -> bool {
     driver == "vfio-pci" || driver.ends_with("vfio_pci")
 }
@@ -522,9 +533,15 @@ fn is_vfio(driver: &str) -> bool {
 fn gpu_driver(context: &Context<'_>) -> Outcome {
     let is_host = context.side == Side::Host;
     let good = if is_host { "bound to vfio-pci" } else { "bound to NVIDIA's driver" };
+    let is_any_given =
+        context.gpus().iter().any(|gpu| gpu.driver.value().is_some_and(|driver| is_vfio(driver)));
     let outcome = each(context, "GPU", &context.gpus(), good, |gpu| match &gpu.driver {
         Fact::Known { value, .. } if is_host && is_vfio(value) => Each::Good,
         Fact::Known { value, .. } if !is_host && value == "nvidia" => Each::Good,
+        // A host may keep one GPU and give another away.
+        Fact::Known { value, .. } if is_host && is_any_given && value == "nvidia" => {
+            Each::Odd("the host keeps it for itself".into())
+        }
         Fact::Known { value, .. } if is_host => Each::Bad(format!("{value} holds it on the host")),
         Fact::Known { value, .. } => Each::Bad(format!("{value} holds it, not NVIDIA's driver")),
         // Whether the driver is there at all is another check's matter.

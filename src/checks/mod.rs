@@ -13,6 +13,8 @@
 //! | [`software`] | kernel, driver, nvidia-fs, libraries |
 //! | [`prerequisites`] | why nothing is proven, in sentences |
 
+#[cfg(test)]
+mod captured;
 pub mod check;
 pub mod context;
 pub mod devices;

@@ -123,6 +123,15 @@ fn a_gpu_on_a_conventional_bus() {
         edit(&mut facts, address, |device| device.path = Fact::known("path", path));
         let outcome = ask(id, &facts, GUEST);
         assert!(outcome.answer == Fail && outcome.why.contains("1b36:0001"), "{outcome:?}");
+        // A capture without paths and configuration spaces.
+        let mut lost = facts.clone();
+        let Fact::Known { value, .. } = &mut lost.pci else { panic!("devices") };
+        for device in value.iter_mut() {
+            (device.path, device.config) = (Fact::default(), Fact::default());
+        }
+        assert_eq!(answer(id, &lost, GUEST), Unknown);
+        edit(&mut lost, address, |device| device.address = "0000:06:10.0".into());
+        assert_eq!(answer(id, &lost, GUEST), Fail);
         // A user who is not root still sees the root port above it.
         let user = |device: &mut PciDevice| set_config(device, |config| config.length = 64);
         assert_eq!(after(id, GUEST, address, user), Pass);
@@ -143,6 +152,13 @@ fn the_right_driver_inverts_by_side() {
     assert_eq!(with(HOST, "vfio-pci"), Pass);
     assert_eq!(with(HOST, "nvgrace_gpu_vfio_pci"), Pass);
     assert_eq!(with(HOST, "nvidia"), Fail);
+    // It keeps one and gives another away.
+    let mut facts = good(HOST);
+    add(&mut facts, 0x03_0200, "10de:2331", "0000:00:1d.0/0000:09:00.0");
+    edit(&mut facts, "0000:09:00.0", |gpu| gpu.driver = Fact::known("driver", "nvidia".into()));
+    assert_eq!(answer("gpu.driver", &facts, HOST), Note);
+    edit(&mut facts, "0000:09:00.0", |gpu| gpu.driver = Fact::known("driver", "nouveau".into()));
+    assert_eq!(answer("gpu.driver", &facts, HOST), Fail);
     let unbound =
         |side| after("gpu.driver", side, GPU_AT, |gpu| gpu.driver = Fact::Missing { from: "driver".into() });
     assert_eq!((unbound(GUEST), unbound(HOST)), (Note, Note));
