@@ -103,7 +103,13 @@ pub const CHECKS: &[Check] = &[
         id: "driver.rm-init",
         title: "the driver starts the GPU",
         sides: WHERE_GDS_RUNS,
-        requires: &["gpu.fell-off", "gpu.wedged", "driver.bar", "driver.gpu-supported", "driver.gsp-firmware"],
+        requires: &[
+            "gpu.fell-off",
+            "gpu.wedged",
+            "driver.bar",
+            "driver.gpu-supported",
+            "driver.gsp-firmware",
+        ],
         severity: Severity::Blocker,
         rationale: "A GPU that the driver cannot initialise is not there for CUDA.",
         references: &["open-gpu-kernel-modules: nv.c, osinit.c"],
@@ -236,10 +242,10 @@ pub const CHECKS: &[Check] = &[
         run: cuda,
     },
     Check {
-        id: "gpu.product",
-        title: "the GPU is of a class with GPUDirect",
+        id: "driver.product",
+        title: "the driver maps this GPU's memory for other devices",
         sides: WHERE_GDS_RUNS,
-        requires: &["driver.loaded"],
+        requires: &["gpu.product", "driver.loaded"],
         severity: Severity::Blocker,
         rationale: "The driver maps GPU memory for other devices on data-centre and workstation products; on GeForce it refuses.",
         references: &["gds-nvidia-fs issue 14", "GDS troubleshooting guide, 14.2"],
@@ -285,20 +291,30 @@ fn fell_off(context: &Context<'_>) -> Outcome {
 }
 
 fn wedged(context: &Context<'_>) -> Outcome {
-    judge_kernel_log(context, &["unexpected wpr2 already up"], "no GPU was left running by an earlier user", || {
-        let outcome = Outcome::fail("the GPU still runs the firmware of its last user and cannot be started; a guest cannot reset it");
-        match context.side {
-            Side::BareMetal => outcome
-                .remedy(Remedy::new(Who::Guest, "reset the GPU").command("nvidia-smi --gpu-reset -i 0"))
-                .remedy(Remedy::new(Who::Hardware, "switch the machine off and on")),
-            _ => outcome
-                .remedy(
-                    Remedy::new(Who::Hypervisor, "stop the virtual machine, reset the GPU, and start it again")
+    judge_kernel_log(
+        context,
+        &["unexpected wpr2 already up"],
+        "no GPU was left running by an earlier user",
+        || {
+            let outcome = Outcome::fail(
+                "the GPU still runs the firmware of its last user and cannot be started; a guest cannot reset it",
+            );
+            match context.side {
+                Side::BareMetal => outcome
+                    .remedy(Remedy::new(Who::Guest, "reset the GPU").command("nvidia-smi --gpu-reset -i 0"))
+                    .remedy(Remedy::new(Who::Hardware, "switch the machine off and on")),
+                _ => outcome
+                    .remedy(
+                        Remedy::new(
+                            Who::Hypervisor,
+                            "stop the virtual machine, reset the GPU, and start it again",
+                        )
                         .command("echo 1 > /sys/bus/pci/devices/0000:BB:DD.F/reset"),
-                )
-                .remedy(Remedy::new(Who::Hardware, "if that does not help, switch the host off and on")),
-        }
-    })
+                    )
+                    .remedy(Remedy::new(Who::Hardware, "if that does not help, switch the host off and on")),
+            }
+        },
+    )
 }
 
 /// Xids after which the GPU or its memory cannot be trusted. 79 has its own check.
@@ -314,7 +330,8 @@ fn xid(context: &Context<'_>) -> Outcome {
         .filter_map(|line| Some((xid_of(line.text)?, line)))
         .filter(|(xid, _)| *xid != 79)
         .partition(|(xid, _)| is_fatal(*xid));
-    let only_lines = |of: &[(u32, Line<'_>)]| -> Vec<String> { of.iter().map(|(xid, _)| xid.to_string()).collect() };
+    let only_lines =
+        |of: &[(u32, Line<'_>)]| -> Vec<String> { of.iter().map(|(xid, _)| xid.to_string()).collect() };
     let (numbers, said) = match (fatal.as_slice(), mild.as_slice()) {
         ([], []) => return silence(context, "no Xid was logged"),
         ([], mild) => {
@@ -324,15 +341,19 @@ fn xid(context: &Context<'_>) -> Outcome {
         }
         (fatal, _) => (unique(&only_lines(fatal)), fatal.iter().map(|(_, line)| *line).collect::<Vec<_>>()),
     };
-    let outcome = Outcome::fail(format!("the driver logged Xid {numbers}, after which this GPU cannot be trusted"))
-        .expected("no fatal Xid")
-        .actual(format!("Xid {numbers}"))
-        .remedy(
-            Remedy::new(Who::Guest, "reset the GPU or restart the machine, and look the numbers up in NVIDIA's catalogue")
+    let outcome =
+        Outcome::fail(format!("the driver logged Xid {numbers}, after which this GPU cannot be trusted"))
+            .expected("no fatal Xid")
+            .actual(format!("Xid {numbers}"))
+            .remedy(
+                Remedy::new(
+                    Who::Guest,
+                    "reset the GPU or restart the machine, and look the numbers up in NVIDIA's catalogue",
+                )
                 .command("nvidia-smi -q -d ECC,ROW_REMAPPER")
                 .command("nvidia-smi --gpu-reset"),
-        )
-        .remedy(Remedy::new(Who::Hardware, "if it comes back, have the GPU exchanged"));
+            )
+            .remedy(Remedy::new(Who::Hardware, "if it comes back, have the GPU exchanged"));
     with_lines(outcome, &said)
 }
 
@@ -370,7 +391,8 @@ fn no_device(context: &Context<'_>) -> Outcome {
                 ),
                 _ => outcome
                     .remedy(
-                        Remedy::new(Who::Guest, "see whether the PCI bus shows a GPU").command("lspci -nn -d 10de:"),
+                        Remedy::new(Who::Guest, "see whether the PCI bus shows a GPU")
+                            .command("lspci -nn -d 10de:"),
                     )
                     .remedy(Remedy::new(
                         Who::VmConfiguration,
@@ -389,10 +411,12 @@ fn bar(context: &Context<'_>) -> Outcome {
     );
     let gpus = context.gpus();
     let placed = !gpus.is_empty()
-        && gpus.iter().all(|gpu| gpu.bars.value().is_some_and(|bars| {
-            let mut memory = bars.iter().filter(|bar| bar.index < 6 && bar.size > 0).peekable();
-            memory.peek().is_some() && memory.all(|bar| bar.start != 0)
-        }));
+        && gpus.iter().all(|gpu| {
+            gpu.bars.value().is_some_and(|bars| {
+                let mut memory = bars.iter().filter(|bar| bar.index < 6 && bar.size > 0).peekable();
+                memory.peek().is_some() && memory.all(|bar| bar.start != 0)
+            })
+        });
     if said.is_empty() && !placed {
         let kernel = ["BAR*can't assign", "BAR*failed to assign", "BAR*no space for", "BAR*no room for"];
         said = find(context, &kernel)
@@ -413,8 +437,10 @@ fn bar(context: &Context<'_>) -> Outcome {
             silence(context, "no window of a GPU was left without an address")
         };
     }
-    let outcome = Outcome::fail("a GPU's memory window (BAR) has no address: the space for 64-bit windows is too small")
-        .expected("BAR1 with an address above 4 GiB");
+    let outcome = Outcome::fail(
+        "a GPU's memory window (BAR) has no address: the space for 64-bit windows is too small",
+    )
+    .expected("BAR1 with an address above 4 GiB");
     let outcome = match context.side {
         Side::Guest => outcome
             .remedy(
@@ -448,7 +474,11 @@ fn nouveau(context: &Context<'_>) -> Outcome {
     let ours = gpus.iter().any(|gpu| gpu.driver.value().is_some_and(|driver| driver == "nvidia"));
     let said = find(
         context,
-        &["NVIDIA probe routine was not called for", "another driver was loaded and", "obtained ownership of the NVIDIA"],
+        &[
+            "NVIDIA probe routine was not called for",
+            "another driver was loaded and",
+            "obtained ownership of the NVIDIA",
+        ],
     );
     let blacklist = || {
         Remedy::new(Who::Guest, "keep the other driver from loading, and restart")
@@ -516,7 +546,11 @@ fn gsp_firmware(context: &Context<'_>) -> Outcome {
     }
     judge_kernel_log(
         context,
-        &["Direct firmware load for nvidia/*failed", "No firmware image found", "failed to load firmware*gsp_"],
+        &[
+            "Direct firmware load for nvidia/*failed",
+            "No firmware image found",
+            "failed to load firmware*gsp_",
+        ],
         "no firmware was missing",
         || {
             let version = context.facts.nvidia.version.value().map_or("VERSION", String::as_str);
@@ -524,9 +558,12 @@ fn gsp_firmware(context: &Context<'_>) -> Outcome {
             Outcome::fail("the GSP firmware of this driver's version is not there")
                 .expected(format!("/lib/firmware/nvidia/{version}/gsp_ga10x.bin"))
                 .remedy(
-                    Remedy::new(Who::Guest, "install the firmware of exactly the driver's version, and put it into the initramfs")
-                        .command(format!("apt install nvidia-firmware-{branch}-{version}"))
-                        .command("update-initramfs -u"),
+                    Remedy::new(
+                        Who::Guest,
+                        "install the firmware of exactly the driver's version, and put it into the initramfs",
+                    )
+                    .command(format!("apt install nvidia-firmware-{branch}-{version}"))
+                    .command("update-initramfs -u"),
                 )
         },
     )
@@ -544,7 +581,10 @@ fn rm_init(context: &Context<'_>) -> Outcome {
     if owns_a_gpu(context) && runs_gsp(context) {
         return Outcome::pass("the GPU is started");
     }
-    let said = find(context, &["RmInitAdapter failed", "Cannot initialize GSP firmware RM", "rm_init_adapter failed"]);
+    let said = find(
+        context,
+        &["RmInitAdapter failed", "Cannot initialize GSP firmware RM", "rm_init_adapter failed"],
+    );
     let smi = find(context, &["No devices were found"]);
     if said.is_empty() && smi.is_empty() {
         return silence(context, "the driver did not fail to start a GPU");
@@ -554,8 +594,13 @@ fn rm_init(context: &Context<'_>) -> Outcome {
             Remedy::new(Who::Guest, "read what the driver logged before that, and look the numbers up")
                 .command("dmesg | grep -i -e NVRM -e nvidia"),
         )
-        .remedy(Remedy::new(Who::Hypervisor, "stop the virtual machine, reset the GPU on the host, and start it again")
-            .command("echo 1 > /sys/bus/pci/devices/0000:BB:DD.F/reset"));
+        .remedy(
+            Remedy::new(
+                Who::Hypervisor,
+                "stop the virtual machine, reset the GPU on the host, and start it again",
+            )
+            .command("echo 1 > /sys/bus/pci/devices/0000:BB:DD.F/reset"),
+        );
     with_lines(with_lines(outcome, &said), &smi)
 }
 
@@ -573,8 +618,11 @@ fn probe(context: &Context<'_>) -> Outcome {
         "the driver gave no GPU up",
         || {
             Outcome::fail("the driver gave a GPU up while taking it").remedy(
-                Remedy::new(Who::Guest, "read what the driver logged before that: windows, interrupts, firmware")
-                    .command("dmesg | grep -i -B20 'probe routine failed'"),
+                Remedy::new(
+                    Who::Guest,
+                    "read what the driver logged before that: windows, interrupts, firmware",
+                )
+                .command("dmesg | grep -i -B20 'probe routine failed'"),
             )
         },
     )
@@ -584,7 +632,12 @@ fn loaded(context: &Context<'_>) -> Outcome {
     let facts = context.facts;
     let complaint = find(context, &["couldn't communicate with the NVIDIA driver"]);
     let module = context.has_module("nvidia");
-    let refused = facts.module_loads.value().into_iter().flatten().find(|load| load.name == "nvidia" && !load.outcome.is_in());
+    let refused = facts
+        .module_loads
+        .value()
+        .into_iter()
+        .flatten()
+        .find(|load| load.name == "nvidia" && !load.outcome.is_in());
     let in_kernel = match module {
         Some(is_in) => Some(is_in),
         None if facts.nvidia.driver.value().is_some() => Some(true),
@@ -609,7 +662,12 @@ fn loaded(context: &Context<'_>) -> Outcome {
             let words = refused.map(|load| load.outcome.words());
             let format = find(
                 context,
-                &["nvidia: version magic", "nvidia: disagrees about version", "nvidia: Unknown symbol", "insert 'nvidia'*Invalid module format"],
+                &[
+                    "nvidia: version magic",
+                    "nvidia: disagrees about version",
+                    "nvidia: Unknown symbol",
+                    "insert 'nvidia'*Invalid module format",
+                ],
             );
             let why = match &words {
                 Some(words) => format!("the kernel module nvidia is not loaded: {words}"),
@@ -623,9 +681,7 @@ fn loaded(context: &Context<'_>) -> Outcome {
             } else {
                 load()
             };
-            let outcome = Outcome::fail(why)
-                .expected("nvidia in /proc/modules")
-                .remedy(remedy);
+            let outcome = Outcome::fail(why).expected("nvidia in /proc/modules").remedy(remedy);
             with_lines(with_lines(outcome, &format), &complaint)
         }
         None => Outcome::unknown(format!(
@@ -646,20 +702,26 @@ fn open(context: &Context<'_>) -> Outcome {
         Some(module) if module.taint.contains('O') => Some(true),
         _ => None,
     });
-    let is_open = is_open.or_else(|| told.map(|words| words.contains("Nvidia Open Driver")).filter(|_| {
-        told.is_some_and(|words| words.starts_with("Supported"))
-    }));
+    let is_open = is_open.or_else(|| {
+        told.map(|words| words.contains("Nvidia Open Driver"))
+            .filter(|_| told.is_some_and(|words| words.starts_with("Supported")))
+    });
     match is_open {
         Some(true) => Outcome::pass("the open kernel modules run"),
-        Some(false) => Outcome::fail("the proprietary kernel modules run, with which neither nvidia-fs nor P2PDMA works")
-            .expected("NVIDIA UNIX Open Kernel Module")
-            .actual(facts.nvidia.driver.to_string())
-            .evidence("/proc/driver/nvidia/version", facts.nvidia.driver.to_string())
-            .remedy(
-                Remedy::new(Who::Guest, "install the open kernel modules of the same version instead, and restart")
+        Some(false) => {
+            Outcome::fail("the proprietary kernel modules run, with which neither nvidia-fs nor P2PDMA works")
+                .expected("NVIDIA UNIX Open Kernel Module")
+                .actual(facts.nvidia.driver.to_string())
+                .evidence("/proc/driver/nvidia/version", facts.nvidia.driver.to_string())
+                .remedy(
+                    Remedy::new(
+                        Who::Guest,
+                        "install the open kernel modules of the same version instead, and restart",
+                    )
                     .command("apt install linux-modules-nvidia-580-open-$(uname -r)")
                     .command("reboot"),
-            ),
+                )
+        }
         None => Outcome::unknown(format!("the driver's own line cannot be seen: {}", facts.nvidia.driver))
             .remedy(Remedy::new(Who::Guest, "read it").command("cat /proc/driver/nvidia/version")),
     }
@@ -674,18 +736,24 @@ fn module_version(context: &Context<'_>) -> Option<String> {
 
 fn branch(context: &Context<'_>) -> Outcome {
     let Some(version) = module_version(context) else {
-        return Outcome::unknown(format!("the driver's version cannot be seen: {}", context.facts.nvidia.version));
+        return Outcome::unknown(format!(
+            "the driver's version cannot be seen: {}",
+            context.facts.nvidia.version
+        ));
     };
     let upgrade = |to: &str| {
         Remedy::new(Who::Guest, format!("install a driver of branch {to}, and restart"))
             .command(format!("apt install linux-modules-nvidia-{to}-open-$(uname -r) nvidia-utils-{to}"))
             .command("reboot")
     };
-    let actual = |outcome: Outcome| outcome.actual(version.clone()).evidence("driver version", version.clone());
+    let actual =
+        |outcome: Outcome| outcome.actual(version.clone()).evidence("driver version", version.clone());
     match at_least(&version, &[535]) {
         None => Outcome::unknown(format!("{version:?} is no version")),
         Some(false) => actual(
-            Outcome::fail(format!("driver {version} is too old for GPUDirect Storage")).expected("535 or later").remedy(upgrade("580")),
+            Outcome::fail(format!("driver {version} is too old for GPUDirect Storage"))
+                .expected("535 or later")
+                .remedy(upgrade("580")),
         ),
         Some(true) if is_wanted(context, Direct::P2pdma) && at_least(&version, &[565, 57]) == Some(false) => {
             let other = super::routes::complete(context, Direct::Nvfs) == Some(true);
@@ -717,7 +785,9 @@ fn userland(context: &Context<'_>) -> Outcome {
         .value()
         .into_iter()
         .flatten()
-        .filter(|library| library.name != "libcufile" && numbers(&library.version).first().is_some_and(|n| *n > 100))
+        .filter(|library| {
+            library.name != "libcufile" && numbers(&library.version).first().is_some_and(|n| *n > 100)
+        })
         .collect();
     let fits = module.as_ref().map(|module| libraries.iter().any(|library| library.version == *module));
     let remedy = || {
@@ -728,19 +798,28 @@ fn userland(context: &Context<'_>) -> Outcome {
             .command("reboot")
     };
     if !said.is_empty() {
-        let outcome = Outcome::fail("the driver's libraries and its kernel modules are of different versions");
+        let outcome =
+            Outcome::fail("the driver's libraries and its kernel modules are of different versions");
         return with_lines(outcome.remedy(remedy()), &said);
     }
     match (fits, module.as_deref(), libraries.first()) {
-        (Some(false), Some(module), Some(library)) => {
-            Outcome::fail(format!("{} is {}, but the kernel module is {module}", library.name, library.version))
-                .expected(module)
-                .actual(library.version.clone())
-                .evidence(library.path.clone(), library.version.clone())
-                .remedy(remedy())
+        (Some(false), Some(module), Some(library)) => Outcome::fail(format!(
+            "{} is {}, but the kernel module is {module}",
+            library.name, library.version
+        ))
+        .expected(module)
+        .actual(library.version.clone())
+        .evidence(library.path.clone(), library.version.clone())
+        .remedy(remedy()),
+        (Some(true), Some(module), _) => {
+            Outcome::pass(format!("libraries and kernel modules are both {module}"))
         }
-        (Some(true), Some(module), _) => Outcome::pass(format!("libraries and kernel modules are both {module}")),
-        _ if context.facts.nvidia_smi.value().is_some_and(|smi| smi.driver.is_some() && smi.errors.is_empty()) => {
+        _ if context
+            .facts
+            .nvidia_smi
+            .value()
+            .is_some_and(|smi| smi.driver.is_some() && smi.errors.is_empty()) =>
+        {
             Outcome::pass("nvidia-smi speaks to the kernel modules")
         }
         _ => Outcome::unknown("the versions of the driver's libraries cannot be seen")
@@ -757,10 +836,14 @@ fn uvm_memory(context: &Context<'_>) -> Outcome {
             Outcome::fail("nvidia-uvm found no room for its page structures in the physical address space")
                 .remedy(
                     Remedy::new(Who::Guest, "turn HMM off in nvidia-uvm")
-                        .command("echo 'options nvidia_uvm uvm_disable_hmm=1' > /etc/modprobe.d/nvidia-uvm.conf")
+                        .command(
+                            "echo 'options nvidia_uvm uvm_disable_hmm=1' > /etc/modprobe.d/nvidia-uvm.conf",
+                        )
                         .command("update-initramfs -u && reboot"),
                 )
-                .remedy(Remedy::new(Who::Guest, "or add this to the kernel's command line").command("nokaslr"))
+                .remedy(
+                    Remedy::new(Who::Guest, "or add this to the kernel's command line").command("nokaslr"),
+                )
         },
     )
 }
@@ -780,7 +863,8 @@ fn uvm(context: &Context<'_>) -> Outcome {
 
 fn fabric_manager(context: &Context<'_>) -> Outcome {
     let states = context.facts.nvidia_smi.value().map_or(&[][..], |smi| smi.fabric.as_slice());
-    let waiting = states.iter().find(|state| matches!(state.as_str(), "In Progress" | "Not Started" | "Failure"));
+    let waiting =
+        states.iter().find(|state| matches!(state.as_str(), "In Progress" | "Not Started" | "Failure"));
     let said = find(context, &["CUDA_ERROR_SYSTEM_NOT_READY", "system not yet initialized", "cuInit*802"]);
     if waiting.is_some() || !said.is_empty() {
         let version = module_version(context).unwrap_or_else(|| "NNN".into());
@@ -798,7 +882,9 @@ fn fabric_manager(context: &Context<'_>) -> Outcome {
                  shared-NVSwitch mode, or pass the NVSwitches through too",
             ));
         if let (Some(state), Some(smi)) = (waiting, context.facts.nvidia_smi.value()) {
-            outcome = outcome.actual(format!("Fabric State: {state}")).evidence(smi.from.clone(), format!("Fabric State: {state}"));
+            outcome = outcome
+                .actual(format!("Fabric State: {state}"))
+                .evidence(smi.from.clone(), format!("Fabric State: {state}"));
         }
         return with_lines(outcome, &said);
     }
@@ -827,7 +913,11 @@ fn cuda(context: &Context<'_>) -> Outcome {
     });
     if said.is_empty() && probe.flatten().is_none_or(|status| status == 0) {
         let seen = probe.flatten() == Some(0)
-            || context.facts.gdscheck.value().is_some_and(|answer| answer.gpus.iter().any(|gpu| gpu.supports));
+            || context
+                .facts
+                .gdscheck
+                .value()
+                .is_some_and(|answer| answer.gpus.iter().any(|gpu| gpu.supports));
         return if seen {
             Outcome::pass("CUDA finds a device")
         } else {
@@ -835,13 +925,11 @@ fn cuda(context: &Context<'_>) -> Outcome {
                 .remedy(Remedy::new(Who::Guest, "ask it").command("/usr/local/cuda/gds/tools/gdscheck -p"))
         };
     }
-    let mut outcome = Outcome::fail("CUDA finds no device")
-        .expected("cuInit returns 0")
-        .remedy(
-            Remedy::new(Who::Guest, "make the driver's device nodes, and see that no variable hides the GPU")
-                .command("nvidia-modprobe -c 0 -u; ls -l /dev/nvidia*")
-                .command("unset CUDA_VISIBLE_DEVICES"),
-        );
+    let mut outcome = Outcome::fail("CUDA finds no device").expected("cuInit returns 0").remedy(
+        Remedy::new(Who::Guest, "make the driver's device nodes, and see that no variable hides the GPU")
+            .command("nvidia-modprobe -c 0 -u; ls -l /dev/nvidia*")
+            .command("unset CUDA_VISIBLE_DEVICES"),
+    );
     if let Some(status) = probe.flatten() {
         outcome = outcome.actual(format!("cuInit returns {status}"));
     }
@@ -850,18 +938,35 @@ fn cuda(context: &Context<'_>) -> Outcome {
 
 fn product(context: &Context<'_>) -> Outcome {
     let facts = context.facts;
-    let said = find(context, &["nvfs_pin_gpu_pages*ret -22", "Error ret -22 invoking nvidia_p2p_get_pages", ": Model Not Supported"]);
+    let said = find(
+        context,
+        &[
+            "nvfs_pin_gpu_pages*ret -22",
+            "Error ret -22 invoking nvidia_p2p_get_pages",
+            ": Model Not Supported",
+        ],
+    );
     let driver = facts.nvidia.gpus.value().into_iter().flatten();
-    let driver = driver.filter_map(|gpu| Some((format!("/proc/driver/nvidia/gpus/{}", gpu.address), gpu.model.value()?.clone())));
-    let told = facts.gdscheck.value().into_iter().flat_map(|answer| answer.gpus.iter().map(|gpu| (answer.from.clone(), gpu.name.clone())));
+    let driver = driver.filter_map(|gpu| {
+        Some((format!("/proc/driver/nvidia/gpus/{}", gpu.address), gpu.model.value()?.clone()))
+    });
+    let told = facts
+        .gdscheck
+        .value()
+        .into_iter()
+        .flat_map(|answer| answer.gpus.iter().map(|gpu| (answer.from.clone(), gpu.name.clone())));
     let models: Vec<(String, String)> = driver.chain(told).filter(|(_, name)| !name.is_empty()).collect();
     let geforce = models.iter().find(|(_, name)| name.contains("GeForce"));
     let others = models.iter().any(|(_, name)| !name.contains("GeForce"));
     if !said.is_empty() || (geforce.is_some() && !others) {
         let name = geforce.map_or("this GPU", |(_, name)| name.as_str());
-        let mut outcome = Outcome::fail(format!("the driver does not map the memory of {name} for other devices"))
-            .expected("a data-centre or workstation GPU")
-            .remedy(Remedy::new(Who::Hardware, "use a data-centre or workstation GPU; GeForce has no GPUDirect"));
+        let mut outcome =
+            Outcome::fail(format!("the driver does not map the memory of {name} for other devices"))
+                .expected("a data-centre or workstation GPU")
+                .remedy(Remedy::new(
+                    Who::Hardware,
+                    "use a data-centre or workstation GPU; GeForce has no GPUDirect",
+                ));
         if let Some((from, name)) = geforce {
             outcome = outcome.actual(name.clone()).evidence(from.clone(), name.clone());
         }

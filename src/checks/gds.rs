@@ -67,7 +67,7 @@ pub const CHECKS: &[Check] = &[
             "kernel.module-signature",
             "driver.loaded",
             "driver.cuda",
-            "gpu.product",
+            "driver.product",
             "nvidia-fs.loaded",
             "nvidia-fs.symbols",
             "nvme.hook",
@@ -89,7 +89,7 @@ pub const CHECKS: &[Check] = &[
         id: "gds.platform",
         title: "gdscheck accepts the platform",
         sides: WHERE_GDS_RUNS,
-        requires: &["driver.loaded", "driver.cuda", "gpu.product"],
+        requires: &["driver.loaded", "driver.cuda", "driver.product"],
         severity: Severity::Major,
         rationale: "gdscheck verifies GPU, driver and CPU architecture.",
         references: &["docs.nvidia.com/gpudirect-storage: gdscheck"],
@@ -183,10 +183,12 @@ fn readable(context: &Context<'_>) -> Outcome {
     match &context.facts.cufile {
         Fact::Known { from, .. } => Outcome::pass(format!("{from} can be read")),
         Fact::Missing { .. } => Outcome::not_applicable("there is no cufile.json: cuFile takes its defaults"),
-        Fact::Malformed { from, why } => Outcome::fail(format!("{from} is no JSON: cuFile ignores all of it"))
-            .actual(why.clone())
-            .evidence(from, why)
-            .remedy(Remedy::new(Who::Guest, "mend it").command("python3 -m json.tool < /etc/cufile.json")),
+        Fact::Malformed { from, why } => {
+            Outcome::fail(format!("{from} is no JSON: cuFile ignores all of it"))
+                .actual(why.clone())
+                .evidence(from, why)
+                .remedy(Remedy::new(Who::Guest, "mend it").command("python3 -m json.tool < /etc/cufile.json"))
+        }
         other => Outcome::unknown(format!("cufile.json cannot be read: {}", other.as_ref().map(|_| ""))),
     }
 }
@@ -198,7 +200,11 @@ fn setting(context: &Context<'_>, name: &str) -> Option<bool> {
         "allow_compat_mode" => config.and_then(|c| c.allow_compat_mode),
         _ => config.and_then(|c| c.force_compat_mode),
     };
-    let label = if name == "allow_compat_mode" { "properties.use_compat_mode" } else { "properties.force_compat_mode" };
+    let label = if name == "allow_compat_mode" {
+        "properties.use_compat_mode"
+    } else {
+        "properties.force_compat_mode"
+    };
     own.or_else(|| context.facts.gdscheck.value()?.switch(label))
 }
 
@@ -208,12 +214,19 @@ fn compat(context: &Context<'_>) -> Outcome {
             .expected("\"force_compat_mode\": false")
             .actual("true")
             .evidence("/etc/cufile.json", "properties.force_compat_mode: true")
-            .remedy(Remedy::new(Who::Guest, "set properties.force_compat_mode to false in /etc/cufile.json"));
+            .remedy(Remedy::new(
+                Who::Guest,
+                "set properties.force_compat_mode to false in /etc/cufile.json",
+            ));
     }
     match setting(context, "allow_compat_mode") {
         Some(false) => Outcome::pass("cuFile may not fall back to copies by the CPU"),
-        Some(true) => Outcome::note("cuFile may fall back to copies by the CPU in silence (allow_compat_mode)"),
-        None => Outcome::unknown("cuFile's settings cannot be seen; by default it may fall back to copies by the CPU"),
+        Some(true) => {
+            Outcome::note("cuFile may fall back to copies by the CPU in silence (allow_compat_mode)")
+        }
+        None => Outcome::unknown(
+            "cuFile's settings cannot be seen; by default it may fall back to copies by the CPU",
+        ),
     }
 }
 
@@ -237,19 +250,20 @@ fn route(context: &Context<'_>) -> Outcome {
 
 fn nvme(context: &Context<'_>) -> Outcome {
     let Some(answer) = context.facts.gdscheck.value() else {
-        return Outcome::unknown("gdscheck was not run").remedy(
-            Remedy::new(Who::Guest, "run it").command("/usr/local/cuda/gds/tools/gdscheck -p"),
-        );
+        return Outcome::unknown("gdscheck was not run")
+            .remedy(Remedy::new(Who::Guest, "run it").command("/usr/local/cuda/gds/tools/gdscheck -p"));
     };
     let row = answer.drivers.get("NVMe").map_or("(no row)".to_owned(), |words| words.join(", "));
     match answer.nvme_routes() {
         None => Outcome::unknown("gdscheck's answer has no row for NVMe"),
         Some(routes) if !routes.is_empty() => Outcome::pass(format!("gdscheck: {}", routes.join(", "))),
         Some(_) => {
-            let outcome = Outcome::fail(format!("gdscheck finds no direct route to NVMe ({row}): everything is copied by the CPU"))
-                .expected("NVMe: nvfs, p2pdma or Supported")
-                .actual(format!("NVMe: {row}"))
-                .evidence(&answer.from, format!("NVMe: {row}"));
+            let outcome = Outcome::fail(format!(
+                "gdscheck finds no direct route to NVMe ({row}): everything is copied by the CPU"
+            ))
+            .expected("NVMe: nvfs, p2pdma or Supported")
+            .actual(format!("NVMe: {row}"))
+            .evidence(&answer.from, format!("NVMe: {row}"));
             if answer.nvidia_fs.is_some() {
                 outcome
                     .remedy(
@@ -262,14 +276,20 @@ fn nvme(context: &Context<'_>) -> Outcome {
                     )
                     .remedy(Remedy::new(Who::Guest, "or set up P2PDMA (see p2pdma.*)"))
             } else {
-                outcome.remedy(Remedy::new(Who::Guest, "load nvidia-fs next to a patched nvme driver, or set up P2PDMA"))
+                outcome.remedy(Remedy::new(
+                    Who::Guest,
+                    "load nvidia-fs next to a patched nvme driver, or set up P2PDMA",
+                ))
             }
         }
     }
 }
 
 fn platform(context: &Context<'_>) -> Outcome {
-    let said = find(context, &["Platform has been denied", "CPU Architecture not Supported", "Platform verification failed"]);
+    let said = find(
+        context,
+        &["Platform has been denied", "CPU Architecture not Supported", "Platform verification failed"],
+    );
     let Some(answer) = context.facts.gdscheck.value() else {
         return match said.is_empty() {
             true => Outcome::unknown("gdscheck was not run"),
@@ -277,49 +297,72 @@ fn platform(context: &Context<'_>) -> Outcome {
         };
     };
     if let Some(gpu) = answer.gpus.iter().find(|gpu| !gpu.supports) {
-        return Outcome::fail(format!("gdscheck says that the GPU {} does not support GPUDirect Storage", gpu.name))
-            .evidence(&answer.from, gpu.line.clone())
-            .remedy(Remedy::new(Who::Hardware, "use a data-centre or workstation GPU of the Turing generation or later"));
+        return Outcome::fail(format!(
+            "gdscheck says that the GPU {} does not support GPUDirect Storage",
+            gpu.name
+        ))
+        .evidence(&answer.from, gpu.line.clone())
+        .remedy(Remedy::new(
+            Who::Hardware,
+            "use a data-centre or workstation GPU of the Turing generation or later",
+        ));
     }
     let driver = answer.driver.as_deref().unwrap_or_default();
     if driver.starts_with("Unsupported") || driver.starts_with("Supported only") {
         return Outcome::fail(format!("cuFile does not take this driver: {driver}"))
             .evidence(&answer.from, driver)
-            .remedy(Remedy::new(Who::Guest, "install the open kernel modules").command("apt install nvidia-open"));
+            .remedy(
+                Remedy::new(Who::Guest, "install the open kernel modules").command("apt install nvidia-open"),
+            );
     }
     match answer.verified {
         Some(true) => Outcome::pass("gdscheck verified the platform"),
         Some(false) => with_lines(
             Outcome::fail("gdscheck does not accept this platform")
                 .evidence(&answer.from, answer.errors.join("; "))
-                .remedy(Remedy::new(Who::Guest, "mend what stands above it first, then run it again").command("gdscheck -p")),
+                .remedy(
+                    Remedy::new(Who::Guest, "mend what stands above it first, then run it again")
+                        .command("gdscheck -p"),
+                ),
             &said,
         ),
         None if answer.errors.is_empty() => Outcome::unknown("gdscheck's answer ends before its verdict"),
-        None => Outcome::fail(format!("gdscheck could not verify the platform: {}", answer.errors.join("; ")))
-            .evidence(&answer.from, answer.errors.join("; "))
-            .remedy(Remedy::new(Who::Guest, "see whether CUDA starts at all").command("nvidia-smi")),
+        None => {
+            Outcome::fail(format!("gdscheck could not verify the platform: {}", answer.errors.join("; ")))
+                .evidence(&answer.from, answer.errors.join("; "))
+                .remedy(Remedy::new(Who::Guest, "see whether CUDA starts at all").command("nvidia-smi"))
+        }
     }
 }
 
 fn tool_output(context: &Context<'_>) -> Outcome {
-    let said = find(context, &["exiting gdsio", "Throughput: -", "ops: 0 *Avg_Latency", "cuda runtime api call failed"]);
+    let said = find(
+        context,
+        &["exiting gdsio", "Throughput: -", "ops: 0 *Avg_Latency", "cuda runtime api call failed"],
+    );
     let killed = context.facts.commands.value().into_iter().flatten().find(|command| {
         command.program() == "gdsio" && command.status.value().is_some_and(|s| *s == 124 || *s == 137)
     });
     if let Some(command) = killed {
         return Outcome::fail("gdsio hung and had to be killed, as it does where CUDA finds no GPU")
             .evidence(&command.from, command.argv.join(" "))
-            .remedy(Remedy::new(Who::Guest, "mend what keeps CUDA from starting; run gdsio with a time limit").command("timeout 60 gdsio ..."));
+            .remedy(
+                Remedy::new(Who::Guest, "mend what keeps CUDA from starting; run gdsio with a time limit")
+                    .command("timeout 60 gdsio ..."),
+            );
     }
     if !said.is_empty() {
-        let outcome = Outcome::fail("gdsio failed; the numbers that it printed are none")
-            .remedy(Remedy::new(Who::Guest, "mend what keeps CUDA or cuFile from starting; run gdsio with a time limit"));
+        let outcome =
+            Outcome::fail("gdsio failed; the numbers that it printed are none").remedy(Remedy::new(
+                Who::Guest,
+                "mend what keeps CUDA or cuFile from starting; run gdsio with a time limit",
+            ));
         return with_lines(outcome, &said);
     }
     let proof = find(context, &["XferType: GPUD"]);
     if !proof.is_empty() {
-        let outcome = Outcome::note("gdsio prints GPUD also where cuFile copied by the CPU: it proves no route");
+        let outcome =
+            Outcome::note("gdsio prints GPUD also where cuFile copied by the CPU: it proves no route");
         return with_lines(outcome, &proof);
     }
     Outcome::not_applicable("gdsio was not run")
@@ -335,12 +378,21 @@ fn logging(context: &Context<'_>) -> Outcome {
         };
     }
     let outcome = Outcome::fail("cuFile could not write its log, so what it says of a fall-back is lost")
-        .remedy(Remedy::new(Who::Guest, "name a folder that can be written to: logging.dir in /etc/cufile.json").command("CUFILE_LOGFILE_PATH=/tmp/cufile.log PROGRAM"));
+        .remedy(
+            Remedy::new(Who::Guest, "name a folder that can be written to: logging.dir in /etc/cufile.json")
+                .command("CUFILE_LOGFILE_PATH=/tmp/cufile.log PROGRAM"),
+        );
     with_lines(outcome, &said)
 }
 
 /// Fails where the hypervisor's log has the words; a guest cannot see it.
-fn host_said(context: &Context<'_>, patterns: &[&str], fail: impl FnOnce() -> Outcome, unseen: &str, ask: &str) -> Outcome {
+fn host_said(
+    context: &Context<'_>,
+    patterns: &[&str],
+    fail: impl FnOnce() -> Outcome,
+    unseen: &str,
+    ask: &str,
+) -> Outcome {
     let said = find(context, patterns);
     if !said.is_empty() {
         return with_lines(fail(), &said);
@@ -375,7 +427,11 @@ fn group_viable(context: &Context<'_>) -> Outcome {
 fn flr(context: &Context<'_>) -> Outcome {
     host_said(
         context,
-        &["not ready*after FLR; giving up", "not ready*after bus reset; giving up", "vfio*Unable to change power state*device inaccessible"],
+        &[
+            "not ready*after FLR; giving up",
+            "not ready*after bus reset; giving up",
+            "vfio*Unable to change power state*device inaccessible",
+        ],
         || {
             Outcome::fail("the GPU did not come back after its reset (FLR): it is hung").remedy(Remedy::new(
                 Who::Hardware,
@@ -390,14 +446,24 @@ fn flr(context: &Context<'_>) -> Outcome {
 fn memory_locked(context: &Context<'_>) -> Outcome {
     host_said(
         context,
-        &["VFIO_MAP_DMA*-12", "VFIO_MAP_DMA*Cannot allocate memory", "vfio_dma_map*Cannot allocate memory", "vfio_pin_pages_remote: RLIMIT_MEMLOCK"],
+        &[
+            "VFIO_MAP_DMA*-12",
+            "VFIO_MAP_DMA*Cannot allocate memory",
+            "vfio_dma_map*Cannot allocate memory",
+            "vfio_pin_pages_remote: RLIMIT_MEMLOCK",
+        ],
         || {
-            Outcome::fail("the hypervisor could not lock the guest's memory for its devices (VFIO_MAP_DMA: -12)")
-                .remedy(
-                    Remedy::new(Who::VmConfiguration, "turn the balloon off, so that all of the memory is there")
-                        .command("qm set VMID -balloon 0"),
-                )
-                .remedy(Remedy::new(Who::Hypervisor, "raise the limit on locked memory").command("ulimit -l unlimited"))
+            Outcome::fail(
+                "the hypervisor could not lock the guest's memory for its devices (VFIO_MAP_DMA: -12)",
+            )
+            .remedy(
+                Remedy::new(Who::VmConfiguration, "turn the balloon off, so that all of the memory is there")
+                    .command("qm set VMID -balloon 0"),
+            )
+            .remedy(
+                Remedy::new(Who::Hypervisor, "raise the limit on locked memory")
+                    .command("ulimit -l unlimited"),
+            )
         },
         "whether the guest's memory could be locked stands in the hypervisor's log",
         "journalctl -b | grep VFIO_MAP_DMA",
@@ -407,7 +473,11 @@ fn memory_locked(context: &Context<'_>) -> Outcome {
 fn peer_mapping(context: &Context<'_>) -> Outcome {
     host_said(
         context,
-        &["PCI peer-to-peer transactions on BARs are not supported", "vfio_container_dma_map*Invalid argument", "IOMMU_IOAS_MAP failed*PCI BAR"],
+        &[
+            "PCI peer-to-peer transactions on BARs are not supported",
+            "vfio_container_dma_map*Invalid argument",
+            "IOMMU_IOAS_MAP failed*PCI BAR",
+        ],
         || {
             Outcome::fail("the hypervisor could not map the GPU's memory for its peers: transfers from the drive will fault")
                 .remedy(Remedy::new(
@@ -425,7 +495,8 @@ fn peer_mapping(context: &Context<'_>) -> Outcome {
 }
 
 fn iommu_faults(context: &Context<'_>) -> Outcome {
-    let said = find(context, &["DMAR:*fault addr", "AMD-Vi: Event logged [IO_PAGE_FAULT", "AMD-Vi:*IO_PAGE_FAULT"]);
+    let said =
+        find(context, &["DMAR:*fault addr", "AMD-Vi: Event logged [IO_PAGE_FAULT", "AMD-Vi:*IO_PAGE_FAULT"]);
     if said.is_empty() {
         return match (context.side, context.facts.kernel_log.value()) {
             (Side::Guest, _) => Outcome::not_applicable("a guest does not see the host's IOMMU"),
@@ -440,8 +511,10 @@ fn iommu_faults(context: &Context<'_>) -> Outcome {
             "see that QEMU maps the GPU's windows (VFIO type 1, enough address bits), and restart the virtual machine",
         ));
     let outcome = match context.side {
-        Side::BareMetal => outcome
-            .remedy(Remedy::new(Who::Guest, "switch the IOMMU off, or to pass-through").command("iommu=pt   # on the kernel's command line")),
+        Side::BareMetal => outcome.remedy(
+            Remedy::new(Who::Guest, "switch the IOMMU off, or to pass-through")
+                .command("iommu=pt   # on the kernel's command line"),
+        ),
         _ => outcome,
     };
     with_lines(outcome, &said)

@@ -67,7 +67,8 @@ fn module_signature(context: &Context<'_>) -> Outcome {
     .filter(|line| !line.text.contains("insert '") || OURS.iter().any(|name| line.text.contains(name)))
     .collect();
     if refused.is_empty() && said.is_empty() {
-        let tainting = find(context, &["nvidia*module verification failed", "nvme*module verification failed"]);
+        let tainting =
+            find(context, &["nvidia*module verification failed", "nvme*module verification failed"]);
         if !tainting.is_empty() {
             let why = "a module that no trusted key has signed was taken nevertheless; under Secure Boot it would not be";
             return with_lines(Outcome::note(why), &tainting);
@@ -86,35 +87,47 @@ fn module_signature(context: &Context<'_>) -> Outcome {
         let why = "a module was refused for its signature, but the driver and nvidia-fs are loaded now";
         return with_lines(Outcome::note(why), &said);
     }
-    let which = if refused.is_empty() { "a module".to_owned() } else { format!("{}", refused.join(", ")) };
+    let which = if refused.is_empty() { "a module".to_owned() } else { refused.join(", ") };
     let because = match secure_boot {
         Some(true) => "Secure Boot is on, and ",
         _ => "",
     };
-    let outcome = Outcome::fail(format!("the kernel refused {which}: {because}no key that it trusts has signed it"))
-        .expected("modules signed by a key that this kernel trusts")
-        .actual(format!(
-            "Secure Boot: {}, lockdown: {}",
-            match secure_boot {
-                Some(true) => "on",
-                Some(false) => "off",
-                None => "cannot be seen",
-            },
-            facts.kernel.lockdown
-        ))
-        .remedy(
-            Remedy::new(Who::Guest, "install the prebuilt modules that the distribution has signed for this kernel")
+    let outcome =
+        Outcome::fail(format!("the kernel refused {which}: {because}no key that it trusts has signed it"))
+            .expected("modules signed by a key that this kernel trusts")
+            .actual(format!(
+                "Secure Boot: {}, lockdown: {}",
+                match secure_boot {
+                    Some(true) => "on",
+                    Some(false) => "off",
+                    None => "cannot be seen",
+                },
+                facts.kernel.lockdown
+            ))
+            .remedy(
+                Remedy::new(
+                    Who::Guest,
+                    "install the prebuilt modules that the distribution has signed for this kernel",
+                )
                 .command("apt install linux-modules-nvidia-580-open-$(uname -r)"),
-        )
-        .remedy(
-            Remedy::new(Who::Guest, "or enrol the key that signs DKMS's modules, and confirm it at the next boot")
+            )
+            .remedy(
+                Remedy::new(
+                    Who::Guest,
+                    "or enrol the key that signs DKMS's modules, and confirm it at the next boot",
+                )
                 .command("mokutil --import /var/lib/shim-signed/mok/MOK.der"),
-        )
-        .remedy(match context.side {
-            super::check::Side::BareMetal => Remedy::new(Who::Bios, "or turn Secure Boot off in the firmware's settings"),
-            _ => Remedy::new(Who::VmConfiguration, "or give the virtual machine firmware without enrolled keys")
+            )
+            .remedy(match context.side {
+                super::check::Side::BareMetal => {
+                    Remedy::new(Who::Bios, "or turn Secure Boot off in the firmware's settings")
+                }
+                _ => Remedy::new(
+                    Who::VmConfiguration,
+                    "or give the virtual machine firmware without enrolled keys",
+                )
                 .command("qm set VMID -efidisk0 STORAGE:1,efitype=4m,pre-enrolled-keys=0"),
-        });
+            });
     with_lines(outcome, &said)
 }
 
@@ -127,21 +140,25 @@ fn is_secure_boot(context: &Context<'_>) -> Option<bool> {
     let kernel = &context.facts.kernel;
     let variable = kernel.secure_boot.value().copied();
     variable
-        .or_else(|| lines(context).find_map(|line| match line.text.trim() {
-            "SecureBoot enabled" => Some(true),
-            "SecureBoot disabled" => Some(false),
-            text if text.contains("secureboot: Secure boot enabled") => Some(true),
-            text if text.contains("secureboot: Secure boot disabled") => Some(false),
-            _ => None,
-        }))
+        .or_else(|| {
+            lines(context).find_map(|line| match line.text.trim() {
+                "SecureBoot enabled" => Some(true),
+                "SecureBoot disabled" => Some(false),
+                text if text.contains("secureboot: Secure boot enabled") => Some(true),
+                text if text.contains("secureboot: Secure boot disabled") => Some(false),
+                _ => None,
+            })
+        })
         // A machine that BIOS started has none.
         .or_else(|| (kernel.uefi.value() == Some(&false)).then_some(false))
 }
 
 fn secure_boot(context: &Context<'_>) -> Outcome {
     match is_secure_boot(context) {
-        Some(true) => Outcome::note("Secure Boot is on: only signed modules are taken, and none that DKMS builds without an \
-                                     enrolled key"),
+        Some(true) => Outcome::note(
+            "Secure Boot is on: only signed modules are taken, and none that DKMS builds without an \
+                                     enrolled key",
+        ),
         Some(false) => Outcome::pass("Secure Boot is off"),
         None => Outcome::unknown(format!(
             "whether Secure Boot is on cannot be seen: {}",

@@ -24,10 +24,10 @@ mod captured;
 pub mod check;
 pub mod context;
 pub mod devices;
+pub mod driver;
 pub mod each;
 pub mod gds;
 pub mod iommu;
-pub mod driver;
 pub mod judge;
 pub mod kernel;
 pub mod nvidia_fs;
@@ -35,6 +35,8 @@ pub mod p2pdma;
 pub mod prerequisites;
 pub mod routes;
 mod said;
+#[cfg(test)]
+mod signatures;
 pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;

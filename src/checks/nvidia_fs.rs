@@ -89,8 +89,11 @@ fn unless_other(context: &Context<'_>, outcome: Outcome) -> Outcome {
 }
 
 fn reinstall() -> Remedy {
-    Remedy::new(Who::Guest, "install an nvidia-fs that was built for this kernel and against this driver's symbols")
-        .command("apt install linux-modules-nvidia-fs-$(uname -r)")
+    Remedy::new(
+        Who::Guest,
+        "install an nvidia-fs that was built for this kernel and against this driver's symbols",
+    )
+    .command("apt install linux-modules-nvidia-fs-$(uname -r)")
 }
 
 fn symbols(context: &Context<'_>) -> Outcome {
@@ -110,12 +113,14 @@ fn symbols(context: &Context<'_>) -> Outcome {
             false => silence(context, "nvidia-fs did not miss a symbol"),
         };
     }
-    let outcome = Outcome::fail("nvidia-fs does not fit the NVIDIA driver: it was built without its symbols, or for another one")
-        .remedy(reinstall())
-        .remedy(
-            Remedy::new(Who::Guest, "or build it again with the open driver's source and Module.symvers at hand")
-                .command("dkms build nvidia-fs/VERSION -k $(uname -r) --force"),
-        );
+    let outcome = Outcome::fail(
+        "nvidia-fs does not fit the NVIDIA driver: it was built without its symbols, or for another one",
+    )
+    .remedy(reinstall())
+    .remedy(
+        Remedy::new(Who::Guest, "or build it again with the open driver's source and Module.symvers at hand")
+            .command("dkms build nvidia-fs/VERSION -k $(uname -r) --force"),
+    );
     unless_other(context, with_lines(outcome, &said))
 }
 
@@ -136,7 +141,9 @@ fn loaded(context: &Context<'_>) -> Outcome {
         (ours && own).then(|| load.outcome.words())
     });
     match (context.has_module("nvidia_fs"), refused) {
-        (_, Some(words)) => Outcome::fail(format!("nvidia-fs could not be loaded: {words}")).remedy(reinstall()),
+        (_, Some(words)) => {
+            Outcome::fail(format!("nvidia-fs could not be loaded: {words}")).remedy(reinstall())
+        }
         (Some(false), None) => Outcome::fail("nvidia-fs is not loaded, and the nvfs route needs it")
             .remedy(Remedy::new(Who::Guest, "load it").command("modprobe nvidia-fs"))
             .remedy(reinstall())
@@ -168,11 +175,14 @@ fn version(context: &Context<'_>) -> Outcome {
         return Outcome::unknown(format!("the kernel's version cannot be seen: {}", facts.kernel.release));
     };
     // Enterprise kernels carry newer code under old numbers, and distributions carry fixes in old modules.
-    let needed = KERNELS.iter().rev().find(|(kernel, _)| at_least(release, kernel) == Some(true)).map(|(_, fs)| *fs);
+    let needed =
+        KERNELS.iter().rev().find(|(kernel, _)| at_least(release, kernel) == Some(true)).map(|(_, fs)| *fs);
     match needed {
         Some(needed) if at_least(version, needed) == Some(false) => {
             let needed = needed.iter().map(u32::to_string).collect::<Vec<_>>().join(".");
-            let why = format!("nvidia-fs {version} does not know kernel {release}; the first that does is {needed}");
+            let why = format!(
+                "nvidia-fs {version} does not know kernel {release}; the first that does is {needed}"
+            );
             let outcome = if context.has_module("nvidia_fs") == Some(true) {
                 // It was built and it loads: somebody carried the fix back, or it fails when it is used.
                 Outcome::note(why)
@@ -188,7 +198,11 @@ fn version(context: &Context<'_>) -> Outcome {
 fn pinning(context: &Context<'_>) -> Outcome {
     let said = find(
         context,
-        &["Unable to pin shadow buffer pages", "nvfs_map*Error nvfs_setup_shadow_buffer", "nvfs_mgroup_pin_shadow_pages*ret"],
+        &[
+            "Unable to pin shadow buffer pages",
+            "nvfs_map*Error nvfs_setup_shadow_buffer",
+            "nvfs_mgroup_pin_shadow_pages*ret",
+        ],
     );
     if said.is_empty() {
         return silence(context, "nvidia-fs did not fail to pin memory");
@@ -239,7 +253,8 @@ fn nvme_hook(context: &Context<'_>) -> Outcome {
     if said.is_empty() && hook(context) == Some(true) {
         return Outcome::pass("the nvme driver carries nvidia-fs's hook");
     }
-    if let Some(moot) = moot(context, Direct::Nvfs) {
+    // Who was told this by cuFile meant to use nvidia-fs.
+    if let Some(moot) = moot(context, Direct::Nvfs).filter(|_| said.is_empty()) {
         return moot;
     }
     if said.is_empty() && hook(context).is_none() {
@@ -264,5 +279,5 @@ fn nvme_hook(context: &Context<'_>) -> Outcome {
         Who::Guest,
         "or use the kernel's P2PDMA instead, which works with a stock nvme driver (see p2pdma.*)",
     ));
-    with_lines(outcome, &said)
+    unless_other(context, with_lines(outcome, &said))
 }

@@ -2,7 +2,9 @@
 
 use super::check::{Check, Outcome, Remedy, Severity, Side, WHERE_GDS_RUNS, Who};
 use super::context::Context;
-use super::routes::{Direct, cufile_p2pdma, has_key, kernel_p2pdma, moot, multipath_off, other_is_complete, registry_keys};
+use super::routes::{
+    Direct, cufile_p2pdma, has_key, kernel_p2pdma, moot, multipath_off, other_is_complete, registry_keys,
+};
 use super::said::{find, silence, with_lines};
 
 /// The checks of this file.
@@ -25,7 +27,10 @@ pub const CHECKS: &[Check] = &[
         requires: &["driver.loaded", "driver.open", "p2pdma.kernel"],
         severity: Severity::Major,
         rationale: "The driver hands GPU memory to P2PDMA only from a static BAR1 that is not write-combined.",
-        references: &["open-gpu-kernel-modules: nvrm_registry.h, uvm_pmm_gpu.c", "GDS troubleshooting guide, 14"],
+        references: &[
+            "open-gpu-kernel-modules: nvrm_registry.h, uvm_pmm_gpu.c",
+            "GDS troubleshooting guide, 14",
+        ],
         covers: &["guide: P2PDMA registry keys", "signature 22", "signature 24", "gds-diag: registry keys"],
         run: registry,
     },
@@ -116,13 +121,17 @@ fn kernel(context: &Context<'_>) -> Outcome {
     }
     if said.is_empty() && has.is_none() {
         return Outcome::unknown("whether the kernel has PCI P2PDMA cannot be seen").remedy(
-            Remedy::new(Who::Guest, "look for it").command("grep -E 'PCI_P2PDMA|ZONE_DEVICE' /boot/config-$(uname -r)"),
+            Remedy::new(Who::Guest, "look for it")
+                .command("grep -E 'PCI_P2PDMA|ZONE_DEVICE' /boot/config-$(uname -r)"),
         );
     }
     let outcome = Outcome::fail(format!("kernel {release} has no PCI P2PDMA"))
         .expected("Linux 6.2 or newer with CONFIG_PCI_P2PDMA=y")
         .actual(release)
-        .remedy(Remedy::new(Who::Guest, "run a kernel that has it: Ubuntu 24.04's, or its linux-nvidia flavour").command("apt install linux-nvidia"));
+        .remedy(
+            Remedy::new(Who::Guest, "run a kernel that has it: Ubuntu 24.04's, or its linux-nvidia flavour")
+                .command("apt install linux-nvidia"),
+        );
     unless_other(context, with_lines(outcome, &said))
 }
 
@@ -134,29 +143,41 @@ fn registry(context: &Context<'_>) -> Outcome {
         return moot;
     }
     let Some(keys) = registry_keys(context) else {
-        return Outcome::unknown("the driver's registry keys cannot be seen")
-            .remedy(Remedy::new(Who::Guest, "look at them").command("grep RegistryDwords /proc/driver/nvidia/params"));
+        return Outcome::unknown("the driver's registry keys cannot be seen").remedy(
+            Remedy::new(Who::Guest, "look at them").command("grep RegistryDwords /proc/driver/nvidia/params"),
+        );
     };
-    let missing: Vec<&str> =
-        ["RMForceStaticBar1", "RmForceDisableIomapWC"].into_iter().filter(|key| !has_key(&keys, key, "1")).collect();
+    let missing: Vec<&str> = ["RMForceStaticBar1", "RmForceDisableIomapWC"]
+        .into_iter()
+        .filter(|key| !has_key(&keys, key, "1"))
+        .collect();
     if missing.is_empty() {
         return Outcome::pass("both registry keys are set");
     }
-    Outcome::fail(format!("the driver was not told {}=1, so GPU memory is not offered to P2PDMA", missing.join("=1 and ")))
-        .expected("RegistryDwords: \"RMForceStaticBar1=1;RmForceDisableIomapWC=1;\" (before Hopper with ForceP2P=0;)")
-        .actual(if keys.is_empty() { "none".to_owned() } else { keys.clone() })
-        .evidence("/proc/driver/nvidia/params", keys)
-        .remedy(
-            Remedy::new(Who::Guest, "set them, renew the initramfs and restart")
-                .command(MODPROBE)
-                .command("update-initramfs -u -k all"),
-        )
+    Outcome::fail(format!(
+        "the driver was not told {}=1, so GPU memory is not offered to P2PDMA",
+        missing.join("=1 and ")
+    ))
+    .expected(
+        "RegistryDwords: \"RMForceStaticBar1=1;RmForceDisableIomapWC=1;\" (before Hopper with ForceP2P=0;)",
+    )
+    .actual(if keys.is_empty() { "none".to_owned() } else { keys.clone() })
+    .evidence("/proc/driver/nvidia/params", keys)
+    .remedy(
+        Remedy::new(Who::Guest, "set them, renew the initramfs and restart")
+            .command(MODPROBE)
+            .command("update-initramfs -u -k all"),
+    )
 }
 
 fn static_bar1(context: &Context<'_>) -> Outcome {
     let said = find(
         context,
-        &["BAR1 size*is not large enough to map FB", "Failed to get cuda p2p device address", "gpu attribute pci_p2pdma not supported"],
+        &[
+            "BAR1 size*is not large enough to map FB",
+            "Failed to get cuda p2p device address",
+            "gpu attribute pci_p2pdma not supported",
+        ],
     );
     if said.is_empty() {
         return match moot(context, Direct::P2pdma) {
@@ -193,26 +214,38 @@ fn memory_type(context: &Context<'_>) -> Outcome {
     if said.is_empty() {
         return silence(context, "nothing maps BAR1 in two ways");
     }
-    let outcome = Outcome::fail("the driver maps BAR1 write-combined, which the kernel's P2PDMA mapping conflicts with")
-        .expected("RmForceDisableIomapWC=1")
-        .remedy(
-            Remedy::new(Who::Guest, "set the registry key, renew the initramfs and restart")
-                .command(MODPROBE)
-                .command("update-initramfs -u -k all"),
-        );
+    let outcome = Outcome::fail(
+        "the driver maps BAR1 write-combined, which the kernel's P2PDMA mapping conflicts with",
+    )
+    .expected("RmForceDisableIomapWC=1")
+    .remedy(
+        Remedy::new(Who::Guest, "set the registry key, renew the initramfs and restart")
+            .command(MODPROBE)
+            .command("update-initramfs -u -k all"),
+    );
     unless_other(context, with_lines(outcome, &said))
 }
 
 fn pages(context: &Context<'_>) -> Outcome {
-    let said = find(context, &["Unable to initialse PCI P2PDMA pages", "Unable to initialise PCI P2PDMA pages", "pci_p2pdma_add_resource*out of memory"]);
+    let said = find(
+        context,
+        &[
+            "Unable to initialse PCI P2PDMA pages",
+            "Unable to initialise PCI P2PDMA pages",
+            "pci_p2pdma_add_resource*out of memory",
+        ],
+    );
     if said.is_empty() {
         return silence(context, "the driver's pages were added");
     }
-    let outcome = Outcome::fail("the kernel could not describe BAR1 by pages: there is too little memory, or too little room")
-        .expected("1/64 of BAR1 free in RAM for each GPU: 2 GiB for 128 GiB");
+    let outcome = Outcome::fail(
+        "the kernel could not describe BAR1 by pages: there is too little memory, or too little room",
+    )
+    .expected("1/64 of BAR1 free in RAM for each GPU: 2 GiB for 128 GiB");
     let outcome = match context.side {
         Side::Guest => outcome.remedy(
-            Remedy::new(Who::VmConfiguration, "give the virtual machine more memory").command("qm set VMID -memory MIB"),
+            Remedy::new(Who::VmConfiguration, "give the virtual machine more memory")
+                .command("qm set VMID -memory MIB"),
         ),
         _ => outcome.remedy(Remedy::new(Who::Hardware, "add memory")),
     };
@@ -225,17 +258,20 @@ fn multipath(context: &Context<'_>) -> Outcome {
     }
     match multipath_off(context) {
         Some(true) => Outcome::pass("nvme_core.multipath is N"),
-        None => Outcome::unknown("whether nvme's multipath is on cannot be seen")
-            .remedy(Remedy::new(Who::Guest, "look").command("cat /sys/module/nvme_core/parameters/multipath")),
-        Some(false) => Outcome::fail("nvme's multipath is on, and its virtual block devices take no P2PDMA pages")
-            .expected("N")
-            .actual("Y")
-            .evidence("/sys/module/nvme_core/parameters/multipath", "Y")
-            .remedy(
-                Remedy::new(Who::Guest, "turn it off where the module is loaded: in the initramfs")
-                    .command("echo 'options nvme_core multipath=N' > /etc/modprobe.d/nvme.conf")
-                    .command("update-initramfs -u -k all"),
-            ),
+        None => Outcome::unknown("whether nvme's multipath is on cannot be seen").remedy(
+            Remedy::new(Who::Guest, "look").command("cat /sys/module/nvme_core/parameters/multipath"),
+        ),
+        Some(false) => {
+            Outcome::fail("nvme's multipath is on, and its virtual block devices take no P2PDMA pages")
+                .expected("N")
+                .actual("Y")
+                .evidence("/sys/module/nvme_core/parameters/multipath", "Y")
+                .remedy(
+                    Remedy::new(Who::Guest, "turn it off where the module is loaded: in the initramfs")
+                        .command("echo 'options nvme_core multipath=N' > /etc/modprobe.d/nvme.conf")
+                        .command("update-initramfs -u -k all"),
+                )
+        }
     }
 }
 
@@ -254,12 +290,15 @@ fn path(context: &Context<'_>) -> Outcome {
     }
     let acs = said.iter().any(|line| line.text.contains("ACS redirect"));
     let outcome = if acs {
-        let list = said.iter().find_map(|line| line.text.split_once("disable_acs_redir=").map(|(_, list)| list));
-        Outcome::fail("the kernel refuses the path between drive and GPU: ACS redirects it to the root complex")
-            .remedy(
-                Remedy::new(Who::Guest, "on bare metal: let peers talk directly on this path")
-                    .command(format!("pci=disable_acs_redir={}", list.unwrap_or("BB:DD.F"))),
-            )
+        let list =
+            said.iter().find_map(|line| line.text.split_once("disable_acs_redir=").map(|(_, list)| list));
+        Outcome::fail(
+            "the kernel refuses the path between drive and GPU: ACS redirects it to the root complex",
+        )
+        .remedy(
+            Remedy::new(Who::Guest, "on bare metal: let peers talk directly on this path")
+                .command(format!("pci=disable_acs_redir={}", list.unwrap_or("BB:DD.F"))),
+        )
     } else {
         Outcome::fail(
             "the kernel refuses the path between drive and GPU: they share no switch, and the host bridge is not known to forward",
@@ -272,12 +311,19 @@ fn path(context: &Context<'_>) -> Outcome {
                 "put GPU and NVMe below one emulated PCIe switch (x3130-upstream, xio3130-downstream)",
             ))
             .remedy(
-                Remedy::new(Who::VmConfiguration, "on an AMD host, or pass the CPU's own type on: Zen forwards between root ports")
-                    .command("qm set VMID -cpu host"),
+                Remedy::new(
+                    Who::VmConfiguration,
+                    "on an AMD host, or pass the CPU's own type on: Zen forwards between root ports",
+                )
+                .command("qm set VMID -cpu host"),
             ),
-        _ => outcome.remedy(Remedy::new(Who::Hardware, "put drive and GPU below one PCIe switch, or on a CPU that forwards")),
+        _ => outcome.remedy(Remedy::new(
+            Who::Hardware,
+            "put drive and GPU below one PCIe switch, or on a CPU that forwards",
+        )),
     };
-    let outcome = outcome.remedy(Remedy::new(Who::Guest, "or use the nvfs route, which this rule does not concern"));
+    let outcome =
+        outcome.remedy(Remedy::new(Who::Guest, "or use the nvfs route, which this rule does not concern"));
     unless_other(context, with_lines(outcome, &said))
 }
 
@@ -286,7 +332,8 @@ fn cufile_keys(context: &Context<'_>) -> Outcome {
         return moot;
     }
     let said = find(context, &["cuFileHandleRegister*5008", "cuFileHandleRegister*err=5008"]);
-    let keys = "\"properties\": {\"use_pci_p2pdma\": true}, \"block\": {\"nvme\": {\"use_pci_p2pdma\": true}}";
+    let keys =
+        "\"properties\": {\"use_pci_p2pdma\": true}, \"block\": {\"nvme\": {\"use_pci_p2pdma\": true}}";
     let remedy = || Remedy::new(Who::Guest, format!("write into /etc/cufile.json: {keys}"));
     match cufile_p2pdma(context) {
         Some(true) if said.is_empty() => Outcome::pass("cuFile's settings ask for P2PDMA"),

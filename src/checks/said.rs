@@ -24,7 +24,8 @@ pub fn lines<'a>(context: &Context<'a>) -> impl Iterator<Item = Line<'a>> + use<
     let facts = context.facts;
     let kernel = facts.kernel_log.value().into_iter().flat_map(|log| &log.sources);
     let logs = kernel.chain(facts.logs.value().into_iter().flatten());
-    let logs = logs.flat_map(|log: &LogLines| log.lines.iter().map(|line| (log.from.as_str(), line.as_str())));
+    let logs =
+        logs.flat_map(|log: &LogLines| log.lines.iter().map(|line| (log.from.as_str(), line.as_str())));
     let loads = facts.module_loads.value().into_iter().flatten();
     let loads = loads.flat_map(|load: &ModuleLoad| {
         load.kernel_lines.iter().map(|line| (load.name.as_str(), line.as_str()))

@@ -83,7 +83,12 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Major,
         rationale: "Direct transfers work on raw drives, on XFS, and on ext4 that was mounted with data=ordered in so many words.",
         references: &["docs.nvidia.com/gpudirect-storage: troubleshooting, EXT4"],
-        covers: &["guide: ext4 data=ordered or XFS", "guide: no network filesystem", "signature 25", "gds-diag: mount-check"],
+        covers: &[
+            "guide: ext4 data=ordered or XFS",
+            "guide: no network filesystem",
+            "signature 25",
+            "gds-diag: mount-check",
+        ],
         run: filesystem,
     },
     Check {
@@ -123,9 +128,12 @@ fn health(context: &Context<'_>) -> Outcome {
     let outcome = Outcome::fail("an NVMe drive stopped answering or failed transfers")
         .expected("no errors of the nvme driver")
         .remedy(
-            Remedy::new(Who::Guest, "stop using it for GPUDirect; see whether it fails without the GPU, and read its health log")
-                .command("nvme smart-log /dev/nvme0")
-                .command("gdsio -f FILE -d 0 -w 1 -s 1G -i 1M -x 1 -I 0"),
+            Remedy::new(
+                Who::Guest,
+                "stop using it for GPUDirect; see whether it fails without the GPU, and read its health log",
+            )
+            .command("nvme smart-log /dev/nvme0")
+            .command("gdsio -f FILE -d 0 -w 1 -s 1G -i 1M -x 1 -I 0"),
         )
         .remedy(Remedy::new(
             Who::Hypervisor,
@@ -136,18 +144,34 @@ fn health(context: &Context<'_>) -> Outcome {
 }
 
 fn read_only(context: &Context<'_>) -> Outcome {
-    let said = find(context, &["Remounting filesystem read-only", "XFS*Corruption of in-memory data", "XFS*shutting down filesystem", "XFS*Filesystem has been shut down"]);
+    let said = find(
+        context,
+        &[
+            "Remounting filesystem read-only",
+            "XFS*Corruption of in-memory data",
+            "XFS*shutting down filesystem",
+            "XFS*Filesystem has been shut down",
+        ],
+    );
     if said.is_empty() {
         return silence(context, "no filesystem was made read-only");
     }
-    let outcome = Outcome::fail("a filesystem was made read-only after I/O errors")
-        .remedy(Remedy::new(Who::Guest, "find the drive's errors first, then check the filesystem while it is not mounted").command("fsck -f /dev/nvme0n1p1"));
+    let outcome = Outcome::fail("a filesystem was made read-only after I/O errors").remedy(
+        Remedy::new(
+            Who::Guest,
+            "find the drive's errors first, then check the filesystem while it is not mounted",
+        )
+        .command("fsck -f /dev/nvme0n1p1"),
+    );
     with_lines(outcome, &said)
 }
 
 fn state(context: &Context<'_>) -> Outcome {
     let Some(controllers) = context.facts.nvme.value() else {
-        return Outcome::unknown(format!("NVMe controllers cannot be seen: {}", context.facts.nvme.as_ref().map(|_| "")));
+        return Outcome::unknown(format!(
+            "NVMe controllers cannot be seen: {}",
+            context.facts.nvme.as_ref().map(|_| "")
+        ));
     };
     let bad: Vec<_> = controllers
         .iter()
@@ -155,12 +179,17 @@ fn state(context: &Context<'_>) -> Outcome {
         .filter(|(_, state)| *state != "live")
         .collect();
     match bad.first() {
-        Some((controller, state)) => Outcome::fail(format!("{} is {state} and takes no commands", controller.name))
-            .expected("live")
-            .actual((*state).clone())
-            .evidence(format!("/sys/class/nvme/{}/state", controller.name), (*state).clone())
-            .remedy(Remedy::new(Who::Guest, "reset it").command(format!("nvme reset /dev/{}", controller.name)))
-            .remedy(Remedy::new(Who::Hardware, "if that does not help, check the drive and its slot")),
+        Some((controller, state)) => {
+            Outcome::fail(format!("{} is {state} and takes no commands", controller.name))
+                .expected("live")
+                .actual((*state).clone())
+                .evidence(format!("/sys/class/nvme/{}/state", controller.name), (*state).clone())
+                .remedy(
+                    Remedy::new(Who::Guest, "reset it")
+                        .command(format!("nvme reset /dev/{}", controller.name)),
+                )
+                .remedy(Remedy::new(Who::Hardware, "if that does not help, check the drive and its slot"))
+        }
         None if controllers.is_empty() => Outcome::not_applicable("no NVMe controller has a driver"),
         None => Outcome::pass("every controller is live"),
     }
@@ -169,19 +198,25 @@ fn state(context: &Context<'_>) -> Outcome {
 fn transport(context: &Context<'_>) -> Outcome {
     let said = find(context, &["write failed : Input/output error"]);
     let controllers = context.facts.nvme.value().map_or(&[][..], Vec::as_slice);
-    let remote: Vec<_> =
-        controllers.iter().filter(|c| c.transport.value().is_some_and(|transport| transport != "pcie")).collect();
+    let remote: Vec<_> = controllers
+        .iter()
+        .filter(|c| c.transport.value().is_some_and(|transport| transport != "pcie"))
+        .collect();
     let Some(first) = remote.first() else {
         return match &context.facts.nvme {
             Fact::Known { .. } => Outcome::pass("every drive is on PCI Express"),
-            other => Outcome::unknown(format!("NVMe controllers cannot be seen: {}", other.as_ref().map(|_| ""))),
+            other => {
+                Outcome::unknown(format!("NVMe controllers cannot be seen: {}", other.as_ref().map(|_| "")))
+            }
         };
     };
     let why = format!("{} is reached by {} and not on PCI Express", first.name, first.transport);
     let p2pdma = context.facts.cufile.value().is_some_and(|config| config.use_pci_p2pdma == Some(true));
     if p2pdma || !said.is_empty() {
-        let outcome = Outcome::fail(format!("{why}: with P2PDMA its transfers fail"))
-            .remedy(Remedy::new(Who::Guest, "set use_pci_p2pdma for local drives only: block.nvme, not properties"));
+        let outcome = Outcome::fail(format!("{why}: with P2PDMA its transfers fail")).remedy(Remedy::new(
+            Who::Guest,
+            "set use_pci_p2pdma for local drives only: block.nvme, not properties",
+        ));
         return with_lines(outcome, &said);
     }
     Outcome::note(format!("{why}; this check is of local drives"))
@@ -197,7 +232,9 @@ fn made_of_nvme<'a>(devices: &'a [BlockDevice], prefix: &str) -> Vec<&'a BlockDe
             if name.starts_with("nvme") {
                 return true;
             }
-            todo.extend(devices.iter().filter(|d| d.name == name).flat_map(|d| d.slaves.iter().map(String::as_str)));
+            todo.extend(
+                devices.iter().filter(|d| d.name == name).flat_map(|d| d.slaves.iter().map(String::as_str)),
+            );
         }
         false
     };
@@ -205,11 +242,13 @@ fn made_of_nvme<'a>(devices: &'a [BlockDevice], prefix: &str) -> Vec<&'a BlockDe
 }
 
 /// The filesystems that programs would put data on: not the system's own, and on a device.
-fn data_mounts(context: &Context<'_>) -> Vec<&Mount> {
+fn data_mounts<'a>(context: &Context<'a>) -> Vec<&'a Mount> {
     const SYSTEM: [&str; 8] = ["/", "/boot", "/usr", "/var", "/home", "/boot/efi", "/nix", "/snap"];
     let all = context.facts.mounts.value().into_iter().flatten();
     all.filter(|mount| !SYSTEM.contains(&mount.at.as_str()) && !mount.at.starts_with("/snap/"))
-        .filter(|mount| !["/run", "/sys", "/proc", "/dev", "/etc", "/tmp"].iter().any(|own| mount.at.starts_with(own)))
+        .filter(|mount| {
+            !["/run", "/sys", "/proc", "/dev", "/etc", "/tmp"].iter().any(|own| mount.at.starts_with(own))
+        })
         .collect()
 }
 
@@ -231,32 +270,48 @@ fn device_mapper(context: &Context<'_>) -> Outcome {
                 device.dm_name.value().unwrap_or(&device.name)
             )),
             (Fact::Known { .. }, None) => Outcome::pass("no device-mapper device lies on an NVMe drive"),
-            (other, _) => Outcome::unknown(format!("block devices cannot be seen: {}", other.as_ref().map(|_| ""))),
+            (other, _) => {
+                Outcome::unknown(format!("block devices cannot be seen: {}", other.as_ref().map(|_| "")))
+            }
         };
     }
     let name = data.map_or("/dev/dm-*", |device| device.dm_name.value().unwrap_or(&device.name));
-    let kind = data.and_then(|device| device.dm_uuid.value()).map_or("", |uuid| match uuid.split('-').next() {
-        Some("LVM") => " (LVM)",
-        Some("CRYPT") => " (dm-crypt)",
-        Some("mpath") => " (multipath)",
-        _ => "",
-    });
-    let outcome = Outcome::fail(format!("the data lies on device-mapper {name}{kind}, which cuFile refuses: it needs the drive itself"))
-        .expected("a partition of the drive, or the drive itself")
-        .remedy(Remedy::new(Who::Guest, "put the data on a plain partition of the drive").command("mkfs.xfs /dev/nvme1n1p1   # destroys what is on it"));
+    let kind =
+        data.and_then(|device| device.dm_uuid.value()).map_or("", |uuid| match uuid.split('-').next() {
+            Some("LVM") => " (LVM)",
+            Some("CRYPT") => " (dm-crypt)",
+            Some("mpath") => " (multipath)",
+            _ => "",
+        });
+    let outcome = Outcome::fail(format!(
+        "the data lies on device-mapper {name}{kind}, which cuFile refuses: it needs the drive itself"
+    ))
+    .expected("a partition of the drive, or the drive itself")
+    .remedy(
+        Remedy::new(Who::Guest, "put the data on a plain partition of the drive")
+            .command("mkfs.xfs /dev/nvme1n1p1   # destroys what is on it"),
+    );
     with_lines(outcome, &said)
 }
 
 fn raid(context: &Context<'_>) -> Outcome {
     let Some(devices) = context.facts.block.value() else {
-        return Outcome::unknown(format!("block devices cannot be seen: {}", context.facts.block.as_ref().map(|_| "")));
+        return Outcome::unknown(format!(
+            "block devices cannot be seen: {}",
+            context.facts.block.as_ref().map(|_| "")
+        ));
     };
     let arrays = made_of_nvme(devices, "md");
     let Some(array) = arrays.first() else { return Outcome::not_applicable("no RAID lies on an NVMe drive") };
     let level = array.md_level.value().map_or("of an unknown level", String::as_str);
     match level {
-        "raid0" => Outcome::note(format!("{} is RAID 0: the nvfs route takes it, P2PDMA does not before Linux 7.1", array.name)),
-        "raid1" | "raid10" => Outcome::note(format!("{} is {level}: only the newest nvidia-fs takes it", array.name)),
+        "raid0" => Outcome::note(format!(
+            "{} is RAID 0: the nvfs route takes it, P2PDMA does not before Linux 7.1",
+            array.name
+        )),
+        "raid1" | "raid10" => {
+            Outcome::note(format!("{} is {level}: only the newest nvidia-fs takes it", array.name))
+        }
         _ => Outcome::fail(format!("{} is {level}, which GPUDirect Storage does not take", array.name))
             .expected("raid0, or drives without RAID")
             .actual(level)
@@ -272,31 +327,48 @@ fn filesystem(context: &Context<'_>) -> Outcome {
             .command("mount -o remount,data=ordered MOUNTPOINT   # and in /etc/fstab")
     };
     if !said.is_empty() {
-        let outcome = Outcome::fail("the ext4 filesystem was not mounted with data=ordered in so many words, so cuFile refuses it")
-            .expected("data=ordered among the mount's options")
-            .remedy(ordered());
+        let outcome = Outcome::fail(
+            "the ext4 filesystem was not mounted with data=ordered in so many words, so cuFile refuses it",
+        )
+        .expected("data=ordered among the mount's options")
+        .remedy(ordered());
         return with_lines(outcome, &said);
     }
     let Some(_) = context.facts.mounts.value() else {
-        return Outcome::unknown(format!("mounts cannot be seen: {}", context.facts.mounts.as_ref().map(|_| "")));
+        return Outcome::unknown(format!(
+            "mounts cannot be seen: {}",
+            context.facts.mounts.as_ref().map(|_| "")
+        ));
     };
     let devices = context.facts.block.value().map_or(&[][..], Vec::as_slice);
     let on_nvme = |mount: &&&Mount| {
         mount.source.starts_with("/dev/nvme")
-            || devices.iter().any(|d| d.name.starts_with("nvme") && mount.device.is_some() && d.is(mount.device.as_deref(), ""))
-            || made_of_nvme(devices, "md").iter().any(|d| d.is(mount.device.as_deref(), mount.source.rsplit('/').next().unwrap_or_default()))
+            || devices.iter().any(|d| {
+                d.name.starts_with("nvme") && mount.device.is_some() && d.is(mount.device.as_deref(), "")
+            })
+            || made_of_nvme(devices, "md")
+                .iter()
+                .any(|d| d.is(mount.device.as_deref(), mount.source.rsplit('/').next().unwrap_or_default()))
     };
     let mounts = data_mounts(context);
     let local: Vec<_> = mounts.iter().filter(on_nvme).collect();
     for mount in &local {
         let at = &mount.at;
-        let evidence = |outcome: Outcome| outcome.evidence("/proc/self/mountinfo", format!("{at} {} {}", mount.kind, mount.options.join(",")));
+        let evidence = |outcome: Outcome| {
+            outcome
+                .evidence("/proc/self/mountinfo", format!("{at} {} {}", mount.kind, mount.options.join(",")))
+        };
         match mount.kind.as_str() {
             "ext4" if mount.options.iter().any(|o| o == "data=journal" || o == "data=writeback") => {
-                return evidence(Outcome::fail(format!("{at} is ext4 with another journal mode than data=ordered"))).remedy(ordered());
+                return evidence(Outcome::fail(format!(
+                    "{at} is ext4 with another journal mode than data=ordered"
+                )))
+                .remedy(ordered());
             }
             "ext4" if !mount.has("data=ordered") => {
-                let why = format!("{at} is ext4 without data=ordered in its mount options, so cuFile cannot verify it and refuses");
+                let why = format!(
+                    "{at} is ext4 without data=ordered in its mount options, so cuFile cannot verify it and refuses"
+                );
                 return evidence(Outcome::fail(why).expected("data=ordered")).remedy(ordered());
             }
             "ext4" | "xfs" | "vfat" => {}
@@ -314,7 +386,10 @@ fn filesystem(context: &Context<'_>) -> Outcome {
 }
 
 fn o_direct(context: &Context<'_>) -> Outcome {
-    let said = find(context, &["fd direct IO not set", "open flags not supported*5020", "err=5020", "invalid file open flag"]);
+    let said = find(
+        context,
+        &["fd direct IO not set", "open flags not supported*5020", "err=5020", "invalid file open flag"],
+    );
     if said.is_empty() {
         return if heard_cufile(context) {
             Outcome::pass("cuFile did not complain about O_DIRECT")
@@ -322,8 +397,9 @@ fn o_direct(context: &Context<'_>) -> Outcome {
             Outcome::unknown("cuFile's own log was not seen")
         };
     }
-    let outcome = Outcome::fail("a file was not opened with O_DIRECT, so its transfers are copied by the CPU")
-        .expected("O_DIRECT")
-        .remedy(Remedy::new(Who::Guest, "open the file with O_DIRECT, on a filesystem that takes it"));
+    let outcome =
+        Outcome::fail("a file was not opened with O_DIRECT, so its transfers are copied by the CPU")
+            .expected("O_DIRECT")
+            .remedy(Remedy::new(Who::Guest, "open the file with O_DIRECT, on a filesystem that takes it"));
     with_lines(outcome, &said)
 }

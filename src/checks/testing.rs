@@ -29,6 +29,7 @@ pub(crate) fn good(side: Side) -> Facts {
         address: GPU_AT.into(),
         model: Fact::known("information", "NVIDIA H100 PCIe".into()),
         minor: Fact::known("information", 0),
+        ..NvidiaGpu::default()
     };
     facts.nvidia.gpus = Fact::known("/proc/driver/nvidia/gpus", vec![gpu]);
     facts.nvme = Fact::known("/sys/class/nvme", vec![controller(NVME_AT, "SAMSUNG MZWLJ3T8HBLS-00007")]);

@@ -286,7 +286,7 @@ fn host_messages(_context: &Context<'_>) -> Outcome {
             Who::Hypervisor,
             "look for these on the host: a window that could not be mapped makes every transfer between devices fail",
         )
-        .command("journalctl -b | grep -E 'PCI peer-to-peer transactions on BARs are not supported|VFIO_MAP_DMA|vfio_container_dma_map|IOMMU_IOAS_MAP'")
+        .command("journalctl -b | grep -e 'peer-to-peer transactions' -e VFIO_MAP_DMA -e vfio_container_dma_map -e IOMMU_IOAS_MAP")
         .command("dmesg | grep -E 'DMAR:.*fault|AMD-Vi:.*IO_PAGE_FAULT|not ready .* after FLR|vfio-pci'")
         .command("lspci -vvs 0000:BB:DD.0 | grep -E 'ACSCtl|LnkSta:|ATSCtl'"),
     )

@@ -1,8 +1,8 @@
 //! Reads a machine, without judging it. Every reader takes a [`Root`]: the live machine, a captured tree of one, or a
 //! test's fixture; every [`Fact`] remembers where it was read.
 
-pub mod capture;
 pub mod acpi;
+pub mod capture;
 pub mod cpu;
 pub mod dma;
 mod fact;
@@ -43,8 +43,8 @@ use commands::CommandOutput;
 use cpu::Cpu;
 use cufile::CufileConfig;
 use dma::DmaProbe;
-use iommu::Iommu;
 use gdscheck::Gdscheck;
+use iommu::Iommu;
 use kernel::Kernel;
 use kernel_log::KernelLog;
 use libraries::InstalledLibrary;

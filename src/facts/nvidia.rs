@@ -26,7 +26,8 @@ pub struct Nvidia {
 }
 
 /// A GPU that the driver claims.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NvidiaGpu {
     /// Its PCI address.
     pub address: String,

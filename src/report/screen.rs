@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn colour_draws_the_same_letters() {
-        let report = sample();
+        let report = Report { verdict: Verdict::Incomplete, ..sample() };
         let coloured = render(&report, PLACE, Style::Colour);
         assert!(coloured.starts_with("\x1b[0m\x1b[2J\x1b[H"));
         let blocks = |text: &str| text.matches("\x1b[43m").count();

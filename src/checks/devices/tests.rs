@@ -57,7 +57,7 @@ fn generations_before_turing_have_no_open_driver() {
 fn a_geforce_is_refused_by_the_driver() {
     let with = |model: Fact<String>| {
         let mut facts = good(METAL);
-        let gpu = NvidiaGpu { address: GPU_AT.into(), model, minor: Fact::default() };
+        let gpu = NvidiaGpu { address: GPU_AT.into(), model, ..NvidiaGpu::default() };
         facts.nvidia.gpus = Fact::known("gpus", vec![gpu]);
         answer("gpu.product", &facts, METAL)
     };
