@@ -66,7 +66,7 @@ fn under_secure_boot_the_unsigned_modules_are_refused() {
     assert_eq!(report["verdict"], "INCOMPLETE");
     assert_eq!(report["facts"]["kernel"]["secure_boot"]["value"], true, "{:#}", report["facts"]["kernel"]);
     let text = report.to_string();
-    assert!(text.contains("Secure Boot is on, and no key that this kernel trusts has signed"), "{report:#}");
+    assert!(text.contains("Secure Boot is on, and no key that it trusts has signed it"), "{report:#}");
     assert!(!text.contains("No NVIDIA GPU found"), "an unsigned module ran:\n{report:#}");
 }
 

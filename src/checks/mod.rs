@@ -17,7 +17,6 @@
 //! | [`gds`] | cuFile, gdscheck, a hypervisor's logs |
 //! | [`routes`] | the two direct routes and their pieces |
 //! | [`waiver`] | findings that somebody decided to live with |
-//! | [`prerequisites`] | why nothing is proven, in sentences |
 
 #[cfg(test)]
 mod captured;
@@ -32,7 +31,6 @@ pub mod judge;
 pub mod kernel;
 pub mod nvidia_fs;
 pub mod p2pdma;
-pub mod prerequisites;
 pub mod routes;
 mod said;
 #[cfg(test)]

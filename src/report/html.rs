@@ -3,6 +3,7 @@
 use super::findings::{severity_word, who_words, word};
 use super::model::{Report, Route, Verdict};
 use super::text;
+use super::topology::{self, Row as TopologyRow};
 use crate::checks::check::{Finding, Severity, Side, Status, Who};
 use crate::facts::Fact;
 use anyhow::Context as _;
@@ -40,6 +41,8 @@ struct Page<'a> {
     why: &'a [String],
     remedies: Vec<Group>,
     findings: Vec<Row<'a>>,
+    topology: Vec<TopologyRow>,
+    topology_svg: String,
     pins: Vec<(String, String)>,
     text: String,
 }
@@ -79,6 +82,8 @@ pub fn write(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
         why: &report.why,
         remedies: remedies(&report.findings),
         findings: report.findings.iter().map(row).collect(),
+        topology: topology::rows(&report.facts),
+        topology_svg: topology::svg(&report.facts),
         pins: pins(report),
         text: String::from_utf8_lossy(&plain).into_owned(),
     };

@@ -16,4 +16,5 @@ pub mod qr;
 pub mod screen;
 pub mod source;
 pub mod text;
+pub mod topology;
 pub mod utc;

@@ -31,7 +31,23 @@ pub fn write_facts(facts: &Facts, out: &mut dyn Write) -> io::Result<()> {
     libraries(&facts.dma, out)?;
     gpus(facts, out)?;
     nvme(&facts.nvme, out)?;
+    topology(facts, out)?;
     pci(&facts.pci, out)
+}
+
+/// What each party calls every pair, and the tree.
+fn topology(facts: &Facts, out: &mut dyn Write) -> io::Result<()> {
+    let lines = super::topology::lines(facts);
+    let tree = crate::topology::draw::draw(facts);
+    if lines.is_empty() && tree.is_empty() {
+        return Ok(());
+    }
+    section(out, "Topology")?;
+    lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    if !lines.is_empty() {
+        writeln!(out)?;
+    }
+    tree.lines().try_for_each(|line| writeln!(out, "{}", cut(line, WIDTH)))
 }
 
 /// A line of the text, wrapped under its label.
