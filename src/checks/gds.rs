@@ -1,6 +1,6 @@
 //! cuFile as a whole: its settings, gdscheck's answer, whether a direct route exists at all.
 
-use super::check::{Check, Outcome, Remedy, Severity, Side, WHERE_GDS_RUNS, Who};
+use super::check::{ANYWHERE, Check, Outcome, Remedy, Severity, Side, WHERE_GDS_RUNS, Who};
 use super::context::Context;
 use super::routes::{Direct, complete};
 use super::said::{find, heard_cufile, with_lines};
@@ -120,12 +120,12 @@ pub const CHECKS: &[Check] = &[
     },
 ];
 
-/// What only a hypervisor's own logs show.
+/// What only a hypervisor's own logs show. They apply anywhere: such a log may be all that was sent.
 pub const HOST_LOGS: &[Check] = &[
     Check {
         id: "host.group-viable",
         title: "the GPU's whole group can be given away",
-        sides: &[Side::Host, Side::Guest],
+        sides: ANYWHERE,
         requires: &[],
         severity: Severity::Blocker,
         rationale: "VFIO gives a device away only if nothing else of its IOMMU group is held by a driver of the host.",
@@ -136,7 +136,7 @@ pub const HOST_LOGS: &[Check] = &[
     Check {
         id: "host.flr",
         title: "the GPU comes back after a reset",
-        sides: &[Side::Host, Side::Guest],
+        sides: ANYWHERE,
         requires: &[],
         severity: Severity::Blocker,
         rationale: "A GPU that does not come back after a function-level reset is hung until the host is switched off.",
@@ -147,7 +147,7 @@ pub const HOST_LOGS: &[Check] = &[
     Check {
         id: "host.memory-locked",
         title: "the guest's memory can be mapped for its devices",
-        sides: &[Side::Host, Side::Guest],
+        sides: ANYWHERE,
         requires: &[],
         severity: Severity::Blocker,
         rationale: "VFIO maps and locks all of a guest's memory; a limit or a balloon in the way ends that.",
@@ -158,7 +158,7 @@ pub const HOST_LOGS: &[Check] = &[
     Check {
         id: "host.peer-mapping",
         title: "the hypervisor maps the GPU's memory for the drive",
-        sides: &[Side::Host, Side::Guest],
+        sides: ANYWHERE,
         requires: &[],
         severity: Severity::Blocker,
         rationale: "QEMU maps each device's windows for its peers; where it cannot, transfers between them fault.",
@@ -169,7 +169,7 @@ pub const HOST_LOGS: &[Check] = &[
     Check {
         id: "host.iommu-faults",
         title: "the IOMMU blocked no transfer",
-        sides: &[Side::Host, Side::Guest, Side::BareMetal],
+        sides: ANYWHERE,
         requires: &["host.peer-mapping"],
         severity: Severity::Major,
         rationale: "A transfer to an address that the IOMMU does not know is blocked; between peers that means a missing mapping.",
@@ -397,8 +397,12 @@ fn host_said(
     if !said.is_empty() {
         return with_lines(fail(), &said);
     }
-    if context.side == Side::Guest {
-        return Outcome::not_applicable(format!("{unseen}; vm.host-messages says how to ask the host"));
+    match context.side {
+        Side::Host => {}
+        Side::Guest => {
+            return Outcome::not_applicable(format!("{unseen}; vm.host-messages says how to ask the host"));
+        }
+        Side::BareMetal => return Outcome::not_applicable("nothing is given away here"),
     }
     if context.facts.kernel_log.value().is_some() {
         return Outcome::pass("nothing of it was logged");

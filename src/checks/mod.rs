@@ -21,7 +21,11 @@
 #[cfg(test)]
 mod captured;
 pub mod check;
+#[cfg(test)]
+mod complete;
 pub mod context;
+#[cfg(test)]
+mod coverage;
 pub mod devices;
 pub mod driver;
 pub mod each;

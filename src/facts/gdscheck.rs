@@ -136,7 +136,8 @@ impl Gdscheck {
                 self.settings.insert(label.to_owned(), value.to_owned());
             }
             // Rows of sub-systems begin with dashes and speak of parts, not of routes.
-            _ if in_drivers && !label.starts_with('-') => {
+            // Owners quote single rows, so those for NVMe are known without their section.
+            _ if (in_drivers || matches!(label, "NVMe" | "NVMe P2PDMA")) && !label.starts_with('-') => {
                 let words = value.split([',', ' ']).map(str::to_ascii_lowercase);
                 let words = words.filter(|word| !word.is_empty()).collect();
                 self.drivers.insert(label.to_owned(), words);

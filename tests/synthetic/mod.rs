@@ -43,8 +43,8 @@ impl Function<'_> {
             put("current_link_width", "16".into());
             put("max_link_width", "16".into());
         }
-        for name in ["aer_dev_correctable", "aer_dev_nonfatal", "aer_dev_fatal"] {
-            put(name, "RxErr 0\nTOTAL_ERR 0".into());
+        for (name, total) in [("correctable", "COR"), ("nonfatal", "NONFATAL"), ("fatal", "FATAL")] {
+            put(&format!("aer_dev_{name}"), format!("RxErr 0\nTOTAL_ERR_{total} 0"));
         }
         file(root, &format!("{folder}/config"), self.config());
         let devices = root.join("sys/bus/pci/devices");

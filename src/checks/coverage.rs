@@ -1,0 +1,149 @@
+//! `docs/coverage.md`: what the guide, gds-diag and the known failure signatures ask for, the checks that answer, and the
+//! tests that name them. Made from the register and from the tests' own text, so that it cannot rot.
+
+use super::all;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// What every signature is about; the texts are in `signatures.rs`.
+const SIGNATURES: [&str; 38] = [
+    "Secure Boot rejects a module",
+    "driver not loaded",
+    "no GPU passed through",
+    "BAR not assigned",
+    "GPU bound elsewhere",
+    "probe failed",
+    "GPU in use on the host",
+    "GSP firmware missing",
+    "GPU wedged",
+    "GPU fell off the bus",
+    "Xid",
+    "NVML and driver differ",
+    "unsupported GPU",
+    "cuInit 802",
+    "cuInit 100, 999",
+    "HMM and KASLR",
+    "nvme unpatched",
+    "nvidia-fs does not fit the driver",
+    "BAR1 cannot be mapped",
+    "GeForce",
+    "P2PDMA not built",
+    "static BAR1 missing",
+    "P2P refused by the kernel",
+    "PAT clash",
+    "ext4 without data=ordered",
+    "device-mapper",
+    "5008 with P2PDMA",
+    "EIO on a fabric",
+    "IOMMU fault on the host",
+    "NVMe errors",
+    "filesystem made read-only",
+    "code 43",
+    "no return from FLR",
+    "locked memory",
+    "gdsio hangs or prints nonsense",
+    "too little RAM for BAR1's pages",
+    "log cannot be written",
+    "hook of another version",
+];
+
+/// Every Rust file below a folder.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs_err::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Check -> the tests in whose text its id stands. A table before a file's first test belongs to that test.
+fn tests() -> BTreeMap<&'static str, BTreeSet<String>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(&root.join("src/checks"), &mut files);
+    sources(&root.join("tests"), &mut files);
+    files.sort();
+    let mut found: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for file in files {
+        let text = fs_err::read_to_string(&file).unwrap();
+        let is_test_file = ["tests.rs", "signatures.rs", "captured.rs", "complete.rs"]
+            .iter()
+            .any(|name| file.ends_with(name))
+            || file.starts_with(root.join("tests"));
+        let tests = match text.split_once("#[cfg(test)]\nmod tests") {
+            Some((_, tests)) => tests,
+            None if is_test_file => &text,
+            None => continue,
+        };
+        let mut before = "";
+        for part in tests.split("#[test]\n") {
+            let name = part.trim_start().strip_prefix("fn ").and_then(|rest| rest.split('(').next());
+            let Some(name) = name else {
+                before = part;
+                continue;
+            };
+            for check in all() {
+                let quoted = format!("\"{}\"", check.id);
+                if part.contains(&quoted) || before.contains(&quoted) {
+                    found.entry(check.id).or_default().insert(name.to_owned());
+                }
+            }
+            before = "";
+        }
+    }
+    found
+}
+
+fn document() -> String {
+    let tests = tests();
+    let mut out = "# What is covered\n\nMade by the test `coverage_is_written_down`; `GDSBOOT_BLESS=1 cargo test --lib coverage` \
+                   renews it.\n"
+        .to_owned();
+    let mut items: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for check in all() {
+        for item in check.covers {
+            items.entry(item).or_default().push(check.id);
+        }
+    }
+    for (kind, title) in [("guide: ", "The guide's steps and causes"), ("gds-diag: ", "gds-diag's checks")] {
+        let _ = write!(out, "\n## {title}\n\n| what | checks |\n|---|---|\n");
+        for (item, checks) in &items {
+            if let Some(item) = item.strip_prefix(kind) {
+                let _ = writeln!(out, "| {item} | {} |", checks.join(", "));
+            }
+        }
+    }
+    out.push_str("\n## Failure signatures\n\n| number | what | checks |\n|---|---|---|\n");
+    for (n, what) in (1..).zip(SIGNATURES) {
+        let checks = items.get(format!("signature {n}").as_str()).map(|checks| checks.join(", "));
+        let _ = writeln!(out, "| {n} | {what} | {} |", checks.unwrap_or_default());
+    }
+    out.push_str("\n## Tests by check\n\n| check | tests |\n|---|---|\n");
+    for check in all() {
+        let names: Vec<_> = tests.get(check.id).into_iter().flatten().map(String::as_str).collect();
+        let _ = writeln!(out, "| {} | {} |", check.id, names.join(", "));
+    }
+    out
+}
+
+#[test]
+fn coverage_is_written_down() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/coverage.md");
+    let document = document();
+    if std::env::var_os("GDSBOOT_BLESS").is_some() {
+        fs_err::write(&path, &document).unwrap();
+    }
+    let written = fs_err::read_to_string(&path).unwrap_or_default();
+    assert!(written == document, "docs/coverage.md is old: GDSBOOT_BLESS=1 cargo test --lib coverage");
+}
+
+#[test]
+fn every_check_is_named_by_a_test() {
+    let tests = tests();
+    let missing: Vec<_> = all().map(|check| check.id).filter(|id| !tests.contains_key(id)).collect();
+    assert!(missing.is_empty(), "no test names {missing:?}");
+}
