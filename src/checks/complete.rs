@@ -122,10 +122,13 @@ fn what_is_there_passes() {
     }
 }
 
+/// How a machine is built, what is changed in it, and the check that must fail.
+type Case<'a> = (fn(&Path), &'a [(&'a str, &'a str)], &'a str);
+
 #[test]
 fn one_change_fails_one_check_and_it_comes_among_the_first() {
     let multipath = "sys/module/nvme_core/parameters/multipath";
-    let cases: &[(fn(&Path), &[(&str, &str)], &str)] = &[
+    let cases: &[Case<'_>] = &[
         (
             complete,
             &[(
@@ -184,7 +187,7 @@ fn one_change_fails_one_check_and_it_comes_among_the_first() {
             ],
             "driver.loaded",
         ),
-        (complete, &[(GDSCHECK, &GOOD_PLATFORM)], "gds.platform"),
+        (complete, &[(GDSCHECK, GOOD_PLATFORM)], "gds.platform"),
     ];
     let mut wrong = Vec::new();
     for (build, change, id) in cases {

@@ -115,6 +115,9 @@ impl Capture {
         let here = root.join(at);
         let Ok(metadata) = std::fs::symlink_metadata(&here) else { return };
         if metadata.is_dir() {
+            if is_private(at) {
+                return;
+            }
             self.entries.entry(at.to_owned()).or_insert(Entry::Folder);
             match std::fs::read_dir(&here) {
                 Ok(entries) => entries.flatten().for_each(|entry| self.name(at, &entry)),
@@ -288,6 +291,13 @@ fn hash_device_serial(config: &mut [u8]) {
             return;
         }
     }
+}
+
+/// Folders of people and programs, in which readers look for a log: what else lies there, even by name, is nobody's
+/// business.
+fn is_private(folder: &Path) -> bool {
+    let is = |path: &str| folder == Path::new(path);
+    is("") || is("root") || is("tmp") || folder.starts_with("home") || folder.starts_with("var/log")
 }
 
 fn parts(path: &Path) -> Vec<std::ffi::OsString> {

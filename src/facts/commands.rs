@@ -3,12 +3,25 @@
 
 use super::log_lines::{LogLines, tidy};
 use super::{Fact, Root};
+use crate::error::one_line;
+use crate::pasteable::pasteable;
+use crate::program;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::Duration;
 
 /// Where they stand.
 const FOLDER: &str = "/run/gdsboot/commands";
+/// What is asked, by name; nvidia-smi first, because it makes the device nodes.
+const PROGRAMS: &[&[&str]] = &[&["nvidia-smi"], &["nvidia-smi", "-q"], &["gdscheck", "-p"]];
+/// Where they are looked for.
+const FOLDERS: &[&str] =
+    &["/usr/bin", "/usr/local/bin", "/usr/local/cuda/gds/tools", "/usr/lib/nvidia/current"];
+/// A driver that cannot start its GPU takes some 6 s for each try.
+const PATIENCE: Duration = Duration::from_secs(40);
+
 /// How many programs are looked at.
-const PROGRAMS: usize = 64;
+const MOST: usize = 64;
 /// How many lines of an output are kept.
 const LINES: usize = 600;
 
@@ -34,8 +47,38 @@ impl CommandOutput {
     /// Reads all of them, ordered by folder.
     pub fn read_all(root: &Root) -> Fact<Vec<Self>> {
         root.list(FOLDER).map(|names| {
-            names.iter().take(PROGRAMS).map(|name| Self::read(root, &format!("{FOLDER}/{name}"))).collect()
+            names.iter().take(MOST).map(|name| Self::read(root, &format!("{FOLDER}/{name}"))).collect()
         })
+    }
+
+    /// Asks the programs that know what no file says, on the machine that this runs on: those that are there, each for a
+    /// while. Without the driver they have nothing to say.
+    pub fn ask() -> Vec<Self> {
+        let mut asked: Vec<Self> = Vec::new();
+        for command in PROGRAMS {
+            let [program, args @ ..] = *command else { continue };
+            let path =
+                FOLDERS.iter().map(|folder| format!("{folder}/{program}")).find(|p| Path::new(p).is_file());
+            let Some(path) = path else { continue };
+            let argv: Vec<String> =
+                std::iter::once(path.as_str()).chain(args.iter().copied()).map(tidy).collect();
+            let from = pasteable(&argv);
+            asked.push(match program::run(&path, args, PATIENCE) {
+                Ok(finished) => Self {
+                    status: finished.status.code().map_or_else(
+                        || Fact::not_read("ended by a signal"),
+                        |status| Fact::known(from.as_str(), status),
+                    ),
+                    stdout: finished.stdout.lines().take(LINES).map(tidy).collect(),
+                    stderr: finished.stderr.lines().take(LINES).map(tidy).collect(),
+                    from,
+                    argv,
+                    kernel_log: None,
+                },
+                Err(error) => Self { stderr: vec![tidy(&one_line(&error))], from, argv, ..Self::default() },
+            });
+        }
+        asked
     }
 
     fn read(root: &Root, folder: &str) -> Self {

@@ -134,7 +134,10 @@ impl Facts {
             Fact::Known { value: tree, .. } => tree.nvfs_hooks(root, module),
             other => other.clone().map(|_| Vec::new()),
         };
-        let commands = CommandOutput::read_all(root);
+        let mut commands = CommandOutput::read_all(root);
+        if root.may_ask() && root.exists("/proc/driver/nvidia/version") {
+            commands = Fact::known("programs of this machine", CommandOutput::ask());
+        }
         let printed = commands.value().map_or(&[][..], Vec::as_slice);
         let kernel_log = KernelLog::read(root, printed);
         let kernel_sources = kernel_log.value().map_or(&[][..], |log| log.sources.as_slice());

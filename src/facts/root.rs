@@ -68,6 +68,11 @@ impl Root {
         self.live
     }
 
+    /// May programs of this machine be asked? A capture runs them itself.
+    pub fn may_ask(&self) -> bool {
+        self.live && self.asked.is_none()
+    }
+
     /// Where `path` (absolute on the machine) stands here.
     pub fn locate(&self, path: &str) -> io::Result<PathBuf> {
         if let Some(mut asked) = self.asked.as_ref().and_then(|asked| asked.lock().ok()) {
