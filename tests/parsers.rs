@@ -55,6 +55,23 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             b"Package: a\nVersion: 1:2-3\nDescription: x\n y\nReplaces: b (<< 2), c\n".to_vec(),
             b"Sat, 22 Nov 2026 13:26:06 UTC".to_vec(),
         ],
+        "captured_text" => vec![
+            b" GDS release version: 1.16.1.26\n DRIVER CONFIGURATION:\n NVMe : nvfs, compat\n GPU index 0 X bar:1 bar size (MiB):256 supports GDS\n".to_vec(),
+            br#"{ // c
+                "properties": {"use_pci_p2pdma": true, "max_direct_io_size_kb": 16384,}, /* x */ "logging": {"dir": "/tmp"}}"#.to_vec(),
+            b"Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 590.44\n    Fabric\n State : Completed\n".to_vec(),
+            b"[[waive]]\nid = \"gpu.present\"\nuntil = \"2027-01-31\"\nby = \"A\"\nwhy = \"B\"\n".to_vec(),
+        ],
+        "config_space" => {
+            let mut config = vec![0; 4096];
+            config[6] = 0x10;
+            config[0x34] = 0x78;
+            config[0x78..0x7c].copy_from_slice(&[0x10, 0xc8, 0x42, 0]);
+            config[0xc8..0xd0].copy_from_slice(&[0x09, 0, 8, b'P', b'2', b'P', 0, 0]);
+            config[0x100..0x104].copy_from_slice(&0x1401_000d_u32.to_le_bytes());
+            config[0x140..0x144].copy_from_slice(&0x0001_0003_u32.to_le_bytes());
+            vec![config.clone(), config[..256].to_vec(), config[..64].to_vec()]
+        }
         "deb" => [Compression::None, Compression::Gzip, Compression::Xz, Compression::Zstd]
             .map(|c| Deb::new("a", "1").file("usr/bin/a", vec![5; 3000]).symlink("l", "usr").compress(c).bytes())
             .to_vec(),

@@ -2,6 +2,11 @@
 //! without bound. The test `tests/parsers.rs` runs the same functions on damaged fixtures.
 
 use gdsboot::builder::{apt, deb, elf, lock, mirror, module_info, profile, sbat};
+use gdsboot::checks::waiver;
+use gdsboot::facts::cufile::CufileConfig;
+use gdsboot::facts::gdscheck::Gdscheck;
+use gdsboot::facts::nvidia_smi::NvidiaSmi;
+use gdsboot::facts::pci_config::PciConfig;
 use gdsboot::facts::{dma, kmsg, module_tree};
 use gdsboot::report::events::Event;
 use gdsboot::report::fat::{Fat, ReadAt};
@@ -14,8 +19,10 @@ use std::path::Path;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file of its name in `fuzz_targets/`.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 14] = [
     ("apt_output", apt_output),
+    ("captured_text", captured_text),
+    ("config_space", config_space),
     ("deb", deb),
     ("elf", elf),
     ("fat", fat),
@@ -43,6 +50,22 @@ pub fn apt_output(data: &[u8]) {
     let _ = mirror::parse_deb822(&text);
     let _ = deb::stanza(&text);
     let _ = deb::parse_control(&text);
+}
+
+/// What programs printed on a machine, and files that its owner wrote.
+pub fn captured_text(data: &[u8]) {
+    let text = text(data);
+    let _ = Gdscheck::parse("x", text.lines());
+    let _ = NvidiaSmi::parse("x", text.lines());
+    let _ = CufileConfig::parse(&text);
+    if let Ok(table) = text.parse() {
+        let _ = waiver::parse(&table);
+    }
+}
+
+/// A PCI function's configuration space.
+pub fn config_space(data: &[u8]) {
+    let _ = PciConfig::parse(data);
 }
 
 /// A package.
