@@ -171,7 +171,10 @@ fn one_change_fails_one_check_and_it_comes_among_the_first() {
         (without_nvidia_fs, &[], "nvidia-fs.loaded"),
         (
             with_nvidia_fs,
-            &[("proc/kallsyms", "0 T nvme_core_init [nvme_core]\n"), (GDSCHECK, "")],
+            &[
+                ("proc/kallsyms", "0 T pci_p2pdma_add_resource\n0 T nvme_core_init [nvme_core]\n"),
+                (GDSCHECK, ""),
+            ],
             "nvme.hook",
         ),
         (
@@ -203,6 +206,18 @@ fn one_change_fails_one_check_and_it_comes_among_the_first() {
 }
 
 const GOOD_PLATFORM: &str = " GDS release version: 1.16.1.26\n NVMe : p2pdma, compat\n GPU index 0 NVIDIA GeForce RTX 3090 bar:1 bar size (MiB):256 Model Not Supported, IOMMU State: Disabled\n Platform verification failed\n";
+
+/// Debian's kernel on perfect hardware.
+#[test]
+fn a_kernel_without_any_route_is_one_finding() {
+    let stock = [("proc/kallsyms", "0 T nvme_core_init [nvme_core]\n"), (GDSCHECK, "")];
+    let judgement = judged(complete, &stock);
+    let failed: Vec<_> =
+        judgement.findings.iter().filter(|f| f.status == Status::Fail).map(|f| f.id.as_str()).collect();
+    assert_eq!(failed, ["kernel.routes"]);
+    assert_eq!(judgement.verdict, Verdict::Fail);
+    assert_eq!(finding(&judged(complete, &[]), "kernel.routes").status, Status::Pass);
+}
 
 /// Only gdscheck's answer is there: a stock nvme next to nvidia-fs.
 #[test]

@@ -37,6 +37,7 @@ pub const CHECKS: &[Check] = &[
         title: "a direct route exists",
         sides: WHERE_GDS_RUNS,
         requires: &[
+            "kernel.routes",
             "kernel.module-signature",
             "gpu.present",
             "nvme.present",
@@ -64,6 +65,7 @@ pub const CHECKS: &[Check] = &[
         title: "gdscheck finds a direct route to NVMe",
         sides: WHERE_GDS_RUNS,
         requires: &[
+            "kernel.routes",
             "kernel.module-signature",
             "driver.loaded",
             "driver.cuda",

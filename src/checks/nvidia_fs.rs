@@ -70,7 +70,7 @@ pub const CHECKS: &[Check] = &[
         id: "nvme.hook",
         title: "the nvme driver has nvidia-fs's hook",
         sides: WHERE_GDS_RUNS,
-        requires: &["nvidia-fs.loaded", "nvme.hook-version"],
+        requires: &["kernel.routes", "nvidia-fs.loaded", "nvme.hook-version"],
         severity: Severity::Major,
         rationale: "nvidia-fs reaches NVMe only through a patched nvme driver; next to a stock one it loads happily, and every \
                     byte is copied by the CPU.",

@@ -13,7 +13,7 @@ pub const CHECKS: &[Check] = &[
         id: "p2pdma.kernel",
         title: "the kernel has PCI P2PDMA",
         sides: WHERE_GDS_RUNS,
-        requires: &["driver.loaded"],
+        requires: &["kernel.routes", "driver.loaded"],
         severity: Severity::Major,
         rationale: "The p2pdma route needs Linux 6.2 with CONFIG_PCI_P2PDMA and CONFIG_ZONE_DEVICE.",
         references: &["drivers/pci/p2pdma.c", "docs.nvidia.com/gpudirect-storage: NVMe P2PDMA"],
