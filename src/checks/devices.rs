@@ -597,6 +597,10 @@ fn nvme_driver(context: &Context<'_>) -> Outcome {
         Fact::Known { value, .. } if is_host => Each::Odd(format!("{value} holds it on the host")),
         Fact::Known { value, .. } => Each::Bad(format!("{value} holds it, not the nvme driver")),
         Fact::Missing { .. } if is_host => Each::Odd("no driver holds it".into()),
+        // A capture may have lost all links: then they say nothing.
+        Fact::Missing { .. } if context.pci().iter().all(|device| device.driver.value().is_none()) => {
+            Each::Unseen("its driver: no device's driver was captured".into())
+        }
         Fact::Missing { .. } => match context.has_module("nvme") {
             // Without the module it cannot be otherwise; whoever loads modules says why there is none.
             Some(true) => Each::Bad("no driver holds it although nvme is loaded".into()),

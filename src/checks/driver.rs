@@ -243,9 +243,9 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         id: "driver.product",
-        title: "the driver maps this GPU's memory for other devices",
+        title: "the GPU is of a class with GPUDirect",
         sides: WHERE_GDS_RUNS,
-        requires: &["gpu.product", "driver.loaded"],
+        requires: &["driver.loaded"],
         severity: Severity::Blocker,
         rationale: "The driver maps GPU memory for other devices on data-centre and workstation products; on GeForce it refuses.",
         references: &["gds-nvidia-fs issue 14", "GDS troubleshooting guide, 14.2"],
@@ -367,41 +367,46 @@ fn unique(words: &[String]) -> String {
     all.join(", ")
 }
 
-/// Does the driver own a GPU now? Then what it complained about earlier is over.
-fn owns_a_gpu(context: &Context<'_>) -> bool {
-    let listed = context.facts.nvidia.gpus.value().is_some_and(|gpus| !gpus.is_empty());
-    let started = context.facts.nvidia_smi.value().is_some_and(|smi| smi.driver.is_some());
-    listed && (started || context.facts.nvidia_smi.value().is_none())
+/// Does the driver list every GPU that the bus shows? Then what it complained about earlier is over.
+fn owns_every_gpu(context: &Context<'_>) -> bool {
+    let listed = context.facts.nvidia.gpus.value().map_or(&[][..], Vec::as_slice);
+    let is_listed = |address: &str| listed.iter().any(|gpu| gpu.address.eq_ignore_ascii_case(address));
+    !listed.is_empty() && context.gpus().iter().all(|gpu| is_listed(&gpu.address))
+}
+
+/// What is right now, and was said to be wrong earlier, where it was.
+fn right_now(context: &Context<'_>, patterns: &[&str], why: &str) -> Outcome {
+    let said = find(context, patterns);
+    if said.is_empty() {
+        return Outcome::pass(why);
+    }
+    with_lines(Outcome::note(format!("{why}; what was logged earlier is over")), &said)
 }
 
 fn no_device(context: &Context<'_>) -> Outcome {
-    if owns_a_gpu(context) {
-        return Outcome::pass("the driver lists its GPUs");
+    const WORDS: &[&str] = &["NVRM: No NVIDIA PCI devices found", "NVRM: No NVIDIA GPU found"];
+    if owns_every_gpu(context) {
+        return right_now(context, WORDS, "the driver lists every GPU");
     }
-    judge_kernel_log(
-        context,
-        &["NVRM: No NVIDIA PCI devices found", "NVRM: No NVIDIA GPU found"],
-        "the driver did not complain about a missing GPU",
-        || {
-            let outcome = Outcome::fail("the driver found no NVIDIA device on the PCI bus");
-            match context.side {
-                Side::Guest => outcome.remedy(
-                    Remedy::new(Who::VmConfiguration, "pass the GPU through to this virtual machine")
-                        .command("qm set VMID -machine q35 -hostpci0 0000:BB:DD,pcie=1"),
-                ),
-                _ => outcome
-                    .remedy(
-                        Remedy::new(Who::Guest, "see whether the PCI bus shows a GPU")
-                            .command("lspci -nn -d 10de:"),
-                    )
-                    .remedy(Remedy::new(
-                        Who::VmConfiguration,
-                        "if this is a virtual machine, pass the GPU through to it",
-                    ))
-                    .remedy(Remedy::new(Who::Hardware, "else check that the GPU is seated and powered")),
-            }
-        },
-    )
+    judge_kernel_log(context, WORDS, "the driver did not complain about a missing GPU", || {
+        let outcome = Outcome::fail("the driver found no NVIDIA device on the PCI bus");
+        match context.side {
+            Side::Guest => outcome.remedy(
+                Remedy::new(Who::VmConfiguration, "pass the GPU through to this virtual machine")
+                    .command("qm set VMID -machine q35 -hostpci0 0000:BB:DD,pcie=1"),
+            ),
+            _ => outcome
+                .remedy(
+                    Remedy::new(Who::Guest, "see whether the PCI bus shows a GPU")
+                        .command("lspci -nn -d 10de:"),
+                )
+                .remedy(Remedy::new(
+                    Who::VmConfiguration,
+                    "if this is a virtual machine, pass the GPU through to it",
+                ))
+                .remedy(Remedy::new(Who::Hardware, "else check that the GPU is seated and powered")),
+        }
+    })
 }
 
 fn bar(context: &Context<'_>) -> Outcome {
@@ -541,32 +546,28 @@ fn gpu_supported(context: &Context<'_>) -> Outcome {
 }
 
 fn gsp_firmware(context: &Context<'_>) -> Outcome {
-    if owns_a_gpu(context) && runs_gsp(context) {
-        return Outcome::pass("the GSP runs its firmware");
+    const WORDS: &[&str] = &[
+        "Direct firmware load for nvidia/*failed",
+        "No firmware image found",
+        "failed to load firmware*gsp_",
+    ];
+    if owns_every_gpu(context) && runs_gsp(context) {
+        return right_now(context, WORDS, "every GPU runs its firmware");
     }
-    judge_kernel_log(
-        context,
-        &[
-            "Direct firmware load for nvidia/*failed",
-            "No firmware image found",
-            "failed to load firmware*gsp_",
-        ],
-        "no firmware was missing",
-        || {
-            let version = context.facts.nvidia.version.value().map_or("VERSION", String::as_str);
-            let branch = version.split('.').next().unwrap_or("NNN");
-            Outcome::fail("the GSP firmware of this driver's version is not there")
-                .expected(format!("/lib/firmware/nvidia/{version}/gsp_ga10x.bin"))
-                .remedy(
-                    Remedy::new(
-                        Who::Guest,
-                        "install the firmware of exactly the driver's version, and put it into the initramfs",
-                    )
-                    .command(format!("apt install nvidia-firmware-{branch}-{version}"))
-                    .command("update-initramfs -u"),
+    judge_kernel_log(context, WORDS, "no firmware was missing", || {
+        let version = context.facts.nvidia.version.value().map_or("VERSION", String::as_str);
+        let branch = version.split('.').next().unwrap_or("NNN");
+        Outcome::fail("the GSP firmware of this driver's version is not there")
+            .expected(format!("/lib/firmware/nvidia/{version}/gsp_ga10x.bin"))
+            .remedy(
+                Remedy::new(
+                    Who::Guest,
+                    "install the firmware of exactly the driver's version, and put it into the initramfs",
                 )
-        },
-    )
+                .command(format!("apt install nvidia-firmware-{branch}-{version}"))
+                .command("update-initramfs -u"),
+            )
+    })
 }
 
 /// Does the driver name a version of firmware for every GPU?
@@ -578,13 +579,12 @@ fn runs_gsp(context: &Context<'_>) -> bool {
 }
 
 fn rm_init(context: &Context<'_>) -> Outcome {
-    if owns_a_gpu(context) && runs_gsp(context) {
-        return Outcome::pass("the GPU is started");
+    const WORDS: &[&str] =
+        &["RmInitAdapter failed", "Cannot initialize GSP firmware RM", "rm_init_adapter failed"];
+    if owns_every_gpu(context) && runs_gsp(context) {
+        return right_now(context, WORDS, "every GPU is started");
     }
-    let said = find(
-        context,
-        &["RmInitAdapter failed", "Cannot initialize GSP firmware RM", "rm_init_adapter failed"],
-    );
+    let said = find(context, WORDS);
     let smi = find(context, &["No devices were found"]);
     if said.is_empty() && smi.is_empty() {
         return silence(context, "the driver did not fail to start a GPU");
@@ -605,27 +605,20 @@ fn rm_init(context: &Context<'_>) -> Outcome {
 }
 
 fn probe(context: &Context<'_>) -> Outcome {
-    if owns_a_gpu(context) && find(context, &["probe routine failed"]).is_empty() {
-        return Outcome::pass("the driver lists its GPUs");
+    const WORDS: &[&str] = &[
+        "NVIDIA probe routine failed for",
+        "None of the NVIDIA devices were initialized",
+        "nvidia*probe*failed with error",
+    ];
+    if owns_every_gpu(context) {
+        return right_now(context, WORDS, "the driver lists every GPU");
     }
-    judge_kernel_log(
-        context,
-        &[
-            "NVIDIA probe routine failed for",
-            "None of the NVIDIA devices were initialized",
-            "nvidia*probe*failed with error",
-        ],
-        "the driver gave no GPU up",
-        || {
-            Outcome::fail("the driver gave a GPU up while taking it").remedy(
-                Remedy::new(
-                    Who::Guest,
-                    "read what the driver logged before that: windows, interrupts, firmware",
-                )
+    judge_kernel_log(context, WORDS, "the driver gave no GPU up", || {
+        Outcome::fail("the driver gave a GPU up while taking it").remedy(
+            Remedy::new(Who::Guest, "read what the driver logged before that: windows, interrupts, firmware")
                 .command("dmesg | grep -i -B20 'probe routine failed'"),
-            )
-        },
-    )
+        )
+    })
 }
 
 fn loaded(context: &Context<'_>) -> Outcome {

@@ -245,6 +245,12 @@ fn groups(context: &Context<'_>) -> Outcome {
     let outcome = each(context, "device", &devices, "groups that can be given away", |device| {
         let group = match &device.iommu_group {
             Fact::Known { value, .. } => *value,
+            // A capture may have lost all links: then they say nothing.
+            Fact::Missing { .. }
+                if context.pci().iter().all(|d| d.driver.value().is_none() && d.path.value().is_none()) =>
+            {
+                return Each::Unseen("its IOMMU group: no device's links were captured".into());
+            }
             Fact::Missing { .. } => return Each::Bad("it has no IOMMU group".into()),
             other => return Each::Unseen(format!("its IOMMU group: {}", absent(other))),
         };

@@ -2,7 +2,6 @@
 
 use super::check::{Check, Outcome, Remedy, Severity, WHERE_GDS_RUNS, Who};
 use super::context::Context;
-use super::routes::{hook, kernel_p2pdma};
 use super::said::{find, lines, silence, with_lines};
 use crate::facts::modules::LoadOutcome;
 
@@ -31,39 +30,7 @@ pub const CHECKS: &[Check] = &[
         covers: &["guide: Secure Boot", "signature 1"],
         run: secure_boot,
     },
-    Check {
-        id: "kernel.routes",
-        title: "a direct route is possible on this kernel",
-        sides: WHERE_GDS_RUNS,
-        requires: &[],
-        severity: Severity::Blocker,
-        rationale: "A kernel without PCI P2PDMA whose nvme driver has no hook for nvidia-fs has no direct route, whatever the \
-                    hardware.",
-        references: &["drivers/pci/Kconfig: PCI_P2PDMA", "gds-nvidia-fs: nvfs-dma.c"],
-        covers: &["guide: which routes are possible", "signature 17", "signature 21"],
-        run: routes,
-    },
 ];
-
-fn routes(context: &Context<'_>) -> Outcome {
-    let release = context.facts.kernel.release.value().map_or("(release unknown)", String::as_str);
-    match (kernel_p2pdma(context), hook(context)) {
-        (Some(true), _) => Outcome::pass(format!("kernel {release} has PCI P2PDMA")),
-        (_, Some(true)) => Outcome::pass(format!("the nvme driver of kernel {release} has nvidia-fs's hook")),
-        (Some(false), Some(false)) => Outcome::fail(format!(
-            "no direct route exists on kernel {release}: it has no PCI P2PDMA, and its nvme driver has no hook for nvidia-fs"
-        ))
-        .expected("Linux 6.2 or newer with CONFIG_PCI_P2PDMA, or nvme_v*_register_nvfs_dma_ops in the nvme driver")
-        .remedy(
-            Remedy::new(Who::Guest, "run a kernel that has one of them: Ubuntu's linux-nvidia flavour has both")
-                .command("apt install linux-nvidia"),
-        )
-        .remedy(
-            Remedy::new(Who::Guest, "or install DOCA's patched nvme driver").command("apt install mlnx-nvme-dkms"),
-        ),
-        _ => Outcome::unknown(format!("which routes kernel {release} has cannot be seen")),
-    }
-}
 
 /// Modules that the routes need.
 const OURS: [&str; 3] = ["nvidia", "nvfs", "nvme"];
@@ -100,20 +67,16 @@ fn module_signature(context: &Context<'_>) -> Outcome {
     .filter(|line| !line.text.contains("insert '") || OURS.iter().any(|name| line.text.contains(name)))
     .collect();
     if refused.is_empty() && said.is_empty() {
-        let tainting =
-            find(context, &["nvidia*module verification failed", "nvme*module verification failed"]);
+        // The kernel says so while it takes the module; where it refuses one, the words are others.
+        let tainting = find(context, &["module verification failed"]);
         if !tainting.is_empty() {
             let why = "a module that no trusted key has signed was taken nevertheless; under Secure Boot it would not be";
             return with_lines(Outcome::note(why), &tainting);
         }
-        let bare = lines(context)
-            .any(|line| line.text.contains("module verification failed") && !line.text.contains("tainting"));
-        if !bare {
-            if context.has_module("nvidia") == Some(true) {
-                return Outcome::pass("the driver's modules were taken");
-            }
-            return silence(context, "no module was refused for its signature");
+        if context.has_module("nvidia") == Some(true) {
+            return Outcome::pass("the driver's modules were taken");
         }
+        return silence(context, "no module was refused for its signature");
     }
     let ours = |name: &str| context.has_module(name) == Some(true);
     if refused.is_empty() && ours("nvidia") && ours("nvidia_fs") {

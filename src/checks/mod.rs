@@ -30,6 +30,7 @@ pub mod devices;
 pub mod driver;
 pub mod each;
 pub mod gds;
+pub mod host;
 pub mod iommu;
 pub mod judge;
 pub mod kernel;
@@ -50,7 +51,6 @@ use check::Check;
 
 /// The register: all checks, causes before what follows from them.
 const REGISTER: &[&[Check]] = &[
-    gds::HOST_LOGS,
     devices::CHECKS,
     virtual_machine::CHECKS,
     iommu::CHECKS,
@@ -58,8 +58,8 @@ const REGISTER: &[&[Check]] = &[
     kernel::CHECKS,
     driver::CHECKS,
     nvidia_fs::CHECKS,
-    gds::SETTINGS,
     p2pdma::CHECKS,
+    host::CHECKS,
     storage::CHECKS,
     gds::CHECKS,
 ];

@@ -1,23 +1,32 @@
-//! The nvfs route: nvidia-fs, and an nvme driver with its hook.
+//! The routes that the kernel offers, and the pieces of the one through nvidia-fs.
 
 use super::check::{Check, Outcome, Remedy, Severity, WHERE_GDS_RUNS, Who};
 use super::context::Context;
-use super::routes::{Direct, hook, moot, other_is_complete};
+use super::routes::{Direct, hook, kernel_p2pdma, moot, other_is_complete};
 use super::said::{at_least, find, heard_cufile, silence, with_lines};
-use crate::facts::Fact;
-use crate::facts::modules::LoadOutcome;
 
 /// The checks of this file.
 pub const CHECKS: &[Check] = &[
     Check {
-        id: "nvidia-fs.symbols",
-        title: "nvidia-fs fits the NVIDIA driver",
+        id: "route.possible",
+        title: "this kernel offers a direct route",
         sides: WHERE_GDS_RUNS,
-        requires: &["kernel.module-signature", "driver.loaded", "driver.open"],
-        severity: Severity::Major,
-        rationale: "nvidia-fs links nvidia_p2p_* of the driver that it was built with; built without its symbols it loads \
-                    nowhere.",
-        references: &["gds-nvidia-fs: README", "gds-nvidia-fs issue 72"],
+        requires: &["driver.loaded", "driver.open"],
+        severity: Severity::Blocker,
+        rationale: "A transfer is direct through nvidia-fs with its hook in nvme, or through the kernel's PCI P2PDMA; a kernel \
+                    with neither copies by the CPU whatever else is set up.",
+        references: &["GDS overview guide", "Documentation/driver-api/pci/p2pdma.rst"],
+        covers: &["guide: GDS prerequisites", "signature 17", "signature 21"],
+        run: possible,
+    },
+    Check {
+        id: "nvidia-fs.symbols",
+        title: "nvidia-fs fits the driver's symbols",
+        sides: WHERE_GDS_RUNS,
+        requires: &["kernel.module-signature", "driver.open"],
+        severity: Severity::Blocker,
+        rationale: "nvidia-fs that was built without the open driver's symbol versions cannot be loaded beside it.",
+        references: &["gds-nvidia-fs issue 72"],
         covers: &["signature 18"],
         run: symbols,
     },
@@ -25,75 +34,107 @@ pub const CHECKS: &[Check] = &[
         id: "nvidia-fs.loaded",
         title: "nvidia-fs is loaded",
         sides: WHERE_GDS_RUNS,
-        requires: &["kernel.module-signature", "driver.loaded", "nvidia-fs.symbols"],
-        severity: Severity::Major,
-        rationale: "The nvfs route is a kernel module between cuFile, the nvme driver and the NVIDIA driver.",
-        references: &["docs.nvidia.com/gpudirect-storage: installing"],
-        covers: &["guide: nvidia-fs present", "gds-diag: nvidia-fs"],
+        requires: &[
+            "kernel.module-signature",
+            "driver.loaded",
+            "driver.open",
+            "route.possible",
+            "nvidia-fs.symbols",
+        ],
+        severity: Severity::Blocker,
+        rationale: "The hook in nvme does nothing without nvidia-fs.",
+        references: &["GDS installation guide"],
+        covers: &["guide: nvidia-fs loaded", "gds-diag: nvidia-fs"],
         run: loaded,
     },
     Check {
         id: "nvidia-fs.version",
-        title: "nvidia-fs is new enough for this kernel",
+        title: "nvidia-fs fits the kernel",
         sides: WHERE_GDS_RUNS,
         requires: &["nvidia-fs.loaded"],
         severity: Severity::Major,
-        rationale: "Each nvidia-fs knows kernels up to some version; on newer ones it fails to pin pages, or does worse.",
-        references: &["gds-nvidia-fs: ChangeLog"],
+        rationale: "Each kernel needs a nvidia-fs that knows it; an older one loads and then fails to pin memory.",
+        references: &["gds-nvidia-fs ChangeLog", "GDS release notes 1.18"],
         covers: &["guide: nvidia-fs version", "signature 19", "gds-diag: nvidia-fs version"],
         run: version,
-    },
-    Check {
-        id: "nvidia-fs.pinning",
-        title: "nvidia-fs can pin GPU memory",
-        sides: WHERE_GDS_RUNS,
-        requires: &["nvidia-fs.loaded", "nvidia-fs.version"],
-        severity: Severity::Major,
-        rationale: "Every transfer begins with pinning GPU memory; where that fails cuFile copies by the CPU.",
-        references: &["gds-nvidia-fs: nvfs-core.c"],
-        covers: &["signature 19"],
-        run: pinning,
     },
     Check {
         id: "nvme.hook-version",
         title: "nvme's hook is the one that nvidia-fs looks for",
         sides: WHERE_GDS_RUNS,
-        requires: &["nvidia-fs.loaded"],
-        severity: Severity::Major,
-        rationale: "DOCA-OFED 26.01 exports nvme_v2_register_nvfs_dma_ops to an nvidia-fs that looks for v1; everything is \
-                    then copied by the CPU, in silence.",
+        requires: &["route.possible", "nvidia-fs.loaded"],
+        severity: Severity::Blocker,
+        rationale: "nvidia-fs looks for nvme_v1_... or nvme_v2_register_nvfs_dma_ops; where nvme exports the other one, cuFile \
+                    falls back in silence.",
         references: &["gds-nvidia-fs issue 87"],
         covers: &["signature 38"],
         run: hook_version,
     },
     Check {
-        id: "nvme.hook",
-        title: "the nvme driver has nvidia-fs's hook",
+        id: "nvme.patched",
+        title: "nvme carries nvidia-fs's hook",
         sides: WHERE_GDS_RUNS,
-        requires: &["kernel.routes", "nvidia-fs.loaded", "nvme.hook-version"],
-        severity: Severity::Major,
-        rationale: "nvidia-fs reaches NVMe only through a patched nvme driver; next to a stock one it loads happily, and every \
-                    byte is copied by the CPU.",
-        references: &["gds-nvidia-fs: nvfs-dma.c", "docs.nvidia.com/gpudirect-storage: NVMe and NVMe-oF"],
-        covers: &["guide: nvme patched", "signature 17", "gds-diag: nvme direct path"],
-        run: nvme_hook,
+        requires: &["route.possible", "nvidia-fs.symbols", "nvme.hook-version"],
+        severity: Severity::Blocker,
+        rationale: "nvidia-fs reaches NVMe drives only through a hook in the nvme driver that the stock kernel lacks.",
+        references: &["gds-nvidia-fs: nvfs-core.c", "GDS troubleshooting guide"],
+        covers: &["guide: nvme patched", "signature 17", "gds-diag: nvme patched"],
+        run: patched,
     },
 ];
 
-/// A route's missing piece is no failure where the other route is complete.
-fn unless_other(context: &Context<'_>, outcome: Outcome) -> Outcome {
-    if other_is_complete(context, Direct::Nvfs) {
-        return Outcome::note(format!("{}; the P2PDMA route does without", outcome.why));
-    }
-    outcome
+fn release(context: &Context<'_>) -> &'static str {
+    // Only whether it is known matters for the sentence; the release itself is evidence.
+    if context.facts.kernel.release.value().is_some() { "this kernel" } else { "the kernel" }
 }
 
-fn reinstall() -> Remedy {
-    Remedy::new(
-        Who::Guest,
-        "install an nvidia-fs that was built for this kernel and against this driver's symbols",
-    )
-    .command("apt install linux-modules-nvidia-fs-$(uname -r)")
+/// The two ways out of a kernel without a hook.
+fn with_ways_out(outcome: Outcome) -> Outcome {
+    outcome
+        .remedy(
+            Remedy::new(
+                Who::Guest,
+                "boot NVIDIA's kernel flavour, whose nvme carries the hook, with its nvidia-fs",
+            )
+            .command("apt install linux-nvidia linux-modules-nvidia-fs-nvidia")
+            .command("reboot"),
+        )
+        .remedy(
+            Remedy::new(
+                Who::Guest,
+                "or use P2PDMA instead, which needs no hook: kernel 6.2 or later, and three settings",
+            )
+            .command("echo 'options nvme_core multipath=N' > /etc/modprobe.d/nvme.conf")
+            .command(super::p2pdma::REGISTRY_KEYS_COMMAND)
+            .command("update-initramfs -u -k all; reboot"),
+        )
+}
+
+fn possible(context: &Context<'_>) -> Outcome {
+    let kernel = &context.facts.kernel;
+    match (hook(context), kernel_p2pdma(context)) {
+        (Some(true), _) => Outcome::pass("its nvme carries nvidia-fs's hook"),
+        (_, Some(true)) => Outcome::pass("it has PCI P2PDMA"),
+        (Some(false), Some(false)) => with_ways_out(
+            Outcome::fail(format!(
+                "no direct route exists: {} has no PCI P2PDMA (6.2 or later with CONFIG_PCI_P2PDMA) and its nvme carries no \
+                 nvidia-fs hook",
+                release(context)
+            ))
+            .expected("CONFIG_PCI_P2PDMA=y, or nvme_v1_register_nvfs_dma_ops or nvme_v2_register_nvfs_dma_ops")
+            .actual(kernel.release.to_string())
+            .evidence("/proc/kallsyms", "neither pci_p2pdma_add_resource nor *_register_nvfs_dma_ops")
+            .evidence("/proc/sys/kernel/osrelease", kernel.release.to_string()),
+        ),
+        _ => Outcome::unknown(format!(
+            "which direct routes {} has cannot be seen: {}",
+            release(context),
+            kernel.symbols.as_ref().map(|_| "its nvme module")
+        ))
+        .remedy(Remedy::new(Who::Guest, "look as root").command(
+            "grep -e pci_p2pdma_add_resource -e register_nvfs_dma_ops /proc/kallsyms",
+        )),
+    }
 }
 
 fn symbols(context: &Context<'_>) -> Outcome {
@@ -101,183 +142,230 @@ fn symbols(context: &Context<'_>) -> Outcome {
         context,
         &[
             "nvidia_fs: Unknown symbol",
-            "nvidia_fs: no symbol version",
-            "nvidia_fs: disagrees about version",
-            "modpost*nvidia_p2p*undefined",
+            "nvidia_fs: no symbol version for",
+            "nvidia_fs: disagrees about version of symbol",
+            "modpost:*nvidia_p2p*undefined",
         ],
     );
-    let is_in = context.has_module("nvidia_fs") == Some(true);
-    if said.is_empty() || is_in {
-        return match is_in {
-            true => Outcome::pass("nvidia-fs found the driver's symbols"),
-            false => silence(context, "nvidia-fs did not miss a symbol"),
-        };
+    match context.has_module("nvidia_fs") {
+        Some(true) => return Outcome::pass("nvidia-fs is loaded"),
+        _ if said.is_empty() => return silence(context, "the kernel missed no symbol for nvidia-fs"),
+        _ => {}
+    }
+    if other_is_complete(context, Direct::Nvfs) {
+        return with_lines(
+            Outcome::note("nvidia-fs cannot be loaded, but the P2PDMA route is complete"),
+            &said,
+        );
     }
     let outcome = Outcome::fail(
-        "nvidia-fs does not fit the NVIDIA driver: it was built without its symbols, or for another one",
+        "nvidia-fs was built without the symbols of the driver that runs, and cannot be loaded",
     )
-    .remedy(reinstall())
     .remedy(
-        Remedy::new(Who::Guest, "or build it again with the open driver's source and Module.symvers at hand")
-            .command("dkms build nvidia-fs/VERSION -k $(uname -r) --force"),
+        Remedy::new(Who::Guest, "install the prebuilt nvidia-fs of this kernel")
+            .command("apt install linux-modules-nvidia-fs-$(uname -r)"),
+    )
+    .remedy(
+        Remedy::new(Who::Guest, "or build it against the open driver's sources and their Module.symvers")
+            .command("NVIDIA_SRC_DIR=/usr/src/nvidia-VERSION/nvidia make -C gds-nvidia-fs/src module"),
     );
-    unless_other(context, with_lines(outcome, &said))
+    with_lines(outcome, &said)
 }
 
 fn loaded(context: &Context<'_>) -> Outcome {
-    if context.has_module("nvidia_fs") == Some(true) || context.facts.nvidia_fs.version.value().is_some() {
-        let version = context.facts.nvidia_fs.version.value().map_or("", String::as_str);
-        return Outcome::pass(format!("nvidia-fs {version} is loaded"));
-    }
-    if context.facts.gdscheck.value().is_some_and(|answer| answer.nvidia_fs.is_some()) {
-        return Outcome::pass("gdscheck talked to nvidia-fs");
-    }
     if let Some(moot) = moot(context, Direct::Nvfs) {
         return moot;
     }
-    let refused = context.facts.module_loads.value().into_iter().flatten().find_map(|load| {
-        let ours = load.name.replace('-', "_") == "nvidia_fs" && !load.outcome.is_in();
-        let own = !matches!(load.outcome, LoadOutcome::Dependency { .. });
-        (ours && own).then(|| load.outcome.words())
-    });
-    match (context.has_module("nvidia_fs"), refused) {
-        (_, Some(words)) => {
-            Outcome::fail(format!("nvidia-fs could not be loaded: {words}")).remedy(reinstall())
+    match context.has_module("nvidia_fs") {
+        Some(true) => Outcome::pass("the kernel module nvidia_fs is loaded"),
+        Some(false) => {
+            let load = context.facts.module_loads.value().into_iter().flatten();
+            let load = load.into_iter().find(|load| matches!(load.name.as_str(), "nvidia-fs" | "nvidia_fs"));
+            let words = load.map(|load| format!(": {}", load.outcome.words())).unwrap_or_default();
+            Outcome::fail(format!("the kernel module nvidia_fs is not loaded{words}"))
+                .expected("nvidia_fs in /proc/modules")
+                .remedy(
+                    Remedy::new(Who::Guest, "install nvidia-fs for this kernel, and load it")
+                        .command("apt install linux-modules-nvidia-fs-$(uname -r)")
+                        .command("modprobe nvidia-fs"),
+                )
         }
-        (Some(false), None) => Outcome::fail("nvidia-fs is not loaded, and the nvfs route needs it")
-            .remedy(Remedy::new(Who::Guest, "load it").command("modprobe nvidia-fs"))
-            .remedy(reinstall())
-            .remedy(Remedy::new(Who::Guest, "or use the kernel's P2PDMA, which does without (see p2pdma.*)")),
-        (_, None) => Outcome::unknown(format!(
-            "whether nvidia-fs is loaded cannot be seen: {}",
+        None => Outcome::unknown(format!(
+            "the kernel's modules cannot be seen: {}",
             context.facts.modules.as_ref().map(|_| "")
-        )),
+        ))
+        .remedy(Remedy::new(Who::Guest, "list them").command("lsmod | grep nvidia_fs")),
     }
 }
 
-/// The first nvidia-fs that knows a kernel (its ChangeLog).
-const KERNELS: [(&[u32], &[u32]); 7] = [
-    (&[6, 2], &[2, 18, 3]),
-    (&[6, 5], &[2, 19, 6]),
-    (&[6, 6], &[2, 19, 7]),
-    (&[6, 11], &[2, 26, 6]),
-    (&[6, 14], &[2, 26, 6]),
-    (&[6, 17], &[2, 28, 2]),
-    (&[7, 0], &[2, 29]),
+/// Kernels, and the first nvidia-fs that knows them; newest kernel first.
+const FIRST_FOR: &[([u32; 2], &[u32])] = &[
+    ([7, 0], &[2, 29]),
+    ([6, 17], &[2, 28, 2]),
+    ([6, 11], &[2, 26, 6]),
+    ([6, 6], &[2, 19, 7]),
+    ([6, 5], &[2, 19, 6]),
+    ([6, 2], &[2, 18, 3]),
 ];
 
 fn version(context: &Context<'_>) -> Outcome {
     let facts = context.facts;
-    let Fact::Known { value: version, from } = &facts.nvidia_fs.version else {
-        return Outcome::unknown(format!("nvidia-fs's version cannot be seen: {}", facts.nvidia_fs.version));
-    };
-    let Fact::Known { value: release, .. } = &facts.kernel.release else {
-        return Outcome::unknown(format!("the kernel's version cannot be seen: {}", facts.kernel.release));
-    };
-    // Enterprise kernels carry newer code under old numbers, and distributions carry fixes in old modules.
-    let needed =
-        KERNELS.iter().rev().find(|(kernel, _)| at_least(release, kernel) == Some(true)).map(|(_, fs)| *fs);
-    match needed {
-        Some(needed) if at_least(version, needed) == Some(false) => {
-            let needed = needed.iter().map(u32::to_string).collect::<Vec<_>>().join(".");
-            let why = format!(
-                "nvidia-fs {version} does not know kernel {release}; the first that does is {needed}"
-            );
-            let outcome = if context.has_module("nvidia_fs") == Some(true) {
-                // It was built and it loads: somebody carried the fix back, or it fails when it is used.
-                Outcome::note(why)
-            } else {
-                Outcome::fail(why).remedy(reinstall())
-            };
-            outcome.expected(format!("nvidia-fs {needed} or newer")).actual(version).evidence(from, version)
-        }
-        _ => Outcome::pass(format!("nvidia-fs {version} knows kernel {release}")),
-    }
-}
-
-fn pinning(context: &Context<'_>) -> Outcome {
     let said = find(
         context,
         &[
-            "Unable to pin shadow buffer pages",
+            "nvfs_mgroup_pin_shadow_pages*Unable to pin shadow buffer pages",
             "nvfs_map*Error nvfs_setup_shadow_buffer",
-            "nvfs_mgroup_pin_shadow_pages*ret",
         ],
     );
-    if said.is_empty() {
-        return silence(context, "nvidia-fs did not fail to pin memory");
+    let told = facts.gdscheck.value().and_then(|answer| answer.nvidia_fs.clone());
+    let version = facts.nvidia_fs.version.value().cloned().or(told);
+    let remedy = || {
+        Remedy::new(Who::Guest, "install the nvidia-fs that belongs to this kernel, and load it anew")
+            .command("apt install linux-modules-nvidia-fs-$(uname -r)")
+            .command("modprobe -r nvidia-fs && modprobe nvidia-fs")
+    };
+    if !said.is_empty() {
+        let outcome = Outcome::fail(
+            "nvidia-fs could not pin its buffers: it is older than 2.26.6, or than this kernel",
+        )
+        .expected("2.26.6 or later")
+        .actual(version.unwrap_or_else(|| "(version not seen)".into()));
+        return with_lines(outcome.remedy(remedy()), &said);
     }
-    let outcome = Outcome::fail("nvidia-fs cannot pin GPU memory on this kernel: it is older than 2.26.6")
-        .expected("nvidia-fs 2.26.6 or newer")
-        .remedy(reinstall());
-    unless_other(context, with_lines(outcome, &said))
+    let Some(version) = version else {
+        return match context.has_module("nvidia_fs") {
+            Some(false) => Outcome::not_applicable("nvidia-fs is not loaded"),
+            _ => Outcome::unknown(format!("nvidia-fs's version cannot be seen: {}", facts.nvidia_fs.version)),
+        };
+    };
+    let Some(kernel) = facts.kernel.release.value() else {
+        return Outcome::unknown(format!("the kernel's release cannot be seen: {}", facts.kernel.release));
+    };
+    let first = FIRST_FOR.iter().find(|(from, _)| at_least(kernel, from) == Some(true));
+    let Some((from, least)) = first else {
+        return Outcome::pass(format!("nvidia-fs {version} on kernel {kernel}"));
+    };
+    let least_words = least.iter().map(u32::to_string).collect::<Vec<_>>().join(".");
+    match at_least(&version, least) {
+        Some(true) => Outcome::pass(format!("nvidia-fs {version} on kernel {kernel}")),
+        Some(false) => Outcome::fail(format!(
+            "nvidia-fs {version} does not know kernel {}.{} and later",
+            from[0], from[1]
+        ))
+        .expected(format!("{least_words} or later"))
+        .actual(version.clone())
+        .evidence("nvidia-fs version", version)
+        .evidence("/proc/sys/kernel/osrelease", kernel.clone())
+        .remedy(remedy()),
+        None => Outcome::unknown(format!("{version:?} is no version")),
+    }
 }
 
-/// `nvme_v1_register_nvfs_dma_ops` -> `v1`.
-fn generation(symbol: &str) -> Option<&str> {
-    let rest = symbol.strip_prefix("nvme_")?;
-    let (version, _) = rest.split_once("_register_nvfs_dma_ops")?;
-    Some(version)
+/// `nvme_v2_register_nvfs_dma_ops` -> 2.
+fn hook_number(name: &str) -> Option<u32> {
+    name.strip_prefix("nvme_v")?.split_once("_register")?.0.parse().ok()
 }
 
 fn hook_version(context: &Context<'_>) -> Outcome {
-    let facts = context.facts;
-    let has: Vec<&str> = facts
-        .kernel
-        .symbols
-        .value()
-        .map(|symbols| symbols.nvfs_hooks.iter().filter_map(|hook| generation(hook)).collect())
-        .unwrap_or_default();
-    let wants: Vec<&str> =
-        facts.nvidia_fs_wants.value().into_iter().flatten().filter_map(|hook| generation(hook)).collect();
-    if has.is_empty() || wants.is_empty() {
-        return Outcome::not_applicable("there is no hook to be compared with what nvidia-fs looks for");
-    }
-    if has.iter().any(|version| wants.contains(version)) {
-        return Outcome::pass(format!("both speak {}", has.join(", ")));
-    }
-    let outcome = Outcome::fail(format!(
-        "nvme exports nvidia-fs's hook in version {}, but nvidia-fs looks for {}: the CPU copies everything, in silence",
-        has.join(", "),
-        wants.join(", ")
-    ))
-    .expected(format!("nvme_{}_register_nvfs_dma_ops", wants[0]))
-    .actual(format!("nvme_{}_register_nvfs_dma_ops", has[0]))
-    .evidence("/proc/kallsyms", format!("nvme_{}_register_nvfs_dma_ops", has[0]))
-    .remedy(Remedy::new(Who::Guest, "install DOCA-OFED 26.04 or newer, or an nvidia-fs that looks for this version"));
-    unless_other(context, outcome)
-}
-
-fn nvme_hook(context: &Context<'_>) -> Outcome {
-    let said = find(context, &["NVMe Driver not registered with nvidia-fs"]);
-    if said.is_empty() && hook(context) == Some(true) {
-        return Outcome::pass("the nvme driver carries nvidia-fs's hook");
-    }
-    // Who was told this by cuFile meant to use nvidia-fs.
-    if let Some(moot) = moot(context, Direct::Nvfs).filter(|_| said.is_empty()) {
+    if let Some(moot) = moot(context, Direct::Nvfs) {
         return moot;
     }
-    if said.is_empty() && hook(context).is_none() {
-        let why = "whether the nvme driver has nvidia-fs's hook cannot be seen";
-        let ask = Remedy::new(Who::Guest, "look for it").command("sudo grep nvfs_dma_ops /proc/kallsyms");
-        return if heard_cufile(context) && context.facts.gdscheck.value().is_some() {
-            Outcome::unknown(format!("{why}; gdscheck's answer is judged by gds.nvme"))
-        } else {
-            Outcome::unknown(why).remedy(ask)
-        };
+    let facts = context.facts;
+    let numbers =
+        |names: &[String]| -> Vec<u32> { names.iter().filter_map(|name| hook_number(name)).collect() };
+    let offered =
+        facts.kernel.symbols.value().map(|symbols| numbers(&symbols.nvfs_hooks)).unwrap_or_default();
+    if offered.is_empty() {
+        return Outcome::not_applicable("nvme carries no hook that could be seen");
     }
-    let outcome = Outcome::fail(
-        "the nvme driver is a stock one without nvidia-fs's hook, so nvidia-fs cannot reach the drive: the CPU copies everything",
-    )
-    .expected("nvme_v1_register_nvfs_dma_ops or nvme_v2_register_nvfs_dma_ops among the kernel's symbols")
-    .remedy(
-        Remedy::new(Who::Guest, "run a kernel whose nvme driver is patched: Ubuntu's linux-nvidia flavour")
-            .command("apt install linux-nvidia"),
-    )
-    .remedy(Remedy::new(Who::Guest, "or install DOCA's patched driver").command("apt install mlnx-nvme-dkms"))
-    .remedy(Remedy::new(
-        Who::Guest,
-        "or use the kernel's P2PDMA instead, which works with a stock nvme driver (see p2pdma.*)",
-    ));
-    unless_other(context, with_lines(outcome, &said))
+    let version = facts.nvidia_fs.version.value();
+    let wanted = facts.nvidia_fs_wants.value().map(|names| numbers(names)).filter(|names| !names.is_empty());
+    let unregistered = find(context, &["NVMe Driver not registered with nvidia-fs"]);
+    let fits = match (&wanted, version) {
+        (Some(wanted), _) => Some(wanted.iter().any(|number| offered.contains(number))),
+        _ if !unregistered.is_empty() => Some(false),
+        // The second hook is known from 2.28 on.
+        (None, Some(version)) if !offered.contains(&1) => at_least(version, &[2, 28]),
+        (None, _) => None,
+    };
+    let listed = facts.nvidia.nvidia_fs_modules.value().is_some_and(|text| text.contains("nvme"));
+    match fits {
+        _ if listed => Outcome::pass("nvme is registered with nvidia-fs"),
+        Some(true) => Outcome::pass("nvme exports the hook that nvidia-fs looks for"),
+        None => Outcome::unknown("which hook nvidia-fs looks for cannot be seen").remedy(
+            Remedy::new(Who::Guest, "look while a program uses cuFile")
+                .command("cat /proc/driver/nvidia-fs/modules"),
+        ),
+        Some(false) => {
+            let words = |numbers: &[u32]| {
+                numbers
+                    .iter()
+                    .map(|n| format!("nvme_v{n}_register_nvfs_dma_ops"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
+            let outcome = Outcome::fail("nvme exports another hook than nvidia-fs looks for, so cuFile falls back in silence")
+                .expected(wanted.as_deref().map_or("the hook that nvidia-fs looks for".to_owned(), words))
+                .actual(words(&offered))
+                .evidence("/proc/kallsyms", words(&offered))
+                .evidence("nvidia-fs version", facts.nvidia_fs.version.to_string())
+                .remedy(
+                    Remedy::new(Who::Guest, "install nvme and nvidia-fs from one source: DOCA-OFED 26.04 or later, or the kernel's own")
+                        .command("apt install linux-modules-nvidia-fs-$(uname -r)"),
+                );
+            with_lines(outcome, &unregistered)
+        }
+    }
+}
+
+fn patched(context: &Context<'_>) -> Outcome {
+    let said = find(
+        context,
+        &["NVMe Driver not registered with nvidia-fs", "nvme module is not patched or not loaded"],
+    );
+    let has = hook(context);
+    if !said.is_empty() {
+        if other_is_complete(context, Direct::Nvfs) {
+            return with_lines(
+                Outcome::note("nvme is not registered with nvidia-fs, but the P2PDMA route is complete"),
+                &said,
+            );
+        }
+        let outcome = Outcome::fail("nvme is not registered with nvidia-fs: it lacks nvidia-fs's hook, so every transfer is copied by the CPU")
+            .expected("nvme_v1_register_nvfs_dma_ops or nvme_v2_register_nvfs_dma_ops in /proc/kallsyms");
+        return with_lines(with_ways_out(outcome), &said);
+    }
+    if let Some(moot) = moot(context, Direct::Nvfs) {
+        return moot;
+    }
+    match has {
+        Some(true) => Outcome::pass("nvme carries nvidia-fs's hook"),
+        Some(false) => with_ways_out(
+            Outcome::fail("the nvme driver of this kernel carries no nvidia-fs hook, so nvidia-fs reaches no NVMe drive")
+                .expected("nvme_v1_register_nvfs_dma_ops or nvme_v2_register_nvfs_dma_ops in /proc/kallsyms")
+                .actual("no such symbol")
+                .evidence("/proc/kallsyms", "no *_register_nvfs_dma_ops"),
+        ),
+        None => {
+            let heard = if heard_cufile(context) { ", and cuFile did not complain" } else { "" };
+            Outcome::unknown(format!(
+                "whether nvme carries nvidia-fs's hook cannot be seen: {}{heard}",
+                context.facts.kernel.symbols.as_ref().map(|_| "its module")
+            ))
+            .remedy(Remedy::new(Who::Guest, "look as root").command("grep nvfs_dma_ops /proc/kallsyms"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hooks_have_numbers() {
+        assert_eq!(hook_number("nvme_v2_register_nvfs_dma_ops"), Some(2));
+        for name in ["", "nvme_rdma_v1_register_nvfs_dma_ops", "nvme_vx_register_nvfs_dma_ops"] {
+            assert_eq!(hook_number(name), None, "{name}");
+        }
+    }
 }

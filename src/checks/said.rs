@@ -30,8 +30,14 @@ pub fn lines<'a>(context: &Context<'a>) -> impl Iterator<Item = Line<'a>> + use<
     let loads = loads.flat_map(|load: &ModuleLoad| {
         load.kernel_lines.iter().map(|line| (load.name.as_str(), line.as_str()))
     });
+    // What a program printed of the kernel log may be the kernel log that was read.
+    let taken = facts.kernel_log.value().map_or(&[][..], |log| log.sources.as_slice());
     let commands = facts.commands.value().into_iter().flatten();
-    let commands = commands.flat_map(|command| command.lines().map(|line| (command.from.as_str(), line)));
+    let commands = commands.flat_map(|command| {
+        let log = command.kernel_log.iter().filter(|log| taken.iter().all(|known| known.from != log.from));
+        let printed = command.stdout.iter().chain(&command.stderr).chain(log.flat_map(|log| &log.lines));
+        printed.map(|line| (command.from.as_str(), line.as_str()))
+    });
     logs.chain(loads).chain(commands).map(|(from, text)| Line { from, text })
 }
 

@@ -118,12 +118,6 @@ impl CommandOutput {
         let first = self.argv.first().map_or("", String::as_str);
         first.rsplit('/').next().unwrap_or(first)
     }
-
-    /// Both outputs' lines.
-    pub fn lines(&self) -> impl Iterator<Item = &str> {
-        let log = self.kernel_log.iter().flat_map(|log| &log.lines);
-        self.stdout.iter().chain(&self.stderr).chain(log).map(String::as_str)
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::log_lines::LogLines;
 use super::{Fact, Root, kernel_log};
 
 /// How many files are looked at.
-const FILES: usize = 64;
+const FILES: usize = 24;
 
 /// Reads those that are there. `kernel` is what was taken for the kernel log, which is not read again.
 pub fn read(root: &Root, kernel: &[LogLines]) -> Fact<Vec<LogLines>> {
