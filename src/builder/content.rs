@@ -113,3 +113,29 @@ impl Read for ContentReader<'_> {
         Ok(n)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_regular_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing.efi");
+        let error = Content::of_file(&missing).unwrap_err().to_string();
+        assert!(error.contains(missing.to_str().unwrap()), "{error}");
+        let error = Content::of_file(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("is not a regular file"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_shrank_is_an_error_and_not_a_short_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs_err::write(&path, b"0123456789").unwrap();
+        let content = Content::of_file(&path).unwrap();
+        assert_eq!((content.len(), content.head(3).unwrap()), (10, b"012".to_vec()));
+        fs_err::write(&path, b"01").unwrap();
+        assert_eq!(content.read().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

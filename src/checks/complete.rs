@@ -53,6 +53,14 @@ fn without_nvidia_fs(root: &Path) {
     file(root, GDSCHECK, "");
 }
 
+/// No module of NVIDIA's is loaded.
+fn without_driver(root: &Path) {
+    complete(root);
+    fs_err::remove_dir_all(root.join("proc/driver/nvidia")).unwrap();
+    file(root, "proc/modules", "nvme 1 0 - Live 0x0\nnvme_core 1 1 nvme, Live 0x0\n");
+    file(root, GDSCHECK, "");
+}
+
 const GDSCHECK: &str = "run/gdsboot/commands/gdscheck-1/stdout";
 const SECURE_BOOT: &str = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 const MODULES: &str = "nvidia_uvm 1 0 - Live 0x0\nnvidia 1 1 nvidia_uvm, Live 0x0\nnvme 1 0 - Live 0x0\nnvme_core 1 1 nvme, Live 0x0\n";
@@ -103,6 +111,12 @@ fn what_is_there_passes() {
         "p2pdma.registry-keys",
         "p2pdma.multipath",
         "p2pdma.cufile-keys",
+        "storage.state",
+        "storage.transport",
+        "storage.filesystem",
+        "storage.network-filesystem",
+        "storage.o-direct",
+        "storage.alignment",
         "route.possible",
         "gds.platform",
         "topology.p2pdma",
@@ -164,6 +178,28 @@ fn one_change_fails_one_check_and_it_comes_among_the_first() {
             &[("proc/self/mountinfo", "30 1 259:1 / /data rw - btrfs /dev/nvme0n1 rw\n")],
             "storage.filesystem",
         ),
+        (
+            complete,
+            &[("proc/self/mountinfo", "30 1 0:55 / /data rw - nfs4 server:/export rw,vers=4.2\n")],
+            "storage.network-filesystem",
+        ),
+        (complete, &[("var/log/cufile.log", " ERROR cufio:1 fd direct IO not set\n")], "storage.o-direct"),
+        (
+            complete,
+            &[
+                ("sys/block/nvme1n1/nvme1n1p1/partition", "1\n"),
+                ("sys/block/nvme1n1/nvme1n1p1/start", "63\n"),
+            ],
+            "storage.alignment",
+        ),
+        (
+            without_driver,
+            &[
+                ("var/lib/dkms/nvidia/580.95.05/6.8.0-1030-nvidia/x86_64/log/make.log", ""),
+                ("lib/modules/6.8.0-1032-nvidia/kernel/x", ""),
+            ],
+            "kernel.headers",
+        ),
         (without_nvidia_fs, &[], "nvidia-fs.loaded"),
         (
             with_nvidia_fs,
@@ -221,15 +257,9 @@ fn a_gdscheck_alone_is_enough_to_know_that_everything_is_copied() {
     let text = " GDS release version: 1.16.1.26\n nvidia_fs version:  2.27 nvidia_fs minimum version: 2.12\n NVMe               : compat\n \
                 properties.use_compat_mode : true\n Platform verification succeeded\n";
     let judgement = judged(|_| {}, &[(GDSCHECK, text)]);
-    assert!(
-        judgement
-            .findings
-            .iter()
-            .any(|f| f.status == Status::Fail && f.severity <= super::check::Severity::Major)
-    );
     let failed: Vec<_> =
-        judgement.findings.iter().filter(|f| f.status == Status::Fail).map(|f| &f.id).collect();
-    assert!(failed.len() <= 3, "{failed:?}");
+        judgement.findings.iter().filter(|f| f.status == Status::Fail).map(|f| f.id.as_str()).collect();
+    assert_eq!(failed, ["gds.platform"]);
 }
 
 #[test]
@@ -240,6 +270,31 @@ fn gdschecks_word_on_acs() {
     assert_ne!(finding(&found, "gds.acs").status, Status::Pass);
     let gdscheck = judged(complete, &[]);
     assert_ne!(finding(&gdscheck, "gds.acs").status, Status::Fail);
+}
+
+/// Modules that were built here for the kernel that runs pass; those for another that are loaded are worth a note.
+#[test]
+fn modules_that_are_built_here() {
+    let built = |kernel: &str| format!("var/lib/dkms/nvidia/580.95.05/{kernel}/x86_64/log/make.log");
+    for (kernel, status) in [("6.8.0-1032-nvidia", Status::Pass), ("6.8.0-1030-nvidia", Status::Info)] {
+        let judgement = judged(complete, &[(&built(kernel), "")]);
+        assert_eq!(finding(&judgement, "kernel.headers").status, status, "{kernel}");
+    }
+    assert_eq!(finding(&judged(complete, &[]), "kernel.headers").status, Status::NotApplicable);
+    let absent = judged(without_driver, &[(&built("6.8.0-1030-nvidia"), "")]);
+    assert_eq!(finding(&absent, "driver.loaded").status, Status::Skip);
+}
+
+/// A drive over a network beside a local one: worth knowing by itself, a failure where P2PDMA is asked of it.
+#[test]
+fn drives_over_a_network() {
+    let rdma = ("sys/class/nvme/nvme0/transport", "rdma\n");
+    let beside = judged(complete, &[rdma]);
+    assert_eq!(finding(&beside, "storage.transport").status, Status::Info);
+    assert_eq!(finding(&beside, "p2pdma.fabrics").status, Status::Info);
+    let failed = [rdma, ("var/log/app.log", "write failed : Input/output error\n")];
+    assert_eq!(finding(&judged(complete, &failed), "p2pdma.fabrics").status, Status::Fail);
+    assert_eq!(finding(&judged(complete, &[]), "p2pdma.fabrics").status, Status::NotApplicable);
 }
 
 /// Loaded modules that look for another version of the hook than nvme has.

@@ -6,6 +6,93 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+/// The guide's steps and causes, all of them.
+const GUIDE: [(&str, &[&str]); 5] = [
+    (
+        "hypervisor",
+        &[
+            "VT-d / AMD-Vi in the BIOS",
+            "VT-d / AMD-Vi active",
+            "SR-IOV",
+            "Above 4G decoding",
+            "IOMMU parameters",
+            "GPU present",
+            "NVMe present",
+            "same root complex or switch",
+            "not across sockets",
+            "PCIe link",
+            "IOMMU groups",
+            "ACS",
+            "ACS override",
+            "bound to vfio-pci",
+            "messages of the hypervisor",
+        ],
+    ),
+    (
+        "VM",
+        &[
+            "machine q35",
+            "PCI Express in the VM",
+            "CPU type host",
+            "hardware virtualisation",
+            "balloon off",
+            "hugepages",
+            "all functions of the GPU",
+            "NVMe controller passed through",
+            "real NVMe",
+            "BAR1 size",
+            "flat or switched topology",
+            "vIOMMU",
+        ],
+    ),
+    (
+        "guest software",
+        &[
+            "kernel version",
+            "kernel headers",
+            "driver loaded",
+            "driver bound",
+            "open driver",
+            "driver branch",
+            "userland equal to module",
+            "GSP firmware",
+            "nouveau",
+            "supported GPU",
+            "CUDA",
+            "nvidia-uvm",
+            "nvidia-fs loaded",
+            "nvidia-fs version",
+            "Secure Boot",
+            "nvme patched",
+            "P2PDMA in the kernel",
+            "P2PDMA topology",
+            "P2PDMA registry keys",
+            "static BAR1",
+            "nvme multipath",
+            "cufile.json",
+            "compat mode",
+            "memory for P2PDMA",
+            "fabric manager",
+            "Xid",
+            "AER",
+        ],
+    ),
+    (
+        "storage",
+        &[
+            "local NVMe",
+            "filesystem",
+            "no network filesystem",
+            "no LVM, crypt or other device-mapper",
+            "RAID",
+            "O_DIRECT",
+            "alignment",
+            "namespace health",
+        ],
+    ),
+    ("GDS", &["gdscheck", "possible routes"]),
+];
+
 /// What every signature is about; the texts are in `signatures.rs`.
 const SIGNATURES: [&str; 38] = [
     "Secure Boot rejects a module",
@@ -109,12 +196,17 @@ fn document() -> String {
             items.entry(item).or_default().push(check.id);
         }
     }
-    for (kind, title) in [("guide: ", "The guide's steps and causes"), ("gds-diag: ", "gds-diag's checks")] {
-        let _ = write!(out, "\n## {title}\n\n| what | checks |\n|---|---|\n");
-        for (item, checks) in &items {
-            if let Some(item) = item.strip_prefix(kind) {
-                let _ = writeln!(out, "| {item} | {} |", checks.join(", "));
-            }
+    out.push_str("\n## The guide's steps and causes\n\n| where | what | checks |\n|---|---|---|\n");
+    for (place, steps) in GUIDE {
+        for step in steps {
+            let checks = items.get(format!("guide: {step}").as_str()).map(|checks| checks.join(", "));
+            let _ = writeln!(out, "| {place} | {step} | {} |", checks.unwrap_or_default());
+        }
+    }
+    out.push_str("\n## gds-diag's checks\n\n| what | checks |\n|---|---|\n");
+    for (item, checks) in &items {
+        if let Some(item) = item.strip_prefix("gds-diag: ") {
+            let _ = writeln!(out, "| {item} | {} |", checks.join(", "));
         }
     }
     out.push_str("\n## Failure signatures\n\n| number | what | checks |\n|---|---|---|\n");
@@ -146,4 +238,17 @@ fn every_check_is_named_by_a_test() {
     let tests = tests();
     let missing: Vec<_> = all().map(|check| check.id).filter(|id| !tests.contains_key(id)).collect();
     assert!(missing.is_empty(), "no test names {missing:?}");
+}
+
+#[test]
+fn every_step_of_the_guide_and_every_signature_has_a_check() {
+    let steps = GUIDE.iter().flat_map(|(_, steps)| steps.iter().map(|step| format!("guide: {step}")));
+    let wanted: BTreeSet<String> = steps.chain((1..=38).map(|n| format!("signature {n}"))).collect();
+    let covered: BTreeSet<String> =
+        all().flat_map(|check| check.covers).map(|item| (*item).to_owned()).collect();
+    let missing: Vec<_> = wanted.difference(&covered).collect();
+    assert!(missing.is_empty(), "no check covers {missing:?}");
+    let unknown: Vec<_> =
+        covered.difference(&wanted).filter(|item| !item.starts_with("gds-diag: ")).collect();
+    assert!(unknown.is_empty(), "not a step of the guide: {unknown:?}");
 }

@@ -2,7 +2,7 @@
 
 use super::check::{ANYWHERE, Check, Outcome, Remedy, Severity, Side, WHERE_GDS_RUNS, Who};
 use super::context::Context;
-use super::each::{Each, absent, each, size, unseen};
+use super::each::{Each, absent, each, size, to_vfio, unseen};
 use crate::facts::Fact;
 use crate::facts::pci::{Bar, PciDevice};
 use crate::topology::place::Places;
@@ -62,7 +62,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "nvidia-fs from 2.17.5 on and PCI P2PDMA need NVIDIA's open kernel modules, which refuse GPUs without a \
                     GSP: those before Turing.",
         references: &["NVIDIA/open-gpu-kernel-modules: README.md, compatible GPUs", "gds-nvidia-fs 2.17.5"],
-        covers: &["signature 13", "gds-diag: GPU generation"],
+        covers: &["guide: supported GPU", "signature 13", "gds-diag: GPU generation"],
         run: gpu_generation,
     },
     Check {
@@ -73,7 +73,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Major,
         rationale: "The driver refuses to map a GeForce's memory for other devices (nvidia_p2p_get_pages: -22).",
         references: &["NVIDIA/gds-nvidia-fs issue 14", "GPUDirect Storage troubleshooting guide 14.2"],
-        covers: &["signature 20"],
+        covers: &["guide: supported GPU", "signature 20"],
         run: gpu_product,
     },
     Check {
@@ -103,7 +103,7 @@ pub const CHECKS: &[Check] = &[
             "GPUDirect Storage design guide 6.3",
             "PCI Express Base Specification 7.8.6: Resizable BAR",
         ],
-        covers: &["guide: Resizable BAR", "gds-diag: BAR1 size"],
+        covers: &["guide: BAR1 size", "gds-diag: BAR1 size"],
         run: bar1_size,
     },
     Check {
@@ -114,7 +114,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Major,
         rationale: "p2pdma needs a static BAR1, and the driver refuses one that is smaller than the GPU's memory.",
         references: &["open-gpu-kernel-modules: kern_bus_tu102.c, kbusIsStaticBar1Supported_TU102"],
-        covers: &["signature 22", "gds-diag: static BAR1"],
+        covers: &["guide: BAR1 size", "signature 22", "gds-diag: static BAR1"],
         run: bar1_p2pdma,
     },
     Check {
@@ -126,7 +126,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "Without pcie=1 the hypervisor puts the GPU on a conventional PCI bus: no extended configuration space, \
                     no link, and no root port above it.",
         references: &["qemu-server: PCI.pm, get_pci_addr_map", "QEMU: docs/pcie.txt"],
-        covers: &["guide: pcie=1"],
+        covers: &["guide: PCI Express in the VM"],
         run: |context| on_pcie(context, "GPU", &context.gpus()),
     },
     Check {
@@ -137,7 +137,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Minor,
         rationale: "Without pcie=1 the hypervisor puts the controller on a conventional PCI bus, away from the GPU.",
         references: &["qemu-server: PCI.pm, get_pci_addr_map", "QEMU: docs/pcie.txt"],
-        covers: &["guide: pcie=1"],
+        covers: &["guide: PCI Express in the VM"],
         run: |context| on_pcie(context, "NVMe controller", &context.nvmes()),
     },
     Check {
@@ -149,7 +149,13 @@ pub const CHECKS: &[Check] = &[
         rationale: "Where GPUDirect Storage runs, only NVIDIA's driver can map GPU memory. On a hypervisor the GPU belongs to \
                     vfio-pci, and another driver keeps it from the guest.",
         references: &["Documentation/driver-api/vfio.rst", "open-gpu-kernel-modules: nv-pci.c"],
-        covers: &["guide: vfio-pci", "signature 5", "signature 7", "gds-diag: nouveau"],
+        covers: &[
+            "guide: bound to vfio-pci",
+            "guide: driver bound",
+            "signature 5",
+            "signature 7",
+            "gds-diag: nouveau",
+        ],
         run: gpu_driver,
     },
     Check {
@@ -161,7 +167,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "Both direct routes go through the kernel's nvme driver. On a hypervisor the controller that is given \
                     away belongs to vfio-pci.",
         references: &["drivers/nvme/host/pci.c", "Documentation/driver-api/vfio.rst"],
-        covers: &["guide: NVMe passthrough", "signature 7"],
+        covers: &["guide: bound to vfio-pci", "guide: NVMe controller passed through", "signature 7"],
         run: nvme_driver,
     },
     Check {
@@ -173,7 +179,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "An emulated controller is a program on the host that copies: it has no DMA engine that could reach the \
                     GPU.",
         references: &["QEMU: docs/specs/pci-ids.rst, docs/system/devices/nvme.rst"],
-        covers: &["guide: NVMe passthrough"],
+        covers: &["guide: real NVMe"],
         run: nvme_real,
     },
     Check {
@@ -207,7 +213,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Minor,
         rationale: "Errors that the link could not repair come from cables, risers and slots, and get worse under load.",
         references: &["Documentation/PCI/pcieaer-howto.rst", "drivers/pci/pcie/aer.c"],
-        covers: &["signature 30", "gds-diag: AER"],
+        covers: &["guide: AER", "signature 30", "gds-diag: AER"],
         run: aer_counters,
     },
     Check {
@@ -219,7 +225,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "The driver refuses a static BAR1 on a virtual function and on a GPU that is shared out, so that p2pdma \
                     is impossible there.",
         references: &["open-gpu-kernel-modules: kern_bus_tu102.c", "NVIDIA AI Enterprise: GPUDirect"],
-        covers: &["guide: vGPU"],
+        covers: &["guide: SR-IOV"],
         run: gpu_virtual_function,
     },
     Check {
@@ -231,7 +237,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "A GPU with video outputs has an audio function; a hypervisor that keeps it may reset one and not the \
                     other.",
         references: &["Documentation/driver-api/vfio.rst"],
-        covers: &["guide: all functions"],
+        covers: &["guide: all functions of the GPU"],
         run: gpu_audio,
     },
 ];
@@ -550,18 +556,10 @@ fn gpu_driver(context: &Context<'_>) -> Outcome {
     });
     if_failed(outcome, |outcome| {
         if is_host {
-            let remedy = Remedy::new(
-                Who::Hypervisor,
-                "give the GPU to vfio-pci before any other driver takes it, and reboot (the ids are in lspci -n)",
-            );
-            let ids = context.gpus().first().map_or("10de:XXXX".to_owned(), |gpu| gpu.ids());
-            outcome.expected("vfio-pci").remedy(
-                remedy
-                    .command(format!("echo 'options vfio-pci ids={ids}' > /etc/modprobe.d/vfio.conf"))
-                    .command("echo 'softdep nvidia pre: vfio-pci' >> /etc/modprobe.d/vfio.conf")
-                    .command("echo 'softdep nouveau pre: vfio-pci' >> /etc/modprobe.d/vfio.conf")
-                    .command("update-initramfs -u -k all"),
-            )
+            outcome.expected("vfio-pci").remedy(to_vfio(
+                context,
+                "give the GPU to vfio-pci before any other driver takes it, and reboot",
+            ))
         } else {
             outcome.expected("nvidia").remedy(
                 Remedy::new(Who::Guest, "keep other drivers from the GPU, and reboot")

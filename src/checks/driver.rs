@@ -39,7 +39,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Major,
         rationale: "Some Xid errors mean that memory, links or the GSP are broken; transfers then fail or carry wrong data.",
         references: &["docs.nvidia.com/deploy/xid-errors"],
-        covers: &["signature 11", "gds-diag: xid"],
+        covers: &["guide: Xid", "signature 11", "gds-diag: xid"],
         run: xid,
     },
     Check {
@@ -62,7 +62,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "Without a PCI window for its memory (BAR1) the GPU cannot be reached; firmware or hypervisor must leave \
                     enough 64-bit address space.",
         references: &["open-gpu-kernel-modules: nv-pci.c", "drivers/pci/setup-res.c"],
-        covers: &["guide: BAR size", "signature 4"],
+        covers: &["guide: Above 4G decoding", "signature 4"],
         run: bar,
     },
     Check {
@@ -96,7 +96,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "The open kernel modules need the GSP firmware of exactly their own version, also in the initramfs if they \
                     are loaded there.",
         references: &["open-gpu-kernel-modules: README, firmware"],
-        covers: &["signature 8"],
+        covers: &["guide: GSP firmware", "signature 8"],
         run: gsp_firmware,
     },
     Check {
@@ -133,7 +133,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "A GPU that the driver's probe routine gave up is not there for CUDA.",
         references: &["open-gpu-kernel-modules: nv.c"],
-        covers: &["signature 6"],
+        covers: &["guide: driver bound", "signature 6"],
         run: probe,
     },
     Check {
@@ -142,6 +142,7 @@ pub const CHECKS: &[Check] = &[
         sides: WHERE_GDS_RUNS,
         requires: &[
             "kernel.module-signature",
+            "kernel.headers",
             "gpu.present",
             "driver.no-device",
             "driver.bar",
@@ -175,7 +176,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Major,
         rationale: "Open modules with GPUDirect Storage begin at 535; the code for P2PDMA at 565.57.",
         references: &["CUDA release notes, table 3", "GDS troubleshooting guide, chapter 14"],
-        covers: &["guide: driver version", "gds-diag: driver version"],
+        covers: &["guide: driver branch", "gds-diag: driver version"],
         run: branch,
     },
     Check {
@@ -186,7 +187,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "libcuda and NVML refuse to speak to kernel modules of another version, as after an update without a reboot.",
         references: &["nvidia-smi(1)", "open-gpu-kernel-modules: nv.c, API mismatch"],
-        covers: &["guide: library versions", "signature 12"],
+        covers: &["guide: userland equal to module", "signature 12"],
         run: userland,
     },
     Check {
@@ -208,7 +209,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "CUDA needs nvidia-uvm, and nvidia-uvm registers GPU memory for P2PDMA.",
         references: &["GDS installation guide: load order nvidia, nvidia-uvm, nvidia-fs"],
-        covers: &["guide: modules loaded", "signature 15"],
+        covers: &["guide: nvidia-uvm", "signature 15"],
         run: uvm,
     },
     Check {
@@ -238,7 +239,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "cuFile starts with cuInit; without a CUDA device there is no transfer.",
         references: &["CUDA driver API: CUDA_ERROR_NO_DEVICE (100), CUDA_ERROR_UNKNOWN (999)"],
-        covers: &["signature 15"],
+        covers: &["guide: CUDA", "signature 15"],
         run: cuda,
     },
     Check {

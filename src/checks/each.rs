@@ -1,9 +1,10 @@
 //! One rule over several devices: one that breaks it fails the check, one that cannot be seen leaves it open.
 
-use super::check::Outcome;
+use super::check::{Outcome, Remedy, Who};
 use super::context::Context;
 use crate::facts::Fact;
-use crate::facts::pci::PciDevice;
+use crate::facts::pci::{NVIDIA, PciDevice};
+use std::collections::BTreeSet;
 
 /// What a rule says of one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,34 @@ pub fn each(
         outcome = outcome.evidence(format!("/sys/bus/pci/devices/{address}"), why);
     }
     outcome
+}
+
+/// Gives the GPUs to vfio-pci from the start, with all their functions: those that are seen, else those that the command
+/// finds where it is run. NVSwitches are bridges and are not meant.
+pub fn to_vfio(context: &Context<'_>, text: &str) -> Remedy {
+    let gpus = context.gpus();
+    let of_gpus = context.pci().iter().filter(|device| {
+        device.vendor.value() == Some(&NVIDIA)
+            && device.device.value().is_some()
+            && gpus.iter().any(|gpu| slot(&gpu.address) == slot(&device.address))
+    });
+    let ids: BTreeSet<String> = of_gpus.map(PciDevice::ids).collect();
+    let ids = if ids.is_empty() {
+        format!("$(lspci -n -d {NVIDIA}: | awk '$2 !~ /^06/ {{print $3}}' | sort -u | paste -sd,)")
+    } else {
+        ids.into_iter().collect::<Vec<_>>().join(",")
+    };
+    Remedy::new(Who::Hypervisor, text)
+        .command(format!("echo \"options vfio-pci ids={ids}\" > /etc/modprobe.d/vfio.conf"))
+        .command("echo 'softdep nvidia pre: vfio-pci' >> /etc/modprobe.d/vfio.conf")
+        .command("echo 'softdep nouveau pre: vfio-pci' >> /etc/modprobe.d/vfio.conf")
+        .command("echo 'softdep snd_hda_intel pre: vfio-pci' >> /etc/modprobe.d/vfio.conf")
+        .command("update-initramfs -u -k all && reboot")
+}
+
+/// The address without its function.
+fn slot(address: &str) -> &str {
+    address.rsplit_once('.').map_or(address, |(slot, _)| slot)
 }
 
 /// A size as people say it.

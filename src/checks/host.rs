@@ -3,6 +3,7 @@
 
 use super::check::{ANYWHERE, Check, Outcome, Remedy, Severity, Side, Who};
 use super::context::Context;
+use super::each::to_vfio;
 use super::said::{find, silence, with_lines};
 
 /// The checks of this file.
@@ -15,7 +16,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "VFIO gives a device away only if no host driver holds any device of its IOMMU group.",
         references: &["Documentation/driver-api/vfio.rst"],
-        covers: &["guide: IOMMU group", "signature 7"],
+        covers: &["guide: IOMMU groups", "guide: messages of the hypervisor", "signature 7"],
         run: group_viable,
     },
     Check {
@@ -26,7 +27,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "A GPU that does not come back from a function-level reset is hung until the host is switched off.",
         references: &["drivers/pci/pci.c: pci_dev_wait"],
-        covers: &["signature 33"],
+        covers: &["guide: messages of the hypervisor", "signature 33"],
         run: vfio_reset,
     },
     Check {
@@ -37,7 +38,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "VFIO pins all of a guest's memory; a limit on locked memory or a balloon stops it.",
         references: &["drivers/vfio/vfio_iommu_type1.c: vfio_pin_pages_remote"],
-        covers: &["signature 34"],
+        covers: &["guide: messages of the hypervisor", "signature 34"],
         run: memory_lock,
     },
     Check {
@@ -48,7 +49,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "A window that QEMU could not map in the IOMMU cannot be reached by the guest's other devices.",
         references: &["QEMU: hw/vfio/container.c"],
-        covers: &["guide: PCI peer-to-peer", "signature 29"],
+        covers: &["guide: messages of the hypervisor", "signature 29"],
         run: bar_mapping,
     },
     Check {
@@ -59,7 +60,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "An IOMMU fault is a transfer to an address that is not mapped: with NVMe and GPU, the GPU's window.",
         references: &["drivers/iommu/intel/dmar.c", "drivers/iommu/amd/iommu.c"],
-        covers: &["guide: IOMMU", "signature 29"],
+        covers: &["guide: messages of the hypervisor", "signature 29"],
         run: iommu_faults,
     },
 ];
@@ -85,15 +86,10 @@ fn group_viable(context: &Context<'_>) -> Outcome {
     }
     let outcome = Outcome::fail("a host driver holds a device of the group that is to be given away")
         .expected("every device of the group bound to vfio-pci")
-        .remedy(
-            Remedy::new(
-                Who::Hypervisor,
-                "bind every device of the group to vfio-pci from the start, and restart the host",
-            )
-            .command("echo 'options vfio-pci ids=10de:XXXX' > /etc/modprobe.d/vfio.conf")
-            .command("echo 'softdep nvidia pre: vfio-pci' >> /etc/modprobe.d/vfio.conf")
-            .command("update-initramfs -u -k all; reboot"),
-        );
+        .remedy(to_vfio(
+            context,
+            "bind every device of the group to vfio-pci from the start, and restart the host",
+        ));
     with_lines(outcome, &said)
 }
 

@@ -36,7 +36,7 @@ pub const CHECKS: &[Check] = &[
             "Documentation/ABI/testing/sysfs-class-iommu",
             "pve-common: SysFSTools::check_iommu_support",
         ],
-        covers: &["guide: intel_iommu=on iommu=pt"],
+        covers: &["guide: VT-d / AMD-Vi active", "guide: IOMMU parameters"],
         run: host_active,
     },
     Check {
@@ -48,7 +48,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "pcie_acs_override splits IOMMU groups on paper only: devices can still reach each other, and a guest's \
                     transfer may end in another device.",
         references: &["Proxmox VE: PCI(e) Passthrough, IOMMU groups"],
-        covers: &["guide: IOMMU groups"],
+        covers: &["guide: ACS override"],
         run: acs_override,
     },
     Check {
@@ -87,7 +87,7 @@ pub const CHECKS: &[Check] = &[
             "NVIDIA/gds-nvidia-fs issue 57",
             "Documentation/ABI/testing/sysfs-kernel-iommu_groups",
         ],
-        covers: &["guide: IOMMU", "gds-diag: IOMMU"],
+        covers: &["guide: IOMMU parameters", "gds-diag: IOMMU"],
         run: translation,
     },
     Check {

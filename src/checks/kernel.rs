@@ -3,6 +3,7 @@
 use super::check::{Check, Outcome, Remedy, Severity, WHERE_GDS_RUNS, Who};
 use super::context::Context;
 use super::said::{find, lines, silence, with_lines};
+use crate::facts::Fact;
 use crate::facts::modules::LoadOutcome;
 
 /// The checks of this file.
@@ -29,6 +30,17 @@ pub const CHECKS: &[Check] = &[
         references: &["UEFI specification, 3.3: SecureBoot", "mokutil(1)"],
         covers: &["guide: Secure Boot", "signature 1"],
         run: secure_boot,
+    },
+    Check {
+        id: "kernel.headers",
+        title: "DKMS has built NVIDIA's modules for this kernel",
+        sides: WHERE_GDS_RUNS,
+        requires: &[],
+        severity: Severity::Major,
+        rationale: "After a new kernel DKMS builds the modules again, which it cannot without that kernel's headers.",
+        references: &["dkms(8): autoinstall"],
+        covers: &["guide: kernel headers", "signature 2"],
+        run: headers,
     },
 ];
 
@@ -162,4 +174,56 @@ fn secure_boot(context: &Context<'_>) -> Outcome {
         ))
         .remedy(Remedy::new(Who::Guest, "ask the firmware").command("mokutil --sb-state")),
     }
+}
+
+fn headers(context: &Context<'_>) -> Outcome {
+    let facts = context.facts;
+    let modules = match &facts.dkms.modules {
+        Fact::Known { value, .. } => value,
+        Fact::Missing { .. } => return Outcome::not_applicable("no module is built on this machine"),
+        other => {
+            return Outcome::unknown(format!("DKMS cannot be seen: {}", other.as_ref().map(|_| "")));
+        }
+    };
+    let Some(release) = facts.kernel.release.value() else {
+        return Outcome::unknown("the kernel's release cannot be seen");
+    };
+    // Of several versions one is enough.
+    let is_built = |name: &str| modules.iter().any(|m| m.name == name && m.kernels.contains(release));
+    let Some(module) = modules.iter().find(|module| !is_built(&module.name)) else {
+        return if modules.is_empty() {
+            Outcome::not_applicable("none of NVIDIA's modules is built on this machine")
+        } else {
+            Outcome::pass(format!("all of them were built for {release}"))
+        };
+    };
+    let name = &module.name;
+    let no_headers = facts.dkms.headers.value() == Some(&false);
+    let why = format!(
+        "DKMS has not built {name} {} for {release}{}",
+        module.version,
+        if no_headers { ": that kernel's headers are not installed" } else { "" }
+    );
+    let loaded = if name.starts_with("nvidia-fs") { "nvidia_fs" } else { "nvidia" };
+    if context.has_module(loaded) == Some(true) {
+        return Outcome::note(format!("{why}; but {loaded} is loaded from elsewhere"));
+    }
+    let built: Vec<&str> = module.kernels.iter().map(String::as_str).collect();
+    let mut remedy = Remedy::new(Who::Guest, "install the headers, and let DKMS build");
+    if facts.dkms.headers.value() != Some(&true) {
+        remedy = remedy.command("apt install linux-headers-$(uname -r)");
+    }
+    Outcome::fail(why)
+        .expected(format!("{name} built for {release}"))
+        .actual(if built.is_empty() {
+            "built for no kernel".into()
+        } else {
+            format!("built for {}", built.join(", "))
+        })
+        .evidence(format!("/lib/modules/{release}/build"), facts.dkms.headers.to_string())
+        .remedy(
+            remedy
+                .command("dkms autoinstall && modprobe nvidia")
+                .command(format!("less /var/lib/dkms/{name}/{}/build/make.log", module.version)),
+        )
 }

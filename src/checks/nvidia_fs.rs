@@ -16,7 +16,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "A transfer is direct through nvidia-fs with its hook in nvme, or through the kernel's PCI P2PDMA; a kernel \
                     with neither copies by the CPU whatever else is set up.",
         references: &["GDS overview guide", "Documentation/driver-api/pci/p2pdma.rst"],
-        covers: &["guide: GDS prerequisites", "signature 17", "signature 21"],
+        covers: &["guide: possible routes", "signature 17", "signature 21"],
         run: possible,
     },
     Check {
@@ -27,7 +27,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "nvidia-fs that was built without the open driver's symbol versions cannot be loaded beside it.",
         references: &["gds-nvidia-fs issue 72"],
-        covers: &["signature 18"],
+        covers: &["guide: nvidia-fs version", "signature 18"],
         run: symbols,
     },
     Check {
@@ -36,6 +36,7 @@ pub const CHECKS: &[Check] = &[
         sides: WHERE_GDS_RUNS,
         requires: &[
             "kernel.module-signature",
+            "kernel.headers",
             "driver.loaded",
             "driver.open",
             "route.possible",
@@ -67,7 +68,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "nvidia-fs looks for nvme_v1_... or nvme_v2_register_nvfs_dma_ops; where nvme exports the other one, cuFile \
                     falls back in silence.",
         references: &["gds-nvidia-fs issue 87"],
-        covers: &["signature 38"],
+        covers: &["guide: nvme patched", "signature 38"],
         run: hook_version,
     },
     Check {

@@ -24,7 +24,12 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "The route needs 6.2 or later with CONFIG_PCI_P2PDMA and CONFIG_ZONE_DEVICE.",
         references: GUIDE,
-        covers: &["guide: kernel version", "signature 21", "gds-diag: kernel p2pdma"],
+        covers: &[
+            "guide: P2PDMA in the kernel",
+            "guide: kernel version",
+            "signature 21",
+            "gds-diag: kernel p2pdma",
+        ],
         run: kernel,
     },
     Check {
@@ -35,7 +40,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "The kernel keeps 64 bytes for each 4 KiB of BAR1: 1/64 of it in main memory, for each GPU.",
         references: &["open-gpu-kernel-modules: nvidia-uvm", "mm/memremap.c"],
-        covers: &["signature 36"],
+        covers: &["guide: memory for P2PDMA", "signature 36"],
         run: memory,
     },
     Check {
@@ -46,7 +51,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "P2PDMA maps all of the GPU's memory through BAR1 at once, so BAR1 must be as large as the memory.",
         references: &["open-gpu-kernel-modules: kern_bus_tu102.c"],
-        covers: &["guide: Resizable BAR", "signature 22"],
+        covers: &["guide: static BAR1", "signature 22"],
         run: bar1_size,
     },
     Check {
@@ -58,7 +63,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "The driver registers GPU memory for P2PDMA only with RMForceStaticBar1=1, and uncached only with \
                     RmForceDisableIomapWC=1.",
         references: GUIDE,
-        covers: &["guide: P2PDMA settings", "signature 22", "signature 27"],
+        covers: &["guide: P2PDMA registry keys", "signature 22", "signature 27"],
         run: keys,
     },
     Check {
@@ -69,7 +74,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "The kernel maps a window either write-combining or uncached; the driver's mapping must not clash with P2PDMA's.",
         references: &["arch/x86/mm/pat/memtype.c", "gds-nvidia-fs issue 77"],
-        covers: &["signature 24"],
+        covers: &["guide: P2PDMA registry keys", "signature 24"],
         run: write_combining,
     },
     Check {
@@ -91,7 +96,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Blocker,
         rationale: "P2PDMA goes through a common switch without ACS redirection, or through a host bridge that the kernel knows.",
         references: &["drivers/pci/p2pdma.c: calc_map_type_and_dist"],
-        covers: &["guide: topology", "signature 23", "gds-diag: topology"],
+        covers: &["guide: P2PDMA topology", "signature 23", "gds-diag: topology"],
         run: topology,
     },
     Check {

@@ -3,9 +3,11 @@
 use super::check::{ANYWHERE, Check, Outcome, Remedy, Severity, WHERE_GDS_RUNS, Who};
 use super::context::Context;
 use super::routes::{Direct, complete};
-use super::said::{Line, find, judge_kernel_log, silence, with_lines};
+use super::said::{Line, find, heard_cufile, judge_kernel_log, silence, with_lines};
+use crate::facts::Fact;
 use crate::facts::block::BlockDevice;
 use crate::facts::mounts::Mount;
+use crate::facts::nvme::NvmeController;
 
 /// The checks of this file.
 pub const CHECKS: &[Check] = &[
@@ -17,7 +19,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Major,
         rationale: "A drive that times out or reports errors is broken, badly linked, or was refused its transfers by an IOMMU.",
         references: &["drivers/nvme/host/pci.c: nvme_timeout", "block/blk-core.c"],
-        covers: &["signature 30", "gds-diag: nvme health"],
+        covers: &["guide: namespace health", "signature 30", "gds-diag: nvme health"],
         run: health,
     },
     Check {
@@ -39,7 +41,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Major,
         rationale: "cuFile does not go through device-mapper: LVM, dm-crypt and dm-multipath are copied by the CPU.",
         references: &["GDS troubleshooting guide", "gds-nvidia-fs issue 62"],
-        covers: &["guide: block device", "signature 26", "gds-diag: device-mapper"],
+        covers: &["guide: no LVM, crypt or other device-mapper", "signature 26", "gds-diag: device-mapper"],
         run: device_mapper,
     },
     Check {
@@ -75,6 +77,50 @@ pub const CHECKS: &[Check] = &[
         references: &["drivers/nvme/host/sysfs.c: state"],
         covers: &["guide: namespace health"],
         run: state,
+    },
+    Check {
+        id: "storage.transport",
+        title: "the drives are local",
+        sides: WHERE_GDS_RUNS,
+        requires: &["nvme.present"],
+        severity: Severity::Minor,
+        rationale: "NVMe over a network is moved by the network card, which is another route than the one tested here.",
+        references: &["drivers/nvme/host/sysfs.c: transport", "nixl issue 1063"],
+        covers: &["guide: local NVMe", "signature 28"],
+        run: transport,
+    },
+    Check {
+        id: "storage.network-filesystem",
+        title: "the data does not lie on a network filesystem",
+        sides: WHERE_GDS_RUNS,
+        requires: &["storage.filesystem"],
+        severity: Severity::Minor,
+        rationale: "Files on NFS, Lustre and their like never pass the local drives; cuFile reaches some of them by RDMA alone.",
+        references: &["GDS overview guide: supported filesystems"],
+        covers: &["guide: no network filesystem"],
+        run: network_filesystem,
+    },
+    Check {
+        id: "storage.o-direct",
+        title: "files are opened with O_DIRECT",
+        sides: WHERE_GDS_RUNS,
+        requires: &["storage.filesystem"],
+        severity: Severity::Major,
+        rationale: "Without O_DIRECT cuFile reads through the page cache and copies by the CPU.",
+        references: &["cufile.h: CU_FILE_INVALID_FILE_OPEN_FLAG (5020)"],
+        covers: &["guide: O_DIRECT"],
+        run: o_direct,
+    },
+    Check {
+        id: "storage.alignment",
+        title: "partitions begin at whole blocks of 4 KiB",
+        sides: WHERE_GDS_RUNS,
+        requires: &["nvme.present"],
+        severity: Severity::Minor,
+        rationale: "What does not begin at a multiple of 4 KiB goes through a buffer in part, and is counted as unaligned.",
+        references: &["GDS design guide: alignment", "cufile.h: n_unaligned_reads"],
+        covers: &["guide: alignment"],
+        run: alignment,
     },
 ];
 
@@ -344,5 +390,119 @@ fn state(context: &Context<'_>) -> Outcome {
         }
         None if controllers.is_empty() => Outcome::not_applicable("no NVMe controller has a driver"),
         None => Outcome::pass("every controller is live"),
+    }
+}
+
+fn transport(context: &Context<'_>) -> Outcome {
+    let Some(controllers) = context.facts.nvme.value() else {
+        return Outcome::unknown(format!(
+            "NVMe controllers cannot be seen: {}",
+            context.facts.nvme.as_ref().map(|_| "")
+        ));
+    };
+    let word = |c: &NvmeController| c.transport.value().cloned();
+    let remote: Vec<_> = controllers.iter().filter(|c| word(c).is_some_and(|word| word != "pcie")).collect();
+    match remote.first() {
+        _ if controllers.is_empty() => Outcome::not_applicable("no NVMe controller has a driver"),
+        Some(first) => Outcome::note(format!(
+            "{} is reached by {} and not on PCI Express; {} of {} drives are local",
+            first.name,
+            first.transport,
+            controllers.len() - remote.len(),
+            controllers.len()
+        ))
+        .evidence(format!("/sys/class/nvme/{}/transport", first.name), first.transport.to_string()),
+        None if controllers.iter().all(|c| word(c).is_some()) => {
+            Outcome::pass("every drive is on PCI Express")
+        }
+        None => Outcome::unknown("how the drives are reached cannot be seen"),
+    }
+}
+
+/// Filesystems whose files lie on other machines.
+const REMOTE: [&str; 14] = [
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "wekafs",
+    "ceph",
+    "glusterfs",
+    "fuse.glusterfs",
+    "fuse.sshfs",
+    "9p",
+    "virtiofs",
+];
+
+fn network_filesystem(context: &Context<'_>) -> Outcome {
+    let Some(mounts) = context.facts.mounts.value() else { return unseen(context) };
+    let data = |mount: &&Mount| !is_system(mount) && !mount.at.starts_with("/home");
+    let remote: Vec<_> =
+        mounts.iter().filter(data).filter(|mount| REMOTE.contains(&mount.kind.as_str())).collect();
+    let Some(first) = remote.first() else {
+        return Outcome::pass("no data lies on a network filesystem");
+    };
+    let why = format!("{} is {}, whose files do not lie on this machine's drives", first.at, first.kind);
+    if on_nvme(context).is_none_or(|local| local.iter().any(|on| !on.is_system)) {
+        return Outcome::note(why);
+    }
+    Outcome::fail(why)
+        .expected("XFS, or ext4 with data=ordered, on a local NVMe drive")
+        .actual(first.kind.clone())
+        .evidence("/proc/self/mountinfo", format!("{} {} {}", first.source, first.at, first.kind))
+        .remedy(Remedy::new(Who::Guest, "put the data on a local NVMe drive").command(
+            "mkfs.xfs /dev/nvme1n1 && mount /dev/nvme1n1 /mnt/data   # destroys what the drive holds",
+        ))
+}
+
+fn o_direct(context: &Context<'_>) -> Outcome {
+    let said =
+        find(context, &["fd direct IO not set", "open flags*5020", "err*5020", "invalid file open flag"]);
+    if said.is_empty() {
+        return if heard_cufile(context) {
+            Outcome::pass("cuFile did not miss O_DIRECT")
+        } else {
+            Outcome::unknown("cuFile's own log was not seen")
+        };
+    }
+    let outcome =
+        Outcome::fail("a file was not opened with O_DIRECT, so its transfers are copied by the CPU")
+            .expected("O_DIRECT")
+            .remedy(Remedy::new(Who::Guest, "open the file with O_DIRECT, on a filesystem that takes it"));
+    with_lines(outcome, &said)
+}
+
+/// What GPUDirect Storage asks of offsets, in bytes.
+const ALIGNMENT: u64 = 4096;
+
+fn alignment(context: &Context<'_>) -> Outcome {
+    let Fact::Known { value: block, .. } = &context.facts.block else { return unseen(context) };
+    let drives: Vec<_> = block.iter().filter(|device| device.name.starts_with("nvme")).collect();
+    let parts = drives.iter().flat_map(|drive| drive.partitions.iter().map(move |part| (*drive, part)));
+    let starts: Vec<_> =
+        parts.filter_map(|(drive, part)| Some((drive, part, *part.start.value()?))).collect();
+    let partitions: usize = drives.iter().map(|drive| drive.partitions.len()).sum();
+    match starts.iter().find(|(_, _, start)| start % ALIGNMENT != 0) {
+        Some((drive, part, start)) => Outcome::fail(format!(
+            "{} begins at byte {start}, which is no multiple of {ALIGNMENT}; every transfer is unaligned",
+            part.name
+        ))
+        .expected("a multiple of 4 KiB; partitioning programs take 1 MiB")
+        .actual(format!("{start} bytes"))
+        .evidence(
+            format!("/sys/block/{}/{}/start", drive.name, part.name),
+            format!("{} sectors", start / 512),
+        )
+        .remedy(
+            Remedy::new(Who::Guest, "partition the drive anew, or use it whole")
+                .command(format!("parted /dev/{} unit B print", drive.name)),
+        ),
+        None if drives.is_empty() => Outcome::not_applicable("there is no NVMe drive"),
+        None if starts.len() < partitions => Outcome::unknown("where the partitions begin cannot be seen"),
+        None if partitions == 0 => Outcome::pass("the drives have no partitions"),
+        None => Outcome::pass(format!("{partitions} of {partitions} partitions begin at whole blocks")),
     }
 }

@@ -22,7 +22,7 @@ pub const CHECKS: &[Check] = &[
             "GPUDirect Storage configuration guide: near and far GPUs",
             "nvidia-smi topo -m: legend",
         ],
-        covers: &["guide: PIX/PXB", "gds-diag: PCIe topology"],
+        covers: &["guide: not across sockets", "gds-diag: PCIe topology"],
         run: socket,
     },
     Check {
@@ -33,7 +33,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Minor,
         rationale: "Below one switch data goes the shortest way; over the root complex it shares the CPU's bandwidth.",
         references: &["GPUDirect Storage best practices: PCIe topology", "nvidia-smi topo -m: legend"],
-        covers: &["guide: PIX/PXB", "gds-diag: PCIe topology"],
+        covers: &["guide: same root complex or switch", "gds-diag: PCIe topology"],
         run: switch,
     },
     Check {
@@ -45,7 +45,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "p2pdma refuses pairs that share no switch, unless the CPU is an AMD Zen or the host bridge is on its \
                     list; QEMU's is not.",
         references: &["drivers/pci/p2pdma.c: calc_map_type_and_dist"],
-        covers: &["guide: PIX/PXB", "signature 23", "gds-diag: P2PDMA"],
+        covers: &["guide: P2PDMA topology", "signature 23", "gds-diag: P2PDMA"],
         run: p2pdma,
     },
 ];

@@ -32,7 +32,7 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Major,
         rationale: "Without hardware virtualisation QEMU translates every instruction (TCG): no measurement means anything.",
         references: &["QEMU: accel/tcg; CPUID leaf 0x40000000"],
-        covers: &["guide: KVM"],
+        covers: &["guide: hardware virtualisation"],
         run: emulator,
     },
     Check {
@@ -44,7 +44,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "A CPU model of the hypervisor hides the family by which p2pdma allows AMD Zen, and the address width that \
                     a large BAR needs.",
         references: &["drivers/pci/p2pdma.c: cpu_supports_p2pdma", "Proxmox VE: CPU type"],
-        covers: &["guide: cpu host"],
+        covers: &["guide: CPU type host"],
         run: cpu_type,
     },
     Check {
@@ -56,7 +56,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "Devices that were passed through need all of the guest's memory in its place; QEMU blocks the balloon \
                     then, and older ones let it tear holes.",
         references: &["QEMU: hw/vfio, \"Inhibit ballooning\"", "Proxmox VE: qm.conf, balloon"],
-        covers: &["guide: balloon", "signature 34"],
+        covers: &["guide: balloon off", "signature 34"],
         run: balloon,
     },
     Check {
@@ -70,7 +70,7 @@ pub const CHECKS: &[Check] = &[
             "drivers/pci/p2pdma.c: pci_p2pdma_add_resource",
             "open-gpu-kernel-modules: uvm_pmm_gpu.c",
         ],
-        covers: &["signature 36"],
+        covers: &["guide: memory for P2PDMA", "signature 36"],
         run: memory,
     },
     Check {
@@ -82,7 +82,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "A hypervisor puts every device on its own root port, whatever the hardware looks like: PHB in a guest \
                     says nothing about the machine.",
         references: &["qemu-server: PCI.pm, get_pci_addr_map"],
-        covers: &["guide: PIX/PXB"],
+        covers: &["guide: flat or switched topology"],
         run: topology,
     },
     Check {
@@ -105,7 +105,14 @@ pub const CHECKS: &[Check] = &[
         rationale: "A host that could not map the devices' windows for each other starts the guest all the same; transfers \
                     then fail with faults that only the host sees.",
         references: &["QEMU: hw/vfio/listener.c", "Documentation/arch/x86/iommu.rst: fault reporting"],
-        covers: &["signature 7", "signature 9", "signature 29", "signature 33", "signature 34"],
+        covers: &[
+            "guide: messages of the hypervisor",
+            "signature 7",
+            "signature 9",
+            "signature 29",
+            "signature 33",
+            "signature 34",
+        ],
         run: host_messages,
     },
 ];

@@ -19,6 +19,8 @@ pub struct BlockDevice {
     pub removable: Fact<bool>,
     /// Does it turn?
     pub rotational: Fact<bool>,
+    /// The smallest unit that it takes, in bytes: offsets and sizes of O_DIRECT are multiples of it.
+    pub logical_block_bytes: Fact<u32>,
     /// What it is made of.
     pub slaves: Vec<String>,
     /// What is made of it.
@@ -41,6 +43,8 @@ pub struct Partition {
     pub name: String,
     /// `major:minor`.
     pub number: Fact<String>,
+    /// Where it begins on its disk, in bytes.
+    pub start: Fact<u64>,
     /// What is made of it.
     pub holders: Vec<String>,
 }
@@ -66,14 +70,13 @@ impl BlockDevice {
         Self {
             name: name.to_owned(),
             number: root.text(&path("dev")),
-            bytes: root.parse(&path("size"), |text| {
-                // In sectors of 512 bytes, whatever the device's own are.
-                let sectors: Option<u64> = text.parse().ok();
-                sectors.and_then(|n| n.checked_mul(512)).ok_or_else(|| format!("{text:?} is no size"))
-            }),
+            bytes: root.parse(&path("size"), parse_sectors),
             read_only: flag("ro"),
             removable: flag("removable"),
             rotational: flag("queue/rotational"),
+            logical_block_bytes: root.parse(&path("queue/logical_block_size"), |text| {
+                text.parse().map_err(|_| format!("{text:?} is no size"))
+            }),
             slaves: names(root, &path("slaves")),
             holders: names(root, &path("holders")),
             dm_name: root.text(&path("dm/name")),
@@ -99,6 +102,7 @@ impl Partition {
         Self {
             name: name.to_owned(),
             number: root.text(&format!("{folder}/dev")),
+            start: root.parse(&format!("{folder}/start"), parse_sectors),
             holders: names(root, &format!("{folder}/holders")),
         }
     }
@@ -106,6 +110,12 @@ impl Partition {
 
 fn names(root: &Root, folder: &str) -> Vec<String> {
     root.list(folder).value().cloned().unwrap_or_default()
+}
+
+/// In sectors of 512 bytes, whatever the device's own are.
+fn parse_sectors(text: &str) -> Result<u64, String> {
+    let sectors: Option<u64> = text.parse().ok();
+    sectors.and_then(|n| n.checked_mul(512)).ok_or_else(|| format!("{text:?} is no number of sectors"))
 }
 
 fn parse_flag(text: &str) -> Result<bool, String> {
@@ -130,6 +140,8 @@ mod tests {
             ("nvme0n1/queue/rotational", "0\n"),
             ("nvme0n1/nvme0n1p1/partition", "1\n"),
             ("nvme0n1/nvme0n1p1/dev", "259:1\n"),
+            ("nvme0n1/nvme0n1p1/start", "2048\n"),
+            ("nvme0n1/queue/logical_block_size", "4096\n"),
             ("nvme0n1/nvme0n1p1/holders/dm-0/x", ""),
             ("dm-0/dm/name", "vg-data\n"),
             ("dm-0/dm/uuid", "LVM-abc\n"),
@@ -147,6 +159,8 @@ mod tests {
             (&["nvme0n1p1".to_owned()][..], "LVM-abc")
         );
         assert_eq!(nvme.partitions[0].holders, ["dm-0"]);
+        assert_eq!(nvme.partitions[0].start.value(), Some(&(1 << 20)));
+        assert_eq!(nvme.logical_block_bytes.value(), Some(&4096));
         assert!(
             matches!(nvme.bytes, Fact::Malformed { .. }) && matches!(nvme.read_only, Fact::Malformed { .. })
         );

@@ -4,6 +4,7 @@
 pub mod acpi;
 pub mod capture;
 pub mod cpu;
+pub mod dkms;
 pub mod dma;
 mod fact;
 pub mod iommu;
@@ -42,6 +43,7 @@ use block::BlockDevice;
 use commands::CommandOutput;
 use cpu::Cpu;
 use cufile::CufileConfig;
+use dkms::Dkms;
 use dma::DmaProbe;
 use gdscheck::Gdscheck;
 use iommu::Iommu;
@@ -91,6 +93,8 @@ pub struct Facts {
     pub modules: Fact<Vec<LoadedModule>>,
     /// What came of loading modules; not read where this gdsboot loaded none.
     pub module_loads: Fact<Vec<ModuleLoad>>,
+    /// NVIDIA's modules that are built on the machine.
+    pub dkms: Dkms,
     /// What NVIDIA's kernel modules say.
     pub nvidia: Nvidia,
     /// NVIDIA's user-space libraries.
@@ -130,6 +134,8 @@ impl Facts {
             Fact::Known { value: release, .. } => ModuleTree::read(root, release),
             other => other.clone().map(|_| ModuleTree::default()),
         };
+        let release = kernel.release.value().map_or("", String::as_str);
+        let dkms = Dkms::read(root, release);
         let hooks = |module: &str| match &tree {
             Fact::Known { value: tree, .. } => tree.nvfs_hooks(root, module),
             other => other.clone().map(|_| Vec::new()),
@@ -158,6 +164,7 @@ impl Facts {
             nvme: NvmeController::read_all(root),
             nvme_module_hooks: hooks("nvme"),
             modules: LoadedModule::read_all(root),
+            dkms,
             module_loads: Fact::not_read("this run loaded no modules"),
             nvidia: Nvidia::read(root),
             dma: Fact::not_read("the libraries were not asked"),

@@ -4,6 +4,7 @@ use super::*;
 use crate::facts::nvidia::NvidiaGpu;
 use crate::facts::pci::{Class, Id, PciPath, Sriov};
 use crate::facts::pci_config::{PciConfig, ResizableBar};
+use crate::facts::{Facts, Root};
 
 const GUEST: Side = Side::Guest;
 const HOST: Side = Side::Host;
@@ -288,4 +289,32 @@ fn a_gpu_with_video_outputs_has_an_audio_function() {
         ),
         NotApplicable
     );
+}
+
+#[test]
+fn vfio_is_told_the_functions_that_are_there() {
+    let ids = |facts: &Facts| {
+        let outcome = ask("gpu.driver", facts, HOST);
+        outcome.remedies[0].commands[0].clone()
+    };
+    let mut facts = good(HOST);
+    add(&mut facts, 0x04_0300, "10de:22bd", "0000:00:1d.0/0000:09:00.1");
+    add(&mut facts, 0x03_0200, "10de:2331", "0000:00:1d.0/0000:09:00.0");
+    add(&mut facts, 0x06_8000, "10de:22a3", "0000:00:1d.1/0000:0a:00.0");
+    edit(&mut facts, "0000:09:00.0", |gpu| gpu.driver = Fact::known("driver", "nouveau".into()));
+    let command = ids(&facts);
+    assert!(command.contains("10de:22bd,10de:2331") && !command.contains("10de:22a3"), "{command}");
+}
+
+#[test]
+fn where_no_device_is_seen_the_command_finds_them() {
+    let dir = tempfile::tempdir().unwrap();
+    fs_err::create_dir_all(dir.path().join("var/log")).unwrap();
+    let line = "vfio 0000:01:00.0: group 15 is not viable\nPlease ensure all devices within the iommu_group are bound\n";
+    fs_err::write(dir.path().join("var/log/qemu.log"), line).unwrap();
+    let facts = Facts::read(&Root::at(dir.path()));
+    let outcome = ask("host.group-viable", &facts, HOST);
+    assert_eq!(outcome.answer, Fail);
+    let command = &outcome.remedies[0].commands[0];
+    assert!(command.contains("$(lspci -n -d 10de: | awk '$2 !~ /^06/ {print $3}'"), "{command}");
 }
