@@ -4,6 +4,7 @@
 //! [`hint_of`] and [`status_of`], however much context was added above it.
 
 use std::fmt;
+use std::process::ExitCode;
 
 /// The exit statuses of every gdsboot program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +116,30 @@ pub fn one_line(error: &anyhow::Error) -> String {
         text.push_str(&link);
     }
     text
+}
+
+/// Reads the command line. What is wrong with it, or the help that was asked for, is printed.
+///
+/// # Errors
+/// The exit status where the program is not to run.
+pub fn arguments<A: clap::Parser>() -> Result<A, ExitCode> {
+    A::try_parse().map_err(|error| {
+        // Whoever closed the pipe needs no help.
+        let _ = error.print();
+        ExitCode::from(if error.use_stderr() { Status::Usage } else { Status::Pass } as u8)
+    })
+}
+
+/// Ends a program: prints the error with its hint, where there is one.
+pub fn exit(program: &str, result: anyhow::Result<Status>) -> ExitCode {
+    let status = result.unwrap_or_else(|error| {
+        eprintln!("{program}: error: {}", one_line(&error));
+        if let Some(hint) = hint_of(&error) {
+            eprintln!("hint: {hint}");
+        }
+        status_of(&error)
+    });
+    ExitCode::from(status as u8)
 }
 
 #[cfg(test)]

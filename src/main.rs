@@ -3,7 +3,7 @@
 mod cli;
 
 use clap::Parser;
-use gdsboot::error::{self, Status};
+use gdsboot::error;
 use gdsboot::interrupt;
 use std::process::ExitCode;
 
@@ -35,12 +35,9 @@ enum Command {
 
 fn main() -> ExitCode {
     interrupt::install();
-    let args = match Args::try_parse() {
+    let args: Args = match error::arguments() {
         Ok(args) => args,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { Status::Usage } else { Status::Pass } as u8);
-        }
+        Err(status) => return status,
     };
     let global = &args.global;
     let result = match &args.command {
@@ -52,18 +49,9 @@ fn main() -> ExitCode {
         Command::Smoke(args) => cli::smoke::run(args, global),
         Command::Inspect(args) => cli::inspect::run(args),
     };
-    match result {
-        Ok(status) => ExitCode::from(status as u8),
-        Err(_) if interrupt::requested() => {
-            eprintln!("gdsboot: interrupted; nothing was left half-written");
-            ExitCode::from(130)
-        }
-        Err(error) => {
-            eprintln!("gdsboot: error: {}", error::one_line(&error));
-            if let Some(hint) = error::hint_of(&error) {
-                eprintln!("hint: {hint}");
-            }
-            ExitCode::from(error::status_of(&error) as u8)
-        }
+    if result.is_err() && interrupt::requested() {
+        eprintln!("gdsboot: interrupted; nothing was left half-written");
+        return ExitCode::from(130);
     }
+    error::exit("gdsboot", result)
 }

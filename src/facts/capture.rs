@@ -4,34 +4,21 @@
 //! Only regular files, folders and symbolic links are taken; devices are never opened, the kernel log excepted. What this
 //! user may not read, and what is known by its name alone, is listed in [`super::root::DENIED`].
 
+use super::commands::{CAPTURED, run_programs};
+use super::kmsg::{self, Next};
 use super::root::DENIED;
 use super::{Facts, Root};
-use crate::program;
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
 
 /// A file larger than this is left out.
 const LIMIT: u64 = 32 << 20;
 /// Links in one path; the kernel's own limit (`MAXSYMLINKS`, include/linux/namei.h).
 const MAX_LINKS: usize = 40;
-/// How long each program may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Programs that know what no file says, and what people ask for first. Those that are not there are left out.
-const PROGRAMS: [&[&str]; 6] = [
-    &["nvidia-smi"],
-    &["nvidia-smi", "-q"],
-    &["nvidia-smi", "topo", "-m"],
-    &["gdscheck", "-p"],
-    &["/usr/local/cuda/gds/tools/gdscheck", "-p"],
-    &["lspci", "-nn"],
-];
-
 /// What a capture holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -163,13 +150,13 @@ impl Capture {
 
     /// Runs the programs that are there, and keeps their words as design says: one folder for each.
     fn programs(&mut self) {
-        for (n, command) in PROGRAMS.iter().enumerate() {
-            let [program, args @ ..] = command else { continue };
-            let Ok(finished) = program::run(program, args, PATIENCE) else { continue };
+        for (n, (argv, finished)) in run_programs(CAPTURED).enumerate() {
+            let Ok(finished) = finished else { continue };
+            let program = argv.first().map_or("", String::as_str);
             let name = program.rsplit('/').next().unwrap_or(program);
             let folder = PathBuf::from(format!("run/gdsboot/commands/{name}-{n}"));
             let status = finished.status.code().map_or("signal".to_owned(), |code| code.to_string());
-            self.put(folder.join("argv"), command.join("\n") + "\n");
+            self.put(folder.join("argv"), argv.join("\n") + "\n");
             self.put(folder.join("stdout"), finished.stdout);
             self.put(folder.join("stderr"), finished.stderr);
             self.put(folder.join("status"), status + "\n");
@@ -343,20 +330,17 @@ fn kernel_log() -> Vec<u8> {
     let mut log = Vec::new();
     let open = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
     let Ok(mut file) = open else { return log };
-    let mut record = vec![0; 16 << 10];
-    // One record per read; EPIPE: the next one was overwritten meanwhile (Documentation/ABI/testing/dev-kmsg).
-    loop {
-        match file.read(&mut record) {
-            Ok(0) => return log,
-            Ok(n) => log.extend_from_slice(&record[..n]),
-            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return log,
+    while let Ok(next) = kmsg::next(&mut file) {
+        match next {
+            Next::Record(record) => log.extend(record),
+            Next::Overwritten => {}
+            Next::End => break,
         }
         if log.len() as u64 > LIMIT {
-            return log;
+            break;
         }
     }
+    log
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::log_lines::{LogLines, tidy};
 use super::{Fact, Root};
 use crate::error::one_line;
 use crate::pasteable::pasteable;
-use crate::program;
+use crate::program::{self, Finished};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
@@ -13,10 +13,25 @@ use std::time::Duration;
 /// Where they stand.
 const FOLDER: &str = "/run/gdsboot/commands";
 /// What is asked, by name; nvidia-smi first, because it makes the device nodes.
-const PROGRAMS: &[&[&str]] = &[&["nvidia-smi"], &["nvidia-smi", "-q"], &["gdscheck", "-p"]];
+const ASKED: &[&[&str]] = &[&["nvidia-smi"], &["nvidia-smi", "-q"], &["gdscheck", "-p"]];
+/// What a capture takes along: the same, and what people ask for first.
+pub const CAPTURED: &[&[&str]] = &[
+    &["nvidia-smi"],
+    &["nvidia-smi", "-q"],
+    &["gdscheck", "-p"],
+    &["nvidia-smi", "topo", "-m"],
+    &["lspci", "-nn"],
+];
 /// Where they are looked for.
-const FOLDERS: &[&str] =
-    &["/usr/bin", "/usr/local/bin", "/usr/local/cuda/gds/tools", "/usr/lib/nvidia/current"];
+const FOLDERS: &[&str] = &[
+    "/usr/bin",
+    "/usr/sbin",
+    "/bin",
+    "/sbin",
+    "/usr/local/bin",
+    "/usr/local/cuda/gds/tools",
+    "/usr/lib/nvidia/current",
+];
 /// A driver that cannot start its GPU takes some 6 s for each try.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -54,16 +69,9 @@ impl CommandOutput {
     /// Asks the programs that know what no file says, on the machine that this runs on: those that are there, each for a
     /// while. Without the driver they have nothing to say.
     pub fn ask() -> Vec<Self> {
-        let mut asked: Vec<Self> = Vec::new();
-        for command in PROGRAMS {
-            let [program, args @ ..] = *command else { continue };
-            let path =
-                FOLDERS.iter().map(|folder| format!("{folder}/{program}")).find(|p| Path::new(p).is_file());
-            let Some(path) = path else { continue };
-            let argv: Vec<String> =
-                std::iter::once(path.as_str()).chain(args.iter().copied()).map(tidy).collect();
+        let answer = |(argv, finished): (Vec<String>, anyhow::Result<Finished>)| {
             let from = pasteable(&argv);
-            asked.push(match program::run(&path, args, PATIENCE) {
+            match finished {
                 Ok(finished) => Self {
                     status: finished.status.code().map_or_else(
                         || Fact::not_read("ended by a signal"),
@@ -76,9 +84,9 @@ impl CommandOutput {
                     kernel_log: None,
                 },
                 Err(error) => Self { stderr: vec![tidy(&one_line(&error))], from, argv, ..Self::default() },
-            });
-        }
-        asked
+            }
+        };
+        run_programs(ASKED).map(answer).collect()
     }
 
     fn read(root: &Root, folder: &str) -> Self {
@@ -118,6 +126,17 @@ impl CommandOutput {
         let first = self.argv.first().map_or("", String::as_str);
         first.rsplit('/').next().unwrap_or(first)
     }
+}
+
+/// Runs those of `commands` whose program is there, each for a while: what was run, and what came of it.
+pub fn run_programs(commands: &[&[&str]]) -> impl Iterator<Item = (Vec<String>, anyhow::Result<Finished>)> {
+    commands.iter().filter_map(|command| {
+        let [program, args @ ..] = *command else { return None };
+        let mut paths = FOLDERS.iter().map(|folder| format!("{folder}/{program}"));
+        let path = paths.find(|path| Path::new(path).is_file())?;
+        let argv = std::iter::once(path.as_str()).chain(args.iter().copied()).map(tidy).collect();
+        Some((argv, program::run(&path, args, PATIENCE)))
+    })
 }
 
 #[cfg(test)]

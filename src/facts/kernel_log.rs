@@ -2,15 +2,12 @@
 //! what syslog, journald or dmesg made of it.
 
 use super::commands::CommandOutput;
-use super::kmsg::Record;
+use super::kmsg::{self, Next, Record};
 use super::log_lines::{Collector, LogLines};
 use super::{Fact, Root};
 use serde::{Deserialize, Serialize};
-use std::io::{ErrorKind, Read as _};
 
 const KMSG: &str = "/dev/kmsg";
-/// The longest record that the kernel hands out, in bytes (kernel/printk/internal.h).
-const LONGEST: usize = 8192;
 /// How many records are read: more than the largest buffer holds, so that a kernel that logs faster than we read ends.
 const RECORDS: usize = 1 << 20;
 
@@ -55,17 +52,14 @@ fn live(root: &Root) -> Fact<LogLines> {
         Err(error) => return Fact::from_error(KMSG, &error),
     };
     let mut log = Records::new();
-    let mut record = [0; LONGEST];
     for _ in 0..RECORDS {
-        match file.read(&mut record) {
-            Ok(length) if length > 0 => log.take(&String::from_utf8_lossy(&record[..length])),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+        match kmsg::next(&mut file) {
+            Ok(Next::Record(record)) => log.take(&String::from_utf8_lossy(&record)),
+            Ok(Next::Overwritten) => {
                 log.collector.incomplete("records were overwritten before they could be read");
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Ok(Next::End) => break,
             Err(error) => return Fact::from_error(KMSG, &error),
-            Ok(_) => break,
         }
     }
     Fact::known(KMSG, log.collector.finish())

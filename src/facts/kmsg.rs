@@ -1,5 +1,41 @@
 //! The kernel log as records: `prio,seq,usec,flags[,...];text` (Documentation/ABI/testing/dev-kmsg).
 
+use std::io::{self, ErrorKind, Read};
+
+/// The longest record that the kernel hands out (kernel/printk/internal.h, `PRINTKRB_RECORD_MAX` and its dictionary).
+const LONGEST: usize = 8192;
+
+/// What reading on in `/dev/kmsg` gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A record with its dictionary, as the kernel wrote it.
+    Record(Vec<u8>),
+    /// Records that were overwritten before they could be read; the next ones follow.
+    Overwritten,
+    /// All that there is until now.
+    End,
+}
+
+/// Reads on in `/dev/kmsg`, which was opened without blocking: one read is one record.
+///
+/// # Errors
+/// Where the kernel refuses to go on.
+pub fn next(log: &mut impl Read) -> io::Result<Next> {
+    let mut record = [0; LONGEST];
+    loop {
+        return match log.read(&mut record) {
+            Ok(0) => Ok(Next::End),
+            Ok(length) => Ok(Next::Record(record[..length].to_vec())),
+            Err(error) => match error.kind() {
+                ErrorKind::Interrupted => continue,
+                ErrorKind::BrokenPipe => Ok(Next::Overwritten),
+                ErrorKind::WouldBlock => Ok(Next::End),
+                _ => Err(error),
+            },
+        };
+    }
+}
+
 /// One record of the kernel log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {

@@ -1,14 +1,12 @@
 //! The kernel's log while the run goes on: what was logged since the last look, from `/dev/kmsg`.
 
-use crate::facts::kmsg::Record;
+use crate::facts::kmsg::{self, Next, Record};
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::io::{Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 /// How many lines of one look are kept: the first half and the last half of what was logged.
 const KEPT: usize = 60;
-/// The longest record that the kernel hands out (kernel/printk/internal.h, `PRINTKRB_RECORD_MAX` and its dictionary).
-const LONGEST: usize = 8192;
 
 /// A place in the log.
 #[derive(Debug)]
@@ -37,19 +35,16 @@ impl KernelLog {
     pub fn lines(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         let Some(file) = &mut self.file else { return lines };
-        let mut record = [0; LONGEST];
         loop {
-            match file.read(&mut record) {
-                // One read is one record.
-                Ok(length) if length > 0 => {
-                    let record = String::from_utf8_lossy(&record[..length]);
+            match kmsg::next(file) {
+                Ok(Next::Record(record)) => {
+                    let record = String::from_utf8_lossy(&record);
                     lines.extend(
                         Record::parse(&record).filter(|record| record.facility == 0).map(|r| r.shown()),
                     );
                 }
-                // Records that were overwritten before they could be read.
-                Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::Interrupted) => {}
-                _ => break,
+                Ok(Next::Overwritten) => {}
+                Ok(Next::End) | Err(_) => break,
             }
         }
         shorten(lines)

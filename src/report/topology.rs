@@ -4,8 +4,9 @@ use super::layout::cut;
 use crate::facts::Facts;
 use crate::topology::p2pdma::P2pdma;
 use crate::topology::{Topology, draw};
+use minijinja::HtmlEscape;
 use serde::Serialize;
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 
 /// More pairs than this are for programs: the JSON has the facts that they are computed from.
 const PAIRS: usize = 256;
@@ -99,16 +100,11 @@ pub fn svg(facts: &Facts) -> String {
              <text x=\"{}\" y=\"{}\">{}</text>",
             x + 7,
             y + 14,
-            escape(words)
+            HtmlEscape(words)
         );
     }
     out.push_str("</svg>");
     out
-}
-
-fn escape(text: impl Display) -> String {
-    let text = text.to_string();
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// The pairs as lines of text, a heading first.

@@ -7,7 +7,7 @@ mod facts;
 mod machine;
 
 use clap::{Parser, Subcommand};
-use gdsboot::error::{self, Status};
+use gdsboot::error;
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
@@ -43,12 +43,9 @@ fn main() -> ExitCode {
     if is_init() {
         gdsboot::live::init();
     }
-    let args = match Args::try_parse() {
+    let args: Args = match error::arguments() {
         Ok(args) => args,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { Status::Usage } else { Status::Pass } as u8);
-        }
+        Err(status) => return status,
     };
     let result = match &args.command {
         Command::Check(args) => check::check(args),
@@ -58,16 +55,7 @@ fn main() -> ExitCode {
         Command::List(args) => explain::list(args),
         Command::Explain(args) => explain::explain(args),
     };
-    match result {
-        Ok(status) => ExitCode::from(status as u8),
-        Err(error) => {
-            eprintln!("gdsboot-validator: error: {}", error::one_line(&error));
-            if let Some(hint) = error::hint_of(&error) {
-                eprintln!("hint: {hint}");
-            }
-            ExitCode::from(error::status_of(&error) as u8)
-        }
-    }
+    error::exit("gdsboot-validator", result)
 }
 
 /// Only what the kernel started as its init may act as one: in a container this program may be PID 1 too.
