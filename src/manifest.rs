@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 /// The identity and the contents of one image. Everything in it is a function of the inputs, so it is the same for every
 /// build of the same lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Manifest {
     /// Format version of this file: 1.
     pub version: u32,

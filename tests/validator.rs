@@ -138,6 +138,17 @@ fn facts_are_judged_again_without_the_machine() {
 }
 
 #[test]
+fn what_check_prints_fits_the_published_schema() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let schema = fs_err::read(folder.join("check.schema.json")).unwrap();
+    let schema = jsonschema::draft202012::new(&serde_json::from_slice(&schema).unwrap()).unwrap();
+    let output = validator().args(["check", "--json"]).output().unwrap();
+    let judgement: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let complaints: Vec<String> = schema.iter_errors(&judgement).map(|error| error.to_string()).collect();
+    assert_eq!(complaints, [""; 0]);
+}
+
+#[test]
 fn every_check_is_listed_and_explained() {
     let output = validator().arg("list").assert().success();
     let list = String::from_utf8(output.get_output().stdout.clone()).unwrap();

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// From where a machine is looked at. Rules differ by side: what is right on bare metal may be wrong for a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Side {
     /// A virtual machine that was given devices.
@@ -22,6 +23,7 @@ pub const WHERE_GDS_RUNS: &[Side] = &[Side::Guest, Side::BareMetal];
 
 /// How much a failing check matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// No direct transfer is possible.
@@ -36,6 +38,7 @@ pub enum Severity {
 
 /// Who applies a remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Who {
     /// Whoever may change the firmware's settings.
@@ -52,6 +55,7 @@ pub enum Who {
 
 /// What to do about a failing check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Remedy {
     /// Who does it.
     pub who: Who,
@@ -77,6 +81,7 @@ impl Remedy {
 
 /// Where a judgement comes from: a place on the machine, and what stood there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Evidence {
     /// The absolute path on the machine, or the name of what was asked.
     pub from: String,
@@ -214,6 +219,7 @@ pub struct Check {
 
 /// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// All is as it should be.
@@ -236,6 +242,7 @@ pub enum Status {
 
 /// A check's outcome on one machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Finding {
     /// [`Check::id`].
     pub id: String,

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 /// One waiver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Waiver {
     /// The check that may fail.

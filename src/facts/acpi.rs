@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The tables' names, such as `DMAR` (an Intel IOMMU), `IVRS` (one of AMD's), `VIOT` (a paravirtual one), `SRAT` (NUMA).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AcpiTables(pub Vec<String>);
 
 impl AcpiTables {

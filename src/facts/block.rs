@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A whole disk or a device made of others.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct BlockDevice {
     /// The kernel's name: `nvme0n1`, `dm-0`, `md0`.
@@ -37,6 +38,7 @@ pub struct BlockDevice {
 
 /// A part of a disk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Partition {
     /// The kernel's name: `nvme0n1p1`.

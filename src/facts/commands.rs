@@ -42,6 +42,7 @@ const LINES: usize = 600;
 
 /// A program that was run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct CommandOutput {
     /// Its folder, absolute on the machine.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 /// The CPUs that the kernel runs on. They are taken to be alike, as Linux does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cpu {
     /// `GenuineIntel`, `AuthenticAMD`, ...
     pub vendor: String,

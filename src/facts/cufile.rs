@@ -6,6 +6,7 @@ use serde_json::Value;
 
 /// The settings that decide routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct CufileConfig {
     /// `properties.allow_compat_mode`: fall back to copies by the CPU in silence. On where it is not set.

@@ -11,6 +11,7 @@ const NO_KERNELS: [&str; 3] = ["source", "build", "original_module"];
 
 /// What DKMS has to do with the running kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Dkms {
     /// NVIDIA's modules among those that it builds.
@@ -21,6 +22,7 @@ pub struct Dkms {
 
 /// A module in one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct DkmsModule {
     /// DKMS's name of it: `nvidia`, `nvidia-current`, `nvidia-fs`.

@@ -7,6 +7,7 @@ pub const VERSION: u32 = 1;
 
 /// NVIDIA's user-space libraries as the dynamic loader finds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DmaProbe {
     /// [`VERSION`].
     pub v: u32,
@@ -16,6 +17,7 @@ pub struct DmaProbe {
 
 /// One library.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Library {
     /// The name that was asked for, such as `libcuda.so.1`.
     pub name: String,
@@ -29,6 +31,7 @@ pub struct Library {
 
 /// A call into a library.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Call {
     /// The function.
     pub function: String,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 /// An answer of gdscheck.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Gdscheck {
     /// Where its output stands.
@@ -39,6 +40,7 @@ pub struct Gdscheck {
 
 /// A GPU as gdscheck sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct GdscheckGpu {
     /// The whole line.

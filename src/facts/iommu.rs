@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What stands between the devices and memory.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Iommu {
     /// The IOMMUs that are switched on, as in `dmar0` or `ivhd0`; none where none is.
@@ -16,6 +17,7 @@ pub struct Iommu {
 
 /// Devices that an IOMMU cannot tell apart, or that could reach each other behind its back.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct IommuGroup {
     /// Its number.

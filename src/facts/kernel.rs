@@ -7,6 +7,7 @@ use std::io::Read as _;
 
 /// The running kernel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Kernel {
     /// As `uname -r` prints it.
@@ -31,6 +32,7 @@ pub struct Kernel {
 
 /// `/proc/sys/kernel/tainted`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Taint {
     /// The bits.
     pub bits: u64,
@@ -43,6 +45,7 @@ const TAINT_LETTERS: &[u8] = b"PFSRMBUDAWCIOELKXTNJ";
 
 /// Build options of the kernel. `None` where the configuration does not mention the option and it is off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Config {
     /// `CONFIG_PCI_P2PDMA`: without it the p2pdma route does not exist.
     pub pci_p2pdma: bool,
@@ -54,6 +57,7 @@ pub struct Config {
 
 /// Symbols of the running kernel and its loaded modules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Symbols {
     /// `pci_p2pdma_add_resource` exists: the kernel was built with PCI P2PDMA.
     pub pci_p2pdma: bool,

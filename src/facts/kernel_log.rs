@@ -13,6 +13,7 @@ const RECORDS: usize = 1 << 20;
 
 /// What was kept of the kernel log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct KernelLog {
     /// Where it was found: usually one place.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A library file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct InstalledLibrary {
     /// Its absolute path on the machine.

@@ -15,6 +15,7 @@ const LONGEST: usize = 400;
 
 /// What was kept of one log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct LogLines {
     /// The file's absolute path on the machine, or the command that printed it.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// How much memory there is. All sizes in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Memory {
     /// What the kernel manages.

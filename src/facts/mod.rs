@@ -65,6 +65,7 @@ use serde::{Deserialize, Serialize};
 
 /// Everything that was read from one machine. A field that an older gdsboot did not write is [`Fact::NotRead`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Facts {
     /// Which image this is; missing on a machine that did not boot one.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A module in the kernel, a line of `/proc/modules`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LoadedModule {
     /// Its name, with `_` and never `-`.
     pub name: String,
@@ -20,6 +21,7 @@ pub struct LoadedModule {
 
 /// What came of loading one module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ModuleLoad {
     /// The name that was asked for.
     pub name: String,
@@ -35,6 +37,7 @@ pub struct ModuleLoad {
 
 /// What came of loading one module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum LoadOutcome {
     /// It is in the kernel now.

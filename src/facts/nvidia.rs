@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 /// What NVIDIA's kernel modules say.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Nvidia {
     /// The driver's own line: open or proprietary, version, build. Missing where it is not loaded.
@@ -27,6 +28,7 @@ pub struct Nvidia {
 
 /// A GPU that the driver claims.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct NvidiaGpu {
     /// Its PCI address.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 /// What nvidia-fs shows; all of it missing where it is not loaded.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct NvidiaFs {
     /// Its version, from the statistics or `/sys/module`: `2.27.3`. `version` in proc has two numbers only.
@@ -24,6 +25,7 @@ pub struct NvidiaFs {
 
 /// `stats`: the header's words, and the counters of each row.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Stats {
     /// The module's version.
@@ -36,6 +38,7 @@ pub struct Stats {
 
 /// A line of `peer_distance`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Peer {
     /// The GPU's PCI address.
     pub gpu: String,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// An answer of nvidia-smi.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct NvidiaSmi {
     /// Where its output stands.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// One NVMe controller.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NvmeController {
     /// The kernel's name: `nvme0`.
     pub name: String,
@@ -28,6 +29,7 @@ pub struct NvmeController {
 
 /// One namespace, a block device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NvmeNamespace {
     /// The block device's name: `nvme0n1`.
     pub name: String,

@@ -50,6 +50,7 @@ impl Class {
 
 /// One function of one device.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct PciDevice {
     /// `domain:bus:device.function`, as in `0000:01:00.0`.
@@ -104,6 +105,7 @@ pub struct PciDevice {
 
 /// The way from the host bridge to a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PciPath {
     /// The host bridge, as in `pci0000:00`.
     pub root: String,
@@ -113,6 +115,7 @@ pub struct PciPath {
 
 /// Errors that the PCI Express link reported, by the counters of `aer_dev_*`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Aer {
     /// Repaired by sending again.
@@ -127,6 +130,7 @@ pub struct Aer {
 
 /// Memory of a device that the kernel's p2pdma knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct P2pMemory {
     /// Bytes to hand out; 0 where the driver hands them out itself.
@@ -139,6 +143,7 @@ pub struct P2pMemory {
 
 /// SR-IOV as the kernel counts it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Sriov {
     /// The most virtual functions.
@@ -149,6 +154,7 @@ pub struct Sriov {
 
 /// One window of a device, a line of `resource`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Bar {
     /// 0 to 5 are the BARs, 6 the expansion ROM, 7 and more SR-IOV BARs or a bridge's windows.
     pub index: u32,

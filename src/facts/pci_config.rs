@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// What stands in a configuration space.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct PciConfig {
     /// How many bytes could be read.
@@ -41,6 +42,7 @@ pub struct PciConfig {
 
 /// The PCI Express capability.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Express {
     /// What kind of port or device it is: 0 endpoint, 1 legacy endpoint, 4 root port, 5 a switch's upstream port, 6 a
@@ -71,6 +73,7 @@ pub const PCI_BRIDGE: u8 = 7;
 
 /// Access Control Services, which decide whether a port lets its devices reach each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Acs {
     /// Offset of the capability: its control register stands 6 bytes behind.
@@ -96,6 +99,7 @@ impl Acs {
 
 /// One window of the Resizable BAR capability.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ResizableBar {
     /// The BAR's number.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The machine as its firmware and its CPU describe it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Platform {
     /// Who built it.

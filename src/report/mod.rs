@@ -13,6 +13,8 @@ mod layout;
 pub mod menu;
 pub mod model;
 pub mod qr;
+#[cfg(test)]
+mod schema;
 pub mod screen;
 pub mod source;
 pub mod text;

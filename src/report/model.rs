@@ -14,6 +14,7 @@ pub const SCHEMA: u32 = 1;
 
 /// One run of the validator on one machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -74,6 +75,7 @@ impl Report {
 
 /// The outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Verdict {
     /// A direct route was proven.
@@ -112,6 +114,7 @@ impl fmt::Display for Verdict {
 
 /// How bytes travelled between NVMe and GPU memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Route {
     /// nvidia-fs and a patched nvme.
@@ -141,6 +144,7 @@ impl fmt::Display for Route {
 
 /// What happens when the report is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum After {
     /// The machine is powered off.
@@ -173,6 +177,7 @@ impl After {
 
 /// What the run was asked to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Settings {
     /// What happens when the report is written.
     pub after: After,
@@ -187,6 +192,7 @@ pub struct Settings {
 
 /// One step of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Stage {
     /// What was done, such as `verify-root`.
     pub name: String,
@@ -198,6 +204,7 @@ pub struct Stage {
 
 /// What went wrong in the run itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Problem {
     /// The [`Stage`] in which it happened.
     pub stage: String,
