@@ -41,6 +41,11 @@ fn check_report(boot: &Value) {
     // The module was accepted by this kernel: it ran, and found no GPU.
     assert!(text.contains("NVRM: No NVIDIA GPU found"), "{report:#}");
     assert!(!text.contains("disagrees about version") && !text.contains("Unknown symbol"), "{report:#}");
+    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/report.schema.json");
+    let schema = serde_json::from_slice(&fs_err::read(schema).unwrap()).unwrap();
+    let schema = jsonschema::draft202012::new(&schema).unwrap();
+    let complaints: Vec<String> = schema.iter_errors(report).map(|error| error.to_string()).collect();
+    assert_eq!(complaints, [""; 0]);
 }
 
 #[test]
