@@ -77,6 +77,14 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             .to_vec(),
         "elf" => vec![module(), artefacts::loader(&["sbat,1,x,y,1,z", "grub,5,x,y,1,z"])],
         "fat" => vec![disks().0],
+        "gdsio_output" => vec![
+            b"IoType: READ XferType: GPUD Threads: 8 DataSetSize: 67814400/8388608(KiB) IOSize: 1024(KiB) Throughput: 6.803043 \
+              GiB/sec, Avg_Latency: 1148.187468 usecs ops: 66225 total_time 9.506460 secs\n"
+                .to_vec(),
+            b"IoType: READ XferType: GPUD Threads: 16 DataSetSize: 1073442816/1073741824 IOSize: 4(KiB),Throughput: 0.167347 \
+              GiB/sec, Avg_Latency: 45.588810 usecs ops: 071 total_latency 5973939.000000\nfile register error: x\n"
+                .to_vec(),
+        ],
         "gpt" => vec![disks().1],
         "guest_lines" => vec![
             b"6,339,5140900,-;NVRM: loading\n SUBSYSTEM=pci".to_vec(),

@@ -5,6 +5,7 @@ use gdsboot::builder::{apt, deb, elf, lock, mirror, module_info, profile, sbat};
 use gdsboot::checks::waiver;
 use gdsboot::facts::cufile::CufileConfig;
 use gdsboot::facts::gdscheck::Gdscheck;
+use gdsboot::facts::gdsio::GdsioRun;
 use gdsboot::facts::nvidia_smi::NvidiaSmi;
 use gdsboot::facts::pci_config::PciConfig;
 use gdsboot::facts::{dma, kmsg, module_tree};
@@ -19,13 +20,14 @@ use std::path::Path;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file of its name in `fuzz_targets/`.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("apt_output", apt_output),
     ("captured_text", captured_text),
     ("config_space", config_space),
     ("deb", deb),
     ("elf", elf),
     ("fat", fat),
+    ("gdsio_output", gdsio_output),
     ("gpt", gpt),
     ("guest_lines", guest_lines),
     ("kernel_module", kernel_module),
@@ -103,6 +105,13 @@ pub fn fat(data: &[u8]) {
         let _ = fat.read(&folder.name, 1 << 20);
     }
     let _ = fat.read("runs/x/report.json", 1 << 20);
+}
+
+/// What gdsio printed.
+pub fn gdsio_output(data: &[u8]) {
+    for result in GdsioRun::parse("x", text(data).lines()).results {
+        let _ = (result.nonsense(), result.words());
+    }
 }
 
 /// The partitions of a disk.

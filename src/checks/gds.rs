@@ -112,7 +112,8 @@ pub const CHECKS: &[Check] = &[
         sides: WHERE_GDS_RUNS,
         requires: &[],
         severity: Severity::Minor,
-        rationale: "gdsio may hang without a GPU and print negative numbers when it fails; neither is a measurement.",
+        rationale: "gdsio may hang without a GPU and print negative numbers when it fails; neither is a measurement. And \
+                    XferType: GPUD names the mode that was asked for: where cuFile let the CPU copy, it says the same.",
         references: &["observed with gdsio 1.11"],
         covers: &["signature 35"],
         run: gdsio,
@@ -245,6 +246,9 @@ fn acs(context: &Context<'_>) -> Outcome {
         )
 }
 
+/// How many results of gdsio are shown.
+const MOST_RESULTS: usize = 8;
+
 /// cuFile's numbers (cufile.h, CUfileOpError) that tell why a route was refused.
 const NUMBERS: &[(u32, &str)] = &[
     (5001, "cuFile is not initialised"),
@@ -324,28 +328,96 @@ fn errors(context: &Context<'_>) -> Outcome {
     with_lines(outcome, &all)
 }
 
+/// Results are evidence of a speed. Of a route they prove nothing, so that the best answer is a note.
 fn gdsio(context: &Context<'_>) -> Outcome {
     let commands = context.facts.commands.value().into_iter().flatten();
-    let runs: Vec<_> = commands.filter(|command| command.program().starts_with("gdsio")).collect();
+    let ran: Vec<_> = commands.filter(|command| command.program().starts_with("gdsio")).collect();
     // What `timeout` ends with, and what a kill leaves.
-    let killed = runs.iter().find(|run| matches!(run.status.value(), Some(124 | 137 | -9)));
+    let killed = ran.iter().find(|run| matches!(run.status.value(), Some(124 | 137 | -9)));
     let said = find(context, &["Throughput: -", "total_time -", "exiting gdsio!!!"]);
-    match (killed, said.is_empty()) {
-        (None, true) if runs.is_empty() => Outcome::unknown("gdsio was not run"),
-        (None, true) => Outcome::pass("gdsio ended and its numbers make sense"),
-        (Some(run), true) => {
-            Outcome::note("gdsio hung and was ended; it proves nothing, and a missing GPU does that")
-                .evidence(run.from.clone(), format!("status {}", run.status))
-        }
-        _ => {
-            with_lines(Outcome::note("gdsio's numbers make no sense: it failed, whatever it printed"), &said)
-        }
+    let runs = context.facts.gdsio.value().map_or(&[][..], Vec::as_slice);
+    let results = || runs.iter().flat_map(|run| run.results.iter().map(|result| (run.from.as_str(), result)));
+    let nonsense = results().find_map(|(from, result)| Some((from, result, result.nonsense()?)));
+    if !said.is_empty() {
+        return with_lines(
+            Outcome::note("gdsio's numbers make no sense: it failed, whatever it printed"),
+            &said,
+        );
     }
+    if let Some((from, result, why)) = nonsense {
+        return Outcome::note(format!("gdsio's numbers make no sense: {why}")).evidence(from, result.words());
+    }
+    if let Some(run) = killed {
+        return Outcome::note("gdsio hung and was ended; it proves nothing, and a missing GPU does that")
+            .evidence(run.from.clone(), format!("status {}", run.status));
+    }
+    if let Some((run, error)) = runs.iter().find_map(|run| Some((run, run.errors.first()?))) {
+        return Outcome::note(format!("gdsio failed: {error}")).evidence(run.from.clone(), error.clone());
+    }
+    let best = results().filter(|(_, result)| result.asks_cufile());
+    let Some((_, first)) = best.clone().next().or_else(|| results().next()) else {
+        return match ran.first() {
+            None => Outcome::unknown("gdsio was not run"),
+            Some(run) => {
+                Outcome::note("gdsio printed no result").evidence(run.from.clone(), run.argv.join(" "))
+            }
+        };
+    };
+    let meaning = if first.asks_cufile() {
+        "that is a speed and no route: cuFile says the same where it let the CPU copy"
+    } else {
+        "no cuFile took part in that: it is what the drive and the CPU can do"
+    };
+    let outcome = Outcome::note(format!("gdsio reports {}; {meaning}", first.words()));
+    results()
+        .take(MOST_RESULTS)
+        .fold(outcome, |outcome, (from, result)| outcome.evidence(from, result.words()))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::check::Answer;
+    use super::super::testing::ask;
     use super::*;
+    use crate::facts::{Facts, Root};
+
+    #[test]
+    fn gdsio_proves_no_route_whatever_it_prints() {
+        let run = |stdout: &str, status: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = dir.path().join("run/gdsboot/commands/gdsio-1");
+            fs_err::create_dir_all(&folder).unwrap();
+            fs_err::write(folder.join("argv"), "gdsio\n-x\n0\n").unwrap();
+            fs_err::write(folder.join("stdout"), stdout).unwrap();
+            fs_err::write(folder.join("status"), status).unwrap();
+            let facts = Facts::read(&Root::at(dir.path()));
+            ask("gds.gdsio", &facts, Side::BareMetal)
+        };
+        let line = "IoType: READ XferType: GPUD Threads: 8 DataSetSize: 8388608/8388608(KiB) IOSize: 1024(KiB) Throughput: \
+                    8.000000 GiB/sec, Avg_Latency: 900.0 usecs ops: 8192 total_time 1.000000 secs\n";
+        let good = run(line, "0\n");
+        assert_eq!(good.answer, Answer::Note);
+        assert!(
+            good.why.contains("READ by GPUD, 8.00 GiB/s") && good.why.contains("no route"),
+            "{}",
+            good.why
+        );
+        assert_eq!(good.evidence.len(), 1);
+        let why = |stdout: &str, status: &str| {
+            let outcome = run(stdout, status);
+            assert_eq!(outcome.answer, Answer::Note);
+            outcome.why
+        };
+        assert!(why(&line.replace("8.000000", "80.00"), "0\n").contains("do not give the throughput"));
+        assert!(why(&line.replace("GPUD", "CPUONLY"), "0\n").contains("no cuFile took part"));
+        assert!(why("", "137\n").contains("hung"));
+        assert!(why("", "0\n").contains("no result"));
+        assert!(
+            why("file register error: GPUDirect Storage not supported on current file filename:x\n", "1\n")
+                .contains("gdsio failed")
+        );
+        assert_eq!(ask("gds.gdsio", &Facts::default(), Side::Guest).answer, Answer::Unknown);
+    }
 
     #[test]
     fn numbers_of_errors_are_not_numbers_of_lines() {

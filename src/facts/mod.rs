@@ -25,6 +25,7 @@ pub mod block;
 pub mod commands;
 pub mod cufile;
 pub mod gdscheck;
+pub mod gdsio;
 pub mod kernel_log;
 pub mod libraries;
 pub mod log_lines;
@@ -46,6 +47,7 @@ use cufile::CufileConfig;
 use dkms::Dkms;
 use dma::DmaProbe;
 use gdscheck::Gdscheck;
+use gdsio::GdsioRun;
 use iommu::Iommu;
 use kernel::Kernel;
 use kernel_log::KernelLog;
@@ -109,6 +111,8 @@ pub struct Facts {
     pub commands: Fact<Vec<CommandOutput>>,
     /// What gdscheck printed among them.
     pub gdscheck: Fact<Gdscheck>,
+    /// What gdsio printed among them, or in a log.
+    pub gdsio: Fact<Vec<GdsioRun>>,
     /// What nvidia-smi printed among them.
     pub nvidia_smi: Fact<NvidiaSmi>,
     /// nvidia-fs.
@@ -151,6 +155,7 @@ impl Facts {
         let logs = logs::read(root, kernel_sources);
         let gdscheck = Gdscheck::find(printed)
             .or_else(|| Gdscheck::find_in_logs(logs.value().map_or(&[][..], Vec::as_slice)));
+        let gdsio = GdsioRun::find(printed, logs.value().map_or(&[][..], Vec::as_slice));
         let manifest = root.bytes(&format!("/{}", boot_contract::RUN_MANIFEST));
         Self {
             image: manifest.parse(|bytes| serde_json::from_slice(&bytes)),
@@ -170,6 +175,7 @@ impl Facts {
             nvidia: Nvidia::read(root),
             dma: Fact::not_read("the libraries were not asked"),
 
+            gdsio: printed_by((!gdsio.is_empty()).then_some(gdsio), "gdsio", |runs| &runs[0].from),
             gdscheck: printed_by(gdscheck, "gdscheck", |answer| &answer.from),
             logs,
             nvidia_smi: printed_by(NvidiaSmi::find(printed), "nvidia-smi", |answer| &answer.from),
