@@ -532,7 +532,8 @@ fn is_numbered_behind(device: &PciDevice) -> bool {
     bus.is_some_and(|bus| bus != "00") && number.is_some_and(|number| number != "00")
 }
 
-fn is_vfio(driver: &str) -> bool {
+/// Does a driver only hold a device for somebody else?
+pub(super) fn is_vfio(driver: &str) -> bool {
     driver == "vfio-pci" || driver.ends_with("vfio_pci")
 }
 

@@ -10,6 +10,7 @@
 //! | [`virtual_machine`] | the machine around a guest |
 //! | [`iommu`] | IOMMU and ACS, whose rules invert by side |
 //! | [`topology`] | how near GPUs and NVMe controllers are, and what p2pdma makes of it |
+//! | [`power`] | asleep or awake, and can it be reset |
 //! | [`kernel`] | does the kernel take modules |
 //! | [`driver`] | NVIDIA's driver: loaded, fitting, healthy |
 //! | [`nvidia_fs`], [`p2pdma`] | the pieces of the two direct routes |
@@ -36,6 +37,7 @@ pub mod judge;
 pub mod kernel;
 pub mod nvidia_fs;
 pub mod p2pdma;
+pub mod power;
 pub mod routes;
 mod said;
 #[cfg(test)]
@@ -52,6 +54,7 @@ use check::Check;
 /// The register: all checks, causes before what follows from them.
 const REGISTER: &[&[Check]] = &[
     devices::CHECKS,
+    power::CHECKS,
     virtual_machine::CHECKS,
     iommu::CHECKS,
     topology::CHECKS,

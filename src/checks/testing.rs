@@ -6,6 +6,7 @@ use crate::facts::acpi::AcpiTables;
 use crate::facts::iommu::IommuGroup;
 use crate::facts::memory::Memory;
 use crate::facts::nvidia::NvidiaGpu;
+use crate::facts::nvidia_fs::Peer;
 use crate::facts::nvme::NvmeController;
 use crate::facts::pci::{Aer, Bar, Class, Id, PciDevice};
 use crate::facts::{Fact, Facts};
@@ -33,6 +34,8 @@ pub(crate) fn good(side: Side) -> Facts {
     };
     facts.nvidia.gpus = Fact::known("/proc/driver/nvidia/gpus", vec![gpu]);
     facts.nvme = Fact::known("/sys/class/nvme", vec![controller(NVME_AT, "SAMSUNG MZWLJ3T8HBLS-00007")]);
+    let peer = Peer { gpu: GPU_AT.into(), peer: NVME_AT.into(), distance: Some(3), class: "nvme".into() };
+    facts.nvidia_fs.peers = Fact::known("/proc/driver/nvidia-fs/peer_distance", vec![peer]);
     for address in [GPU_AT, NVME_AT] {
         edit(&mut facts, address, link);
     }
@@ -85,6 +88,8 @@ fn link(device: &mut PciDevice) {
     device.link_width_max = Fact::known("max_link_width", width);
     device.link_speed = Fact::known("current_link_speed", "32.0 GT/s PCIe".into());
     device.link_speed_max = Fact::known("max_link_speed", "32.0 GT/s PCIe".into());
+    device.power_state = Fact::known("power_state", "D0".into());
+    device.reset_methods = Fact::known("reset_method", vec!["flr".into(), "bus".into()]);
     device.aer = Fact::known("aer_dev", Aer::default());
     device.physical_function = Fact::Missing { from: "physfn".into() };
 }
@@ -144,9 +149,15 @@ pub(crate) fn answer(id: &str, facts: &Facts, side: Side) -> Answer {
 
 /// The checks of hardware and virtualisation.
 fn own() -> impl Iterator<Item = &'static super::check::Check> {
-    [super::devices::CHECKS, super::virtual_machine::CHECKS, super::iommu::CHECKS, super::topology::CHECKS]
-        .into_iter()
-        .flatten()
+    [
+        super::devices::CHECKS,
+        super::power::CHECKS,
+        super::virtual_machine::CHECKS,
+        super::iommu::CHECKS,
+        super::topology::CHECKS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 const SIDES: [Side; 3] = [Side::Guest, Side::Host, Side::BareMetal];

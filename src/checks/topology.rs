@@ -4,6 +4,7 @@ use super::check::{ANYWHERE, Check, Outcome, Remedy, Severity, Side, WHERE_GDS_R
 use super::context::Context;
 use super::devices::if_failed;
 use super::each::unseen;
+use crate::facts::Fact;
 use crate::topology::labels::Label;
 use crate::topology::p2pdma::P2pdma;
 use crate::topology::{Pair, Topology};
@@ -48,7 +49,40 @@ pub const CHECKS: &[Check] = &[
         covers: &["guide: P2PDMA topology", "signature 23", "gds-diag: P2PDMA"],
         run: p2pdma,
     },
+    Check {
+        id: "topology.peer-distance",
+        title: "nvidia-fs measures the distances that the machine shows now",
+        sides: WHERE_GDS_RUNS,
+        requires: &["gpu.present", "nvme.present"],
+        severity: Severity::Info,
+        rationale: "cuFile chooses by the distances that nvidia-fs measured when it was loaded. Where they differ from what \
+                    the bridges show, the machine was changed since, or this tool knows that nvidia-fs badly.",
+        references: &["gds-nvidia-fs: nvfs-pci.c, __nvfs_get_gpu2peer_distance"],
+        covers: &["guide: PIX/PXB", "gds-diag: PCIe topology"],
+        run: peer_distance,
+    },
+    Check {
+        id: "topology.clique",
+        title: "GPUs of one guest may reach each other",
+        sides: &[Side::Guest],
+        requires: &["gpu.present"],
+        severity: Severity::Info,
+        rationale: "In a guest NVIDIA's driver lets GPUs reach each other only where the hypervisor put them into one clique \
+                    (x-nv-gpudirect-clique). Between an NVMe controller and a GPU neither nvidia-fs nor p2pdma asks for one.",
+        references: &[
+            "QEMU: hw/vfio/pci-quirks.c, vfio_add_nv_gpudirect_cap",
+            "open-gpu-kernel-modules: p2p_caps.c, chipset_pcie.c: objClLoadPcieVirtualP2PApproval",
+            "NVIDIA/nccl issue 2335: an approved mapping that carries wrong data",
+        ],
+        covers: &["guide: PCI peer-to-peer"],
+        run: clique,
+    },
 ];
+
+/// What nvidia-fs shows.
+const PEER_DISTANCE: &str = "/proc/driver/nvidia-fs/peer_distance";
+/// More pairs than this are no evidence that a person reads.
+const MOST_PAIRS: usize = 16;
 
 /// For every GPU its nearest NVMe controller; `None` for a GPU none of whose distances can be seen.
 fn nearest(topology: &Topology) -> Vec<(&str, Option<&Pair>)> {
@@ -69,12 +103,15 @@ fn nearest(topology: &Topology) -> Vec<(&str, Option<&Pair>)> {
     gpus
 }
 
-/// All four answers on a pair.
+/// All answers on a pair.
 fn words(pair: &Pair) -> String {
     let label = |label: Option<Label>| label.map_or("?".to_owned(), |label| label.to_string());
-    let nvfs = pair.nvfs.map_or("?".to_owned(), |nvfs| {
+    let mut nvfs = pair.nvfs.map_or("?".to_owned(), |nvfs| {
         format!("{}{}", nvfs.distance, if nvfs.cross { ", cross" } else { "" })
     });
+    if let Some(says) = pair.nvfs_says {
+        nvfs += &format!(" (it says {says})");
+    }
     let p2pdma = match &pair.p2pdma {
         P2pdma::Direct => "direct",
         P2pdma::ThroughHostBridge { .. } => "through the host bridge",
@@ -208,6 +245,123 @@ fn p2pdma(context: &Context<'_>) -> Outcome {
     remedies(context, outcome, *redirected)
 }
 
+fn peer_distance(context: &Context<'_>) -> Outcome {
+    let peers = match &context.facts.nvidia_fs.peers {
+        Fact::Known { value, .. } => value,
+        Fact::Missing { .. } if context.has_module("nvidia_fs") != Some(true) => {
+            return Outcome::not_applicable("nvidia-fs is not loaded");
+        }
+        other => {
+            return Outcome::unknown(format!(
+                "nvidia-fs's distances cannot be seen: {}",
+                other.as_ref().map(|_| "")
+            ))
+            .remedy(Remedy::new(Who::Guest, "read them as root").command(format!("cat {PEER_DISTANCE}")));
+        }
+    };
+    if let Some(unseen) = unseen(context) {
+        return unseen;
+    }
+    let topology = Topology::of(context.facts);
+    let compared: Vec<(&Pair, u64, u64)> = topology
+        .pairs
+        .iter()
+        .filter_map(|pair| Some((pair, u64::from(pair.nvfs?.distance), pair.nvfs_says?)))
+        .collect();
+    let name = |pair: &Pair| format!("GPU {} and {}", pair.gpu, pair.peer);
+    let mut odd: Vec<String> = compared
+        .iter()
+        .filter(|(_, ours, theirs)| ours != theirs)
+        .map(|(pair, ours, theirs)| {
+            format!("{} are {theirs} apart for nvidia-fs, and {ours} by the bridges of now", name(pair))
+        })
+        .collect();
+    // It looks for devices once, and for no more than 64 of a kind.
+    let unlisted = topology
+        .storage()
+        .filter(|pair| !peers.iter().any(|listed| listed.gpu == pair.gpu && listed.peer == pair.peer));
+    odd.extend(unlisted.map(|pair| format!("nvidia-fs does not know the pair of {}", name(pair))));
+    let gone = peers.iter().filter(|listed| {
+        !context.pci().iter().any(|d| d.address == listed.gpu)
+            || !context.pci().iter().any(|d| d.address == listed.peer)
+    });
+    odd.extend(gone.map(|listed| {
+        format!("nvidia-fs lists the pair of GPU {} and {}, of which one is gone", listed.gpu, listed.peer)
+    }));
+    let Some(first) = odd.first() else {
+        return if compared.is_empty() {
+            Outcome::unknown("no distance that nvidia-fs shows can be computed from what is seen here")
+        } else {
+            Outcome::pass(format!("{} of {} pairs", compared.len(), compared.len()))
+        };
+    };
+    let more = if odd.len() > 1 { format!(" (and {} more)", odd.len() - 1) } else { String::new() };
+    let mut outcome = Outcome::note(format!(
+        "{first}{more}: it measures when it is loaded, so that devices, bridges or ACS were changed since, or this \
+         nvidia-fs counts in a way that gdsboot does not know; cuFile goes by nvidia-fs"
+    ))
+    .remedy(
+        Remedy::new(Who::Guest, "load nvidia-fs anew, so that it measures what is there now")
+            .command("modprobe -r nvidia-fs && modprobe nvidia-fs")
+            .command(format!("cat {PEER_DISTANCE}")),
+    );
+    for words in odd.into_iter().take(MOST_PAIRS) {
+        outcome = outcome.evidence(PEER_DISTANCE, words);
+    }
+    outcome
+}
+
+fn clique(context: &Context<'_>) -> Outcome {
+    if let Some(unseen) = unseen(context) {
+        return unseen;
+    }
+    let gpus = context.gpus();
+    if gpus.is_empty() {
+        return Outcome::not_applicable("there is no GPU");
+    }
+    let mut cliques = Vec::new();
+    for gpu in &gpus {
+        match gpu.config.value().filter(|config| config.sees_capabilities()) {
+            Some(config) => cliques.push((gpu.address.as_str(), config.p2p_clique)),
+            None => {
+                return Outcome::unknown(format!("GPU {}: its capabilities cannot be seen", gpu.address))
+                    .remedy(
+                        Remedy::new(Who::Guest, "look as root")
+                            .command(format!("lspci -vvs {}", gpu.address)),
+                    );
+            }
+        }
+    }
+    let not_storage = "between NVMe and GPU nobody asks for it";
+    if cliques.iter().all(|(_, clique)| clique.is_none()) {
+        if cliques.len() < 2 {
+            return Outcome::pass("one GPU needs no clique");
+        }
+        return Outcome::note(format!(
+            "the {} GPUs are in no clique, so that NVIDIA's driver lets none reach another; {not_storage}",
+            cliques.len()
+        ))
+        .remedy(
+            Remedy::new(Who::VmConfiguration, "for transfers between GPUs, put them into one clique")
+                .command(
+                    "qm set VMID -args '-set device.hostpci0.x-nv-gpudirect-clique=0 \
+                 -set device.hostpci1.x-nv-gpudirect-clique=0'",
+                ),
+        );
+    }
+    // The driver believes a clique only below a hypervisor that it knows, and kvm=off hides it.
+    let hidden = context.facts.platform.hypervisor.value().is_some_and(String::is_empty);
+    let ignored = if hidden { ", which the driver ignores because the hypervisor hides itself" } else { "" };
+    let outcome = Outcome::note(format!(
+        "the hypervisor put GPUs into cliques{ignored}: those of one clique may reach each other whatever the bridges say, \
+         and only a checksum tells whether data arrives; {not_storage}"
+    ));
+    cliques.iter().take(MOST_PAIRS).fold(outcome, |outcome, (address, clique)| {
+        let words = clique.map_or("in no clique".to_owned(), |clique| format!("clique {clique}"));
+        outcome.evidence(format!("/sys/bus/pci/devices/{address}/config"), words)
+    })
+}
+
 fn remedies(context: &Context<'_>, outcome: Outcome, redirected: bool) -> Outcome {
     let nvfs = Remedy::new(
         Who::Guest,
@@ -248,8 +402,9 @@ mod tests {
     use super::super::check::Answer::{Fail, Note, Pass, Unknown};
     use super::super::testing::*;
     use super::*;
-    use crate::facts::{Fact, Facts};
+    use crate::facts::Facts;
     use crate::topology::p2pdma_refusals;
+    use crate::topology::testing::GPU;
 
     /// The flat machine with these CPUs and NUMA nodes.
     fn flat(nodes: [i32; 2]) -> Facts {
@@ -288,6 +443,76 @@ mod tests {
         assert_eq!(answer("topology.switch", &facts, Side::BareMetal), Pass);
         edit(&mut facts, GPU_AT, |gpu| gpu.path = Fact::default());
         assert_eq!(answer("topology.switch", &facts, Side::BareMetal), Unknown);
+    }
+
+    /// What nvidia-fs shows, as it prints it.
+    fn shown(facts: &mut Facts, lines: &str) {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("proc/driver/nvidia-fs");
+        fs_err::create_dir_all(&folder).unwrap();
+        let header = "gpu\t\tpeer\t\tpeerrank\tp2pdist\tlink\tgen\tnuma\tnp2p\tclass";
+        fs_err::write(folder.join("peer_distance"), format!("{header}\n{lines}")).unwrap();
+        facts.nvidia_fs = crate::facts::nvidia_fs::NvidiaFs::read(&crate::facts::Root::at(dir.path()));
+    }
+
+    #[test]
+    fn nvidia_fs_is_asked_whether_it_sees_the_same_distances() {
+        let line = |peer: &str, distance: u32| {
+            let rank = distance << 16 | 0x9f;
+            format!("{GPU_AT} \t{peer} \t{rank:#010x}\t{distance:#06x}\t0x01\t0x01\t0xffffffff\t0\tnvme\n")
+        };
+        let check = |facts: &Facts| ask("topology.peer-distance", facts, Side::Guest);
+        let mut facts = flat_guest();
+        facts.nvidia_fs.peers = Fact::Missing { from: PEER_DISTANCE.into() };
+        assert_eq!(check(&facts).answer, super::super::check::Answer::NotApplicable);
+        facts.nvidia_fs.peers = Fact::Denied { from: PEER_DISTANCE.into() };
+        assert_eq!(check(&facts).answer, Unknown);
+        // Each on its own root port: 127 + 1 + 1 + 1.
+        shown(&mut facts, &line(NVME_AT, 130));
+        assert_eq!(check(&facts).answer, Pass, "{:?}", check(&facts));
+        assert!(crate::report::topology::lines(&facts)[1].contains(" 130 cross  130 "));
+        // nvidia-fs was loaded when both hung at one switch.
+        shown(&mut facts, &line(NVME_AT, 3));
+        let outcome = check(&facts);
+        assert_eq!(outcome.answer, Note);
+        assert!(outcome.why.contains("are 3 apart for nvidia-fs, and 130 by the bridges"), "{}", outcome.why);
+        assert!(crate::report::topology::lines(&facts)[1].contains(" 130 cross  3 "));
+        let socket = ask("topology.switch", &facts, Side::Guest);
+        assert!(socket.evidence[0].text.contains("distance 130, cross (it says 3)"), "{socket:?}");
+        // A drive that came later, and one that is gone.
+        shown(&mut facts, &line("0000:77:00.0", 130));
+        let words: Vec<_> = check(&facts).evidence.into_iter().map(|e| e.text).collect();
+        assert!(
+            words[0].contains("does not know the pair") && words[1].contains("of which one is gone"),
+            "{words:?}"
+        );
+        shown(&mut facts, "");
+        assert_eq!(check(&facts).answer, Note);
+        // Nothing to compare with.
+        shown(&mut facts, &line(NVME_AT, 3));
+        edit(&mut facts, GPU_AT, |gpu| gpu.path = Fact::default());
+        assert_eq!(check(&facts).answer, Unknown);
+    }
+
+    #[test]
+    fn cliques_are_for_gpus_alone() {
+        let mut facts = good(Side::Guest);
+        let check = |facts: &Facts| ask("topology.clique", facts, Side::Guest);
+        assert_eq!(check(&facts).answer, Pass);
+        add(&mut facts, GPU.0, GPU.1, "0000:00:1c.3/0000:04:00.0/0000:05:01.0/0000:08:00.0");
+        assert!(check(&facts).why.starts_with("the 2 GPUs are in no clique"), "{:?}", check(&facts));
+        edit(&mut facts, GPU_AT, |gpu| {
+            let Fact::Known { value, .. } = &mut gpu.config else { panic!("config") };
+            value.p2p_clique = Some(3);
+        });
+        let outcome = check(&facts);
+        assert_eq!((outcome.answer, outcome.evidence[0].text.as_str()), (Note, "clique 3"));
+        assert_eq!(outcome.evidence[1].text, "in no clique");
+        assert!(!outcome.why.contains("ignores"));
+        facts.platform.hypervisor = Fact::known("cpuid", String::new());
+        assert!(check(&facts).why.contains("the driver ignores"));
+        edit(&mut facts, GPU_AT, |gpu| gpu.config = Fact::Denied { from: "config".into() });
+        assert_eq!(check(&facts).answer, Unknown);
     }
 
     #[test]

@@ -124,14 +124,17 @@ impl Stats {
 }
 
 impl Peer {
-    /// `gpu peer peerrank p2pdist link gen numa np2p class`; the header is no address.
+    /// `gpu peer peerrank p2pdist link gen numa np2p class`, the distance as `0x0003`; the header is no address.
     fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let [gpu, peer, _rank, distance, .., class] = words.as_slice() else { return None };
         gpu.contains(':').then(|| Self {
             gpu: (*gpu).to_owned(),
             peer: (*peer).to_owned(),
-            distance: distance.parse().ok(),
+            distance: match distance.strip_prefix("0x") {
+                Some(hex) => u64::from_str_radix(hex, 16).ok(),
+                None => distance.parse().ok(),
+            },
             class: (*class).to_owned(),
         })
     }
@@ -165,6 +168,10 @@ mod tests {
         let line = "0000:17:00.0\t0000:18:00.0\t0x1\t2\t4\t4\t0\t99\tnvme";
         let peer = Peer::parse(line).unwrap();
         assert_eq!((peer.distance, peer.class.as_str()), (Some(2), "nvme"));
+        // As the module prints it (`%04x:%02x:%02x.%u \t...0x%04x`).
+        let line = "0000:03:00.0 \t0000:04:00.0 \t0x0082009f\t0x0082\t0x01\t0x01\t0xffffffff\t0\tnvme";
+        assert_eq!(Peer::parse(line).unwrap().distance, Some(130));
+        assert_eq!(Peer::parse(&line.replace("0x0082\t", "0x\t")).unwrap().distance, None);
         assert_eq!(Peer::parse("0000:17:00.0 x"), None);
     }
 }

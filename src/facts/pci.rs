@@ -87,7 +87,8 @@ pub struct PciDevice {
     pub path: Fact<PciPath>,
     /// Its configuration space.
     pub config: Fact<PciConfig>,
-    /// How the kernel can reset it, the first that works being used: `flr`, `pm`, `bus`, ...
+    /// How the kernel can reset it alone, the first that works being used: `flr`, `pm`, `bus`, ...; missing where it
+    /// cannot, and before 5.15.
     pub reset_methods: Fact<Vec<String>>,
     /// Errors on its link since the kernel started; missing where the kernel does not count them.
     pub aer: Fact<Aer>,
@@ -101,6 +102,8 @@ pub struct PciDevice {
     pub local_cpus: Fact<String>,
     /// `D0` where it is awake.
     pub power_state: Fact<String>,
+    /// May it sleep while nobody uses it? `auto` where it may, `on` where not.
+    pub power_control: Fact<String>,
 }
 
 /// The way from the host bridge to a device.
@@ -226,6 +229,7 @@ impl PciDevice {
             physical_function: root.link_name(&path("physfn")),
             local_cpus: root.text(&path("local_cpulist")),
             power_state: root.text(&path("power_state")),
+            power_control: root.text(&path("power/control")),
         }
     }
 

@@ -27,8 +27,10 @@ pub struct Row {
     pub nvidia_smi: String,
     /// NCCL.
     pub nccl: String,
-    /// nvidia-fs's distance.
+    /// nvidia-fs's distance, computed.
     pub nvidia_fs: String,
+    /// The distance that nvidia-fs itself shows; `-` where it shows none.
+    pub nvidia_fs_says: String,
     /// The kernel's p2pdma.
     pub p2pdma: String,
 }
@@ -44,6 +46,7 @@ pub fn rows(facts: &Facts) -> Vec<Row> {
             nvidia_fs: word(
                 pair.nvfs.map(|d| format!("{}{}", d.distance, if d.cross { " cross" } else { "" })),
             ),
+            nvidia_fs_says: pair.nvfs_says.map_or("-".to_owned(), |distance| distance.to_string()),
             p2pdma: match pair.p2pdma {
                 P2pdma::Direct => "direct".to_owned(),
                 P2pdma::ThroughHostBridge { why, .. } => format!("through the host bridge: {why}"),
@@ -109,16 +112,19 @@ pub fn svg(facts: &Facts) -> String {
 
 /// The pairs as lines of text, a heading first.
 pub fn lines(facts: &Facts) -> Vec<String> {
-    let line = |row: [&str; 6]| {
-        let [gpu, peer, smi, nccl, fs, p2pdma] = row;
-        cut(&format!("  {gpu:<12} {peer:<12} {smi:<10} {nccl:<5} {fs:<10} {p2pdma}"), super::layout::WIDTH)
+    let line = |row: [&str; 7]| {
+        let [gpu, peer, smi, nccl, fs, says, p2pdma] = row;
+        let text = format!("  {gpu:<12} {peer:<12} {smi:<10} {nccl:<5} {fs:<10} {says:<5} {p2pdma}");
+        cut(&text, super::layout::WIDTH)
     };
     let rows = rows(facts);
     let mut out = Vec::new();
     if !rows.is_empty() {
-        out.push(line(["GPU", "peer", "nvidia-smi", "NCCL", "nvidia-fs", "kernel p2pdma"]));
+        out.push(line(["GPU", "peer", "nvidia-smi", "NCCL", "nvidia-fs", "says", "kernel p2pdma"]));
     }
-    out.extend(rows.iter().map(|r| line([&r.gpu, &r.peer, &r.nvidia_smi, &r.nccl, &r.nvidia_fs, &r.p2pdma])));
+    out.extend(rows.iter().map(|r| {
+        line([&r.gpu, &r.peer, &r.nvidia_smi, &r.nccl, &r.nvidia_fs, &r.nvidia_fs_says, &r.p2pdma])
+    }));
     out
 }
 

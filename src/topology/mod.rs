@@ -56,8 +56,10 @@ pub struct Pair {
     pub nvidia_smi: Option<Label>,
     /// What NCCL calls it.
     pub nccl: Option<Label>,
-    /// nvidia-fs's distance.
+    /// nvidia-fs's distance, computed from what can be seen now.
     pub nvfs: Option<Distance>,
+    /// The distance that nvidia-fs itself shows; it measures once, when it is loaded.
+    pub nvfs_says: Option<u64>,
     /// What the kernel's p2pdma makes of it.
     pub p2pdma: P2pdma,
 }
@@ -99,6 +101,7 @@ fn pair(facts: &Facts, places: &Places<'_>, gpu: &PciDevice, peer: &PciDevice, k
         nvidia_smi: both.and_then(|(a, b)| labels::nvidia_smi(a, b, nodes(facts))),
         nccl: both.and_then(|(a, b)| labels::nccl(a, b)),
         nvfs: both.and_then(|(a, b)| nvfs::distance(places, a, b)),
+        nvfs_says: nvfs::said(facts, &gpu.address, &peer.address),
         p2pdma: p2pdma::verdict(facts, places, a.as_ref(), b.as_ref()),
     }
 }

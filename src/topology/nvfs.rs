@@ -2,6 +2,7 @@
 //! `/proc/driver/nvidia-fs/peer_distance` shows it as `p2pdist`.
 
 use super::place::{Place, Places};
+use crate::facts::Facts;
 use serde::Serialize;
 
 /// What a way over the root complex costs.
@@ -15,6 +16,12 @@ pub struct Distance {
     pub distance: u32,
     /// The way leads over the root complex.
     pub cross: bool,
+}
+
+/// What nvidia-fs shows for a pair; `None` where it is not loaded or does not list the pair.
+pub fn said(facts: &Facts, gpu: &str, peer: &str) -> Option<u64> {
+    let mut pairs = facts.nvidia_fs.peers.value()?.iter();
+    pairs.find(|pair| pair.gpu == gpu && pair.peer == peer)?.distance
 }
 
 /// The distance; `None` where it hangs on something that cannot be seen.
