@@ -38,7 +38,13 @@ pub struct Finished {
 pub fn run(program: &str, args: &[&str], limit: Duration) -> anyhow::Result<Finished> {
     let context = || format!("running {}", pasteable(std::iter::once(&program).chain(args)));
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    // cuFile writes its log where it stands, and the image's root is read-only.
+    let folder = std::env::temp_dir();
+    if folder.is_dir() {
+        command.current_dir(folder);
+    }
+    let mut child = command
         .args(args)
         .env_clear()
         .envs(ENVIRONMENT)

@@ -21,10 +21,38 @@ fn smoke_of(image: &Image, arguments: &[&str]) -> Vec<Value> {
     let keep = tempfile::tempdir_in(folder()).unwrap();
     let mut command = gdsboot();
     command.arg("--cache").arg(cache()).arg("smoke").arg(&image.path).arg("--lock").arg(&image.lock);
-    command.args(["--json", "--timeout-scale", "2", "--keep"]).arg(keep.path()).args(arguments);
+    command.args(["--json", "--capture", "--timeout-scale", "2", "--keep"]).arg(keep.path()).args(arguments);
     let output = run_with_status(&mut command, 2);
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-    summary["boots"].as_array().unwrap().clone()
+    let boots = summary["boots"].as_array().unwrap().clone();
+    for boot in &boots {
+        check_capture(boot, image.profile == common::PROFILE);
+    }
+    boots
+}
+
+/// The capture that a boot left is judged elsewhere as the boot judged its machine. With `GDSBOOT_BLESS` it renews the
+/// one in `tests/captures`.
+fn check_capture(boot: &Value, bless: bool) {
+    let kept = Path::new(boot["kept"].as_str().unwrap());
+    let capture = kept.join("capture.tar.zst");
+    let validator = env!("CARGO_BIN_EXE_gdsboot-validator");
+    let mut command = std::process::Command::new(validator);
+    let output = run(command.args(["check", "--json", "--root"]).arg(&capture));
+    let judgement: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{}: {error}: {}", capture.display(), stderr(&output)));
+    let findings = |value: &Value| -> Vec<String> {
+        let words = |finding: &Value| format!("{} {}", finding["id"], finding["status"]);
+        value["findings"].as_array().unwrap().iter().map(words).collect()
+    };
+    assert_eq!(findings(&judgement), findings(report(boot)), "{}", kept.display());
+    let bytes = std::fs::metadata(&capture).unwrap().len();
+    assert!(bytes < 1_000_000, "{}: {bytes} bytes", capture.display());
+    let name = format!("{}.tar.zst", kept.file_name().unwrap().to_str().unwrap());
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures").join(name);
+    if bless && committed.exists() && std::env::var_os("GDSBOOT_BLESS").is_some() {
+        std::fs::copy(&capture, &committed).unwrap();
+    }
 }
 
 fn report(boot: &Value) -> &Value {
@@ -73,6 +101,13 @@ fn under_secure_boot_the_unsigned_modules_are_refused() {
     let text = report.to_string();
     assert!(text.contains("Secure Boot is on, and no key that it trusts has signed it"), "{report:#}");
     assert!(!text.contains("No NVIDIA GPU found"), "an unsigned module ran:\n{report:#}");
+}
+
+/// What Proxmox makes unless told otherwise.
+#[test]
+fn the_old_chipset_boots() {
+    let boots = smoke(&["--machine", "i440fx"]);
+    check_report(&boots[0]);
 }
 
 /// A second complete stack: another kernel, driver 535, nvidia-fs 2.13, and a virtio_pci that is a module.

@@ -5,8 +5,8 @@
 use super::fat::FatFile;
 use super::template;
 use crate::boot_contract::{
-    REPORT_RUNS, REPORT_SETTINGS, RUN_REPORT_HTML, RUN_REPORT_JSON, RUN_REPORT_JUNIT, RUN_REPORT_TEXT,
-    RUN_STARTED,
+    REPORT_RUNS, REPORT_SETTINGS, RUN_CAPTURE, RUN_REPORT_HTML, RUN_REPORT_JSON, RUN_REPORT_JUNIT,
+    RUN_REPORT_TEXT, RUN_STARTED,
 };
 use anyhow::{Result, ensure};
 use serde::Serialize;
@@ -27,6 +27,7 @@ struct Values<'a> {
     json: &'a str,
     html: &'a str,
     junit: &'a str,
+    capture: &'a str,
     started: &'a str,
     settings: &'a str,
 }
@@ -48,6 +49,7 @@ pub fn files(title: &str, identity: &[String]) -> Result<Vec<FatFile>> {
         json: RUN_REPORT_JSON,
         html: RUN_REPORT_HTML,
         junit: RUN_REPORT_JUNIT,
+        capture: RUN_CAPTURE,
         started: RUN_STARTED,
         settings: REPORT_SETTINGS,
     };
@@ -93,7 +95,9 @@ mod tests {
         let text = &texts()[1].1;
         let settings: toml::Table = text.parse().unwrap();
         assert!(settings.is_empty(), "{settings}");
-        let set: toml::Table = text.replace("#after", "after").parse().unwrap();
+        let set: toml::Table =
+            text.replace("#after", "after").replace("#capture", "capture").parse().unwrap();
+        assert_eq!(set["capture"].as_bool(), Some(false));
         assert_eq!(set["after"].as_str(), Some("poweroff"));
     }
 

@@ -51,6 +51,9 @@ pub struct How {
     /// Keep every boot's log, report and disk in this folder
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
+    /// Ask the run for a capture of its machine, and keep that too
+    #[arg(long, requires = "keep")]
+    pub capture: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -120,6 +123,7 @@ impl How {
             disk: self.disk,
             accel: self.accel,
             timeout_scale: self.timeout_scale,
+            capture: self.capture,
             keep: self.keep.clone(),
         };
         let summary = smoke::run(&request, emulator, progress)?;

@@ -4,10 +4,11 @@
 //! Only regular files, folders and symbolic links are taken; devices are never opened, the kernel log excepted. What this
 //! user may not read, and what is known by its name alone, is listed in [`super::root::DENIED`].
 
-use super::commands::{CAPTURED, run_programs};
+use super::commands::{CAPTURED, CAPTURED_WITHOUT_DRIVER, run_programs};
 use super::kmsg::{self, Next};
+use super::platform::CAPTURED_HYPERVISOR;
 use super::root::DENIED;
-use super::{Facts, Root};
+use super::{Fact, Facts, Root, module_tree};
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use std::path::{Component, Path, PathBuf};
 const LIMIT: u64 = 32 << 20;
 /// Links in one path; the kernel's own limit (`MAXSYMLINKS`, include/linux/namei.h).
 const MAX_LINKS: usize = 40;
+
 /// What a capture holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -52,12 +54,18 @@ struct Capture {
 /// Only where the tar cannot be written.
 pub fn capture(out: impl Write, hash_serials: bool) -> anyhow::Result<Summary> {
     let root = Root::recording();
-    let _ = Facts::read(&root);
+    let facts = Facts::read(&root);
     let mut capture = Capture::default();
     for path in root.asked() {
         capture.take(Path::new("/"), &path);
     }
     capture.put("dev/kmsg", kernel_log());
+    // What no file says.
+    match facts.platform.hypervisor {
+        Fact::Known { value, .. } => capture.put(&CAPTURED_HYPERVISOR[1..], value + "\n"),
+        Fact::Missing { .. } => capture.put(&CAPTURED_HYPERVISOR[1..], ""),
+        _ => {}
+    }
     capture.programs();
     let hashed = if hash_serials { capture.hash_serials() } else { 0 };
     capture.list_denied();
@@ -150,7 +158,9 @@ impl Capture {
 
     /// Runs the programs that are there, and keeps their words as design says: one folder for each.
     fn programs(&mut self) {
-        for (n, (argv, finished)) in run_programs(CAPTURED).enumerate() {
+        let has_driver = Path::new("/proc/driver/nvidia/version").exists();
+        let commands = if has_driver { CAPTURED } else { CAPTURED_WITHOUT_DRIVER };
+        for (n, (argv, finished)) in run_programs(commands).enumerate() {
             let Ok(finished) = finished else { continue };
             let program = argv.first().map_or("", String::as_str);
             let name = program.rsplit('/').next().unwrap_or(program);
@@ -304,8 +314,15 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Of the kernel's symbols only those that readers look for: the whole list has 10 MB and tells where the kernel lies.
+/// Of the kernel's symbols only those that readers look for: the whole list has 10 MB and tells where the kernel lies. The
+/// same of modules.
 fn keep(path: &Path, bytes: Vec<u8>) -> Vec<u8> {
+    if let Some(name) =
+        path.to_str().filter(|_| path.starts_with("usr/lib/modules") || path.starts_with("lib/modules"))
+        && module_tree::is_module(name)
+    {
+        return module_tree::only_hooks(name, &bytes).unwrap_or(bytes);
+    }
     if path != Path::new("proc/kallsyms") {
         return bytes;
     }

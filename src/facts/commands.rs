@@ -22,6 +22,8 @@ pub const CAPTURED: &[&[&str]] = &[
     &["nvidia-smi", "topo", "-m"],
     &["lspci", "-nn"],
 ];
+/// Of these only what says something where NVIDIA's driver does not run.
+pub const CAPTURED_WITHOUT_DRIVER: &[&[&str]] = &[&["lspci", "-nn"]];
 /// Where they are looked for.
 const FOLDERS: &[&str] = &[
     "/usr/bin",

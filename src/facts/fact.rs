@@ -108,6 +108,20 @@ impl<T> Fact<T> {
     }
 }
 
+impl<T> Fact<Fact<T>> {
+    /// The inner fact, or why it could not be read.
+    pub fn flatten(self) -> Fact<T> {
+        match self {
+            Self::Known { value, .. } => value,
+            Self::Missing { from } => Fact::Missing { from },
+            Self::Denied { from } => Fact::Denied { from },
+            Self::Malformed { from, why } => Fact::Malformed { from, why },
+            Self::Failed { from, why } => Fact::Failed { from, why },
+            Self::NotRead { why } => Fact::NotRead { why },
+        }
+    }
+}
+
 impl<T> Default for Fact<T> {
     fn default() -> Self {
         Self::NotRead { why: "not read yet".into() }

@@ -37,7 +37,7 @@ pub mod nvidia_smi;
 pub use fact::Fact;
 pub use root::Root;
 
-use crate::boot_contract;
+use crate::boot_contract::{RUN_LIBRARIES, RUN_MANIFEST, RUN_MODULE_LOADS};
 use crate::manifest::Manifest;
 use acpi::AcpiTables;
 use block::BlockDevice;
@@ -63,6 +63,7 @@ use nvidia_smi::NvidiaSmi;
 use nvme::NvmeController;
 use pci::PciDevice;
 use platform::Platform;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Everything that was read from one machine. A field that an older gdsboot did not write is [`Fact::NotRead`].
@@ -132,7 +133,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Reads all that stands in files. What must be done to be known (loading modules, asking libraries) is not read.
+    /// Reads all that stands in files. What must be done to be known (loading modules, asking libraries) is read where a
+    /// run of the image did it and left it in `/run`.
     pub fn read(root: &Root) -> Self {
         let kernel = Kernel::read(root);
         let tree = match &kernel.release {
@@ -156,7 +158,7 @@ impl Facts {
         let gdscheck = Gdscheck::find(printed)
             .or_else(|| Gdscheck::find_in_logs(logs.value().map_or(&[][..], Vec::as_slice)));
         let gdsio = GdsioRun::find(printed, logs.value().map_or(&[][..], Vec::as_slice));
-        let manifest = root.bytes(&format!("/{}", boot_contract::RUN_MANIFEST));
+        let manifest = root.bytes(&format!("/{}", RUN_MANIFEST));
         Self {
             image: manifest.parse(|bytes| serde_json::from_slice(&bytes)),
             kernel,
@@ -171,9 +173,9 @@ impl Facts {
             nvme_module_hooks: hooks("nvme"),
             modules: LoadedModule::read_all(root),
             dkms,
-            module_loads: Fact::not_read("this run loaded no modules"),
+            module_loads: left_by_run(root, RUN_MODULE_LOADS, "this run loaded no modules"),
             nvidia: Nvidia::read(root),
-            dma: Fact::not_read("the libraries were not asked"),
+            dma: left_by_run(root, RUN_LIBRARIES, "the libraries were not asked"),
 
             gdsio: printed_by((!gdsio.is_empty()).then_some(gdsio), "gdsio", |runs| &runs[0].from),
             gdscheck: printed_by(gdscheck, "gdscheck", |answer| &answer.from),
@@ -189,6 +191,14 @@ impl Facts {
             kernel_log,
             commands,
         }
+    }
+}
+
+/// What a run of the image did to know it, and left as a fact for whoever looks later.
+fn left_by_run<T: DeserializeOwned>(root: &Root, path: &str, otherwise: &str) -> Fact<T> {
+    match root.bytes(&format!("/{path}")).parse(|bytes| serde_json::from_slice::<Fact<T>>(&bytes)) {
+        Fact::Missing { .. } => Fact::not_read(otherwise),
+        fact => fact.flatten(),
     }
 }
 

@@ -5,7 +5,7 @@ use super::search::occurrences;
 use super::{Fact, Root};
 use anyhow::Context as _;
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Read, Write as _};
 
 /// No module is larger than this when unpacked; nvidia.ko with its debug information comes nearest.
 const LIMIT: u64 = 512 << 20;
@@ -76,6 +76,11 @@ pub fn module_name(path: &str) -> String {
     canonical(file.split_once(".ko").map_or(file, |(name, _)| name))
 }
 
+/// Is it a module's file, packed or not?
+pub fn is_module(path: &str) -> bool {
+    [".ko", ".ko.xz", ".ko.zst", ".ko.gz"].iter().any(|end| path.ends_with(end))
+}
+
 /// `-` and `_` mean the same in a module's name; the kernel shows `_`.
 fn canonical(name: &str) -> String {
     name.replace('-', "_")
@@ -108,6 +113,28 @@ pub fn unpack(path: &str, file: impl Read) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Of a module's file only what [`ModuleTree::nvfs_hooks`] finds in it, packed as its name says: a capture takes no
+/// programs along.
+pub fn only_hooks(path: &str, file: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let names = find_nvfs_hooks(&unpack(path, file)?);
+    let text: String = names.into_iter().map(|name| format!("\0{name}\0")).collect();
+    let mut packed = Vec::new();
+    let context = || format!("packing {path}");
+    match path.rsplit_once('.').map(|(_, extension)| extension) {
+        Some("xz") => {
+            let mut encoder = liblzma::write::XzEncoder::new(&mut packed, 6);
+            encoder.write_all(text.as_bytes()).and_then(|()| encoder.try_finish()).with_context(context)?;
+        }
+        Some("zst") => packed = zstd::encode_all(text.as_bytes(), 3).with_context(context)?,
+        Some("gz") => {
+            let mut encoder = flate2::write::GzEncoder::new(&mut packed, flate2::Compression::default());
+            encoder.write_all(text.as_bytes()).and_then(|()| encoder.try_finish()).with_context(context)?;
+        }
+        _ => packed.extend(text.as_bytes()),
+    }
+    Ok(packed)
+}
+
 /// Names in the module's string table, which stand between NULs.
 fn find_nvfs_hooks(bytes: &[u8]) -> Vec<String> {
     let mut hooks: Vec<String> = Vec::new();
@@ -123,7 +150,6 @@ fn find_nvfs_hooks(bytes: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
 
     const DEP: &str = "kernel/drivers/nvme/host/nvme.ko.xz: kernel/drivers/nvme/host/nvme-core.ko.xz \
                        kernel/drivers/nvme/common/nvme-auth.ko.xz\nupdates/nvidia-fs.ko: updates/nvidia.ko\n\
@@ -167,6 +193,30 @@ mod tests {
         packed.write_all(strings).unwrap();
         assert_eq!(unpack("a/b.ko.gz", &packed.finish().unwrap()[..]).unwrap(), strings);
         assert!(unpack("a/b.ko.xz", &b"not xz"[..]).is_err());
+        // What a capture keeps of a module tells the same.
+        let module = [&[7; 5000][..], strings].concat();
+        for path in ["b.ko", "b.ko.gz", "b.ko.xz", "b.ko.zst"] {
+            let whole = match path {
+                "b.ko" => module.clone(),
+                "b.ko.gz" => {
+                    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                    packed.write_all(&module).unwrap();
+                    packed.finish().unwrap()
+                }
+                "b.ko.xz" => {
+                    let mut packed = liblzma::write::XzEncoder::new(Vec::new(), 1);
+                    packed.write_all(&module).unwrap();
+                    packed.finish().unwrap()
+                }
+                _ => zstd::encode_all(&module[..], 1).unwrap(),
+            };
+            assert!(is_module(path));
+            let kept = only_hooks(path, &whole).unwrap();
+            let unpacked = unpack(path, &kept[..]).unwrap();
+            assert!(unpacked.len() < 100, "{path}");
+            assert_eq!(find_nvfs_hooks(&unpacked), ["nvme_v1_register_nvfs_dma_ops"], "{path}");
+        }
+        assert!(only_hooks("b.ko.xz", b"not xz").is_err() && !is_module("modules.dep"));
     }
 
     #[test]

@@ -51,13 +51,23 @@ impl Platform {
 
 /// The name of the leaf, as the fact's source.
 const LEAF: &str = "cpuid 0x40000000";
+/// Where a capture keeps what the CPU said; empty where it reports no hypervisor.
+pub const CAPTURED_HYPERVISOR: &str = "/run/gdsboot/hypervisor";
+
+fn read_hypervisor(root: &Root) -> Fact<String> {
+    if root.is_live() {
+        return ask_cpu();
+    }
+    match root.text(CAPTURED_HYPERVISOR) {
+        Fact::Known { value, .. } if value.is_empty() => Fact::Missing { from: LEAF.into() },
+        Fact::Known { value, .. } => Fact::known(LEAF, value),
+        _ => Fact::not_read("only a live CPU can be asked by cpuid"),
+    }
+}
 
 #[cfg(target_arch = "x86_64")]
-fn read_hypervisor(root: &Root) -> Fact<String> {
+fn ask_cpu() -> Fact<String> {
     use std::arch::x86_64::__cpuid;
-    if !root.is_live() {
-        return Fact::not_read("only a live CPU can be asked by cpuid");
-    }
     // Leaf 1, ECX bit 31: reserved for hypervisors, 0 on every physical CPU.
     if __cpuid(1).ecx >> 31 & 1 == 0 {
         return Fact::Missing { from: LEAF.into() };
@@ -67,7 +77,7 @@ fn read_hypervisor(root: &Root) -> Fact<String> {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn read_hypervisor(_root: &Root) -> Fact<String> {
+fn ask_cpu() -> Fact<String> {
     Fact::not_read("this CPU has no cpuid")
 }
 
@@ -100,6 +110,13 @@ mod tests {
         let platform = Platform::read(&Root::at(dir.path()));
         assert_eq!(platform.vendor.value().unwrap(), "QEMU");
         assert!(matches!(platform.hypervisor, Fact::NotRead { .. }));
+        let captured = |text: &str| {
+            fs_err::create_dir_all(dir.path().join("run/gdsboot")).unwrap();
+            fs_err::write(dir.path().join(&CAPTURED_HYPERVISOR[1..]), text).unwrap();
+            Platform::read(&Root::at(dir.path())).hypervisor
+        };
+        assert_eq!(captured("KVMKVMKVM\n"), Fact::known(LEAF, "KVMKVMKVM".into()));
+        assert_eq!(captured(""), Fact::Missing { from: LEAF.into() });
         assert_eq!(platform.serial, Fact::Missing { from: "/sys/class/dmi/id/product_serial".into() });
     }
 }

@@ -7,10 +7,12 @@ use super::partition::{self, Partition};
 use super::report_partition::ReportPartition;
 use super::{luggage, mounts, nvidia_nodes, power, settings, shell, switch_root, udev, verify};
 use crate::boot_contract::{
-    INITRAMFS_MODULES, REPORT_LABEL, ROOT_MODULES, RUN_DMA, RUN_MANIFEST, RUN_REPORT_TEXT,
+    INITRAMFS_MODULES, REPORT_LABEL, ROOT_MODULES, RUN_CAPTURE, RUN_DMA, RUN_LIBRARIES, RUN_MANIFEST,
+    RUN_MODULE_LOADS, RUN_REPORT_TEXT,
 };
 use crate::checks::context::side_of;
 use crate::checks::judge::judge;
+use crate::facts::capture::capture;
 use crate::facts::dma::DmaProbe;
 use crate::facts::module_tree::ModuleTree;
 use crate::facts::modules::ModuleLoad;
@@ -123,6 +125,7 @@ impl Run {
             self.probe_libraries();
         }
         self.read_facts();
+        self.leave_capture();
         self.deliver();
     }
 
@@ -327,6 +330,26 @@ impl Run {
             let loads = std::mem::take(&mut self.facts.module_loads);
             let dma = std::mem::take(&mut self.facts.dma);
             self.facts = Facts { module_loads: loads, dma, ..read };
+        }
+    }
+
+    /// Leaves a capture beside the report, where one was asked for.
+    fn leave_capture(&mut self) {
+        if !self.settings.capture {
+            return;
+        }
+        // A capture asks programs, and one that hangs the machine must not cost what is known.
+        self.checkpoint();
+        let (loads, dma) = (&self.facts.module_loads, &self.facts.dma);
+        if let Some(partition) = &self.partition {
+            self.journal.stage("capture", |journal| {
+                luggage::leave(RUN_MODULE_LOADS, loads)?;
+                luggage::leave(RUN_LIBRARIES, dma)?;
+                journal.consoles.say(&format!("writing {}/{RUN_CAPTURE}", partition.folder()));
+                let mut packed = zstd::Encoder::new(Vec::new(), 9).context("compressing the capture")?;
+                capture(&mut packed, true)?;
+                partition.put(RUN_CAPTURE, &packed.finish().context("compressing the capture")?)
+            });
         }
     }
 

@@ -4,7 +4,8 @@
 use crate::boot_contract::{
     INITRAMFS_DMA, INITRAMFS_INIT, INITRAMFS_MANIFEST, RUN_DMA, RUN_MANIFEST, RUN_VALIDATOR,
 };
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use serde::Serialize;
 use std::path::Path;
 
 /// From the initramfs into `/run`. Modes are kept.
@@ -19,4 +20,10 @@ pub fn unpack() -> Result<()> {
         fs_err::copy(&from, &to)?;
     }
     Ok(())
+}
+
+/// Leaves what this run alone can know below `/run`, for a capture and for the validator in the shell.
+pub fn leave(path: &str, fact: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec(fact).with_context(|| format!("writing /{path}"))?;
+    Ok(fs_err::write(Path::new("/").join(path), text)?)
 }

@@ -2,7 +2,7 @@
 //! double quotes keep spaces together (lib/cmdline.c, `next_arg`), and what follows ` -- ` is not for us.
 
 use crate::boot_contract::{
-    PARAM_AFTER, PARAM_BREAK, PARAM_REPORT, PARAM_ROOT, PARAM_ROOT_SHA256, PARAM_ROOT_SIZE,
+    PARAM_AFTER, PARAM_BREAK, PARAM_CAPTURE, PARAM_REPORT, PARAM_ROOT, PARAM_ROOT_SHA256, PARAM_ROOT_SIZE,
 };
 
 /// What the boot loader said. Later words win, as in the kernel.
@@ -18,6 +18,8 @@ pub struct Params {
     pub report: Option<String>,
     /// What to do afterwards, as it was written.
     pub after: Option<String>,
+    /// Whether to leave a capture, as it was written.
+    pub capture: Option<String>,
     /// The stage that panics.
     pub break_in: Option<String>,
     /// What was said and not understood.
@@ -59,6 +61,7 @@ impl Params {
                 "is not 64 hex digits"
             }
             PARAM_AFTER => return self.after = Some(value.to_owned()),
+            PARAM_CAPTURE => return self.capture = Some(value.to_owned()),
             PARAM_BREAK => return self.break_in = Some(value.to_owned()),
             _ => "is not known",
         };

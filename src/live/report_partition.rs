@@ -113,7 +113,8 @@ impl ReportPartition {
         mounts::unmount(&self.root)
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    /// Writes a file into the run's folder: whole, or not at all.
+    pub fn put(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let folder = self.root.join(&self.run);
         let unfinished = folder.join(format!("{name}.new"));
         let mut file = fs::File::create(&unfinished)?;

@@ -16,6 +16,8 @@ struct Said {
     from: &'static str,
     /// What to do afterwards.
     after: Option<After>,
+    /// Whether to leave a capture.
+    capture: Option<bool>,
     /// Findings that are to be lived with.
     waive: Vec<Waiver>,
     /// What was not understood.
@@ -42,6 +44,7 @@ fn resolve(places: Vec<Said>) -> Settings {
             settings.after = after;
             settings.after_from = place.from.into();
         }
+        settings.capture = place.capture.unwrap_or(settings.capture);
         settings.waive.extend(place.waive);
         settings.complaints.extend(place.complaints);
     }
@@ -55,6 +58,13 @@ impl Said {
             ("after", None) => self
                 .complaints
                 .push(format!("{}: after = {value:?} is none of poweroff, reboot, hold, shell", self.from)),
+            ("capture", _) => match value {
+                "1" | "yes" | "true" => self.capture = Some(true),
+                "0" | "no" | "false" => self.capture = Some(false),
+                _ => {
+                    self.complaints.push(format!("{}: capture = {value:?} is none of yes, no", self.from));
+                }
+            },
             _ => self.complaints.push(format!("{}: unknown key {key:?}", self.from)),
         }
     }
@@ -77,7 +87,9 @@ fn from_file(bytes: &[u8]) -> Said {
             for (key, value) in table.iter().filter(|(key, _)| *key != "waive") {
                 match value {
                     toml::Value::String(value) => said.take(key, value),
-                    other if key == "after" => said.take(key, &other.to_string()),
+                    other if matches!(key.as_str(), "after" | "capture") => {
+                        said.take(key, &other.to_string())
+                    }
                     _ => said.take(key, ""),
                 }
             }
@@ -144,6 +156,9 @@ fn from_params(params: &Params) -> Said {
     if let Some(after) = &params.after {
         said.take("after", after);
     }
+    if let Some(capture) = &params.capture {
+        said.take("capture", capture);
+    }
     said.complaints.extend(params.complaints.iter().cloned());
     said
 }
@@ -198,6 +213,21 @@ mod tests {
             "\u{feff}after = \"hold\"\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert_eq!(from_file(&utf16).after, Some(After::Hold));
         assert_eq!(from_file(b"\xef\xbb\xbfafter = \"hold\"\r\n").after, Some(After::Hold));
+    }
+
+    #[test]
+    fn a_capture_is_left_where_the_last_word_is_yes() {
+        let dir = tempfile::tempdir().unwrap();
+        let capture = |file: &str, word: &str| {
+            let params = Params::parse(&format!("quiet gdsboot.capture={word}"));
+            let settings = read(&Root::at(dir.path()), Some(file.as_bytes()), &params);
+            (settings.capture, settings.complaints.len())
+        };
+        assert_eq!(capture("", "1"), (true, 0));
+        assert_eq!(capture("capture = true", "no"), (false, 0));
+        assert_eq!(capture("capture = true", "perhaps"), (true, 1));
+        assert_eq!(capture("capture = 'yes'", ""), (true, 1));
+        assert_eq!(capture("capture = 2", "0"), (false, 1));
     }
 
     #[test]

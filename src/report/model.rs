@@ -183,6 +183,9 @@ pub struct Settings {
     pub after: After,
     /// Where [`Settings::after`] was said; `default` where nobody said anything.
     pub after_from: String,
+    /// Does the run leave a capture of the machine beside its report?
+    #[serde(default)]
+    pub capture: bool,
     /// Findings that somebody decided to live with.
     #[serde(default)]
     pub waive: Vec<Waiver>,
@@ -387,6 +390,7 @@ pub(crate) mod tests {
             settings: Settings {
                 after: After::Poweroff,
                 after_from: "default".into(),
+                capture: false,
                 waive: vec![],
                 complaints: vec!["gdsboot.toml: line 3: unknown key `colour`".into()],
             },

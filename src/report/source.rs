@@ -6,7 +6,9 @@ use super::gpt::{Partition, TYPE_ESP, Table};
 use super::json;
 use super::menu::{self, MenuEntry};
 use super::model::Report;
-use crate::boot_contract::{REPORT_LABEL, REPORT_RUNS, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_STARTED};
+use crate::boot_contract::{
+    REPORT_LABEL, REPORT_RUNS, RUN_CAPTURE, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_STARTED,
+};
 use crate::error::{Advise as _, Status, usage};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::fs::File;
@@ -19,6 +21,8 @@ const MAX_REPORT: u32 = 64 << 20;
 const MAX_MENU: u32 = 1 << 20;
 /// More than any kernel has.
 const MAX_KERNEL: u32 = 256 << 20;
+/// More than any capture has.
+const MAX_CAPTURE: u32 = 256 << 20;
 /// `STARTED` is a few lines.
 const MAX_STARTED: u32 = 64 << 10;
 
@@ -159,6 +163,7 @@ impl Image {
             started: read(RUN_STARTED, MAX_STARTED)?.map(text),
             json: read(RUN_REPORT_JSON, MAX_REPORT)?,
             text: read(RUN_REPORT_TEXT, MAX_REPORT)?.map(text),
+            capture: read(RUN_CAPTURE, MAX_CAPTURE)?,
         })
     }
 }
@@ -174,12 +179,14 @@ pub struct Run {
     pub json: Option<Vec<u8>>,
     /// The report for people.
     pub text: Option<String>,
+    /// The machine itself, where that was asked for.
+    pub capture: Option<Vec<u8>>,
 }
 
 impl Run {
     /// The complete report, or why there is none.
     pub fn report(&self) -> Result<Report> {
-        let Self { folder, started, json, text } = self;
+        let Self { folder, started, json, text, .. } = self;
         match (json, text, started) {
             (Some(json), Some(_), _) => {
                 let report = json::read(json)
@@ -275,6 +282,7 @@ pub(crate) mod tests {
             started: None,
             json,
             text: text.map(str::to_owned),
+            capture: None,
         };
         let json = |report: &Report| {
             let mut bytes = Vec::new();

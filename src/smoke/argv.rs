@@ -175,6 +175,11 @@ fn attachment(disk: Disk, chipset: Chipset) -> Vec<OsString> {
     }
 }
 
+/// A setting for the run, where the guest looks for it.
+pub fn setting(key: &str, value: &str) -> Vec<OsString> {
+    arguments(["-fw_cfg", &format!("name=opt/gdsboot/{key},string={value}")])
+}
+
 fn serial() -> Vec<OsString> {
     arguments(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"])
 }

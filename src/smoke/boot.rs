@@ -9,7 +9,7 @@ use super::log::Log;
 use super::machine::{Disk, Firmware, Machine};
 use super::outcome::{Outcome, judge};
 use super::wait::{End, Next, wait};
-use crate::boot_contract::REPORT_RUNS;
+use crate::boot_contract::{REPORT_RUNS, RUN_CAPTURE};
 use crate::progress::{Progress, Unit};
 use crate::report::source::{Image, Run};
 use anyhow::{Context as _, Result};
@@ -31,6 +31,8 @@ pub struct Boot<'a> {
     pub accel: Accel,
     /// Multiplies all deadlines.
     pub timeout_scale: f64,
+    /// Is the run asked for a capture?
+    pub capture: bool,
 }
 
 /// When to give up on a boot, since QEMU's start.
@@ -58,7 +60,7 @@ impl Deadlines {
 
 impl Boot<'_> {
     /// Boots in `folder`, which is empty and stays as it is afterwards: `image.img`, `console.log`, `command`, and
-    /// `report.txt` and `report.json` where the guest wrote them. An error means that it could not be tried.
+    /// `report.txt`, `report.json` and `capture.tar.zst` where the guest wrote them. An error means that it could not be tried.
     pub fn run(&self, emulator: &Emulator, folder: &Path, progress: &Progress) -> Result<Outcome> {
         let copy = folder.join("image.img");
         let name = format!("boot {} {}", self.firmware, self.disk);
@@ -69,7 +71,10 @@ impl Boot<'_> {
         )?;
         let before = self.image.runs()?;
         let firmware = emulator.firmware(self.firmware, self.machine.secure_boot, folder)?;
-        let arguments = argv::boot(self.machine, self.disk, &firmware, &copy, self.accel);
+        let mut arguments = argv::boot(self.machine, self.disk, &firmware, &copy, self.accel);
+        if self.capture {
+            arguments.extend(argv::setting("capture", "yes"));
+        }
         let command = emulator.command_line(&arguments, folder);
         fs_err::write(folder.join("command"), format!("{command}\n"))?;
 
@@ -156,6 +161,9 @@ fn keep(run: &Run, folder: &Path) -> Result<()> {
     }
     if let Some(text) = &run.text {
         write("report.txt", text.as_bytes())?;
+    }
+    if let Some(capture) = &run.capture {
+        write(RUN_CAPTURE, capture)?;
     }
     Ok(())
 }

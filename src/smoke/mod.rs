@@ -59,6 +59,8 @@ pub struct Request {
     pub accel: accel::Wanted,
     /// Multiplies all deadlines; more than 0.
     pub timeout_scale: f64,
+    /// Is the run asked for a capture of its machine?
+    pub capture: bool,
     /// Where to keep every boot's folder. Without it only failed boots are kept, among the temporary files.
     pub keep: Option<PathBuf>,
 }
@@ -108,6 +110,7 @@ pub fn run(request: &Request, emulator: &Emulator, progress: &Progress) -> Resul
             disk: request.disk.unwrap_or(request.machine.disk),
             accel: accel.accel,
             timeout_scale: request.timeout_scale,
+            capture: request.capture,
         };
         let name = format!("{}-{}-{}", boot.machine.name, boot.firmware, boot.disk);
         boots.push(folders.boot(&name, |folder| boot.run(emulator, folder, progress))?);

@@ -176,7 +176,7 @@ mod tests {
         let mut json = Vec::new();
         crate::report::json::write(&Report { verdict, complete, ..sample() }, &mut json)?;
         let (folder, started) = ("r".to_owned(), Some("s".to_owned()));
-        Ok(Some(Run { folder, started, json: Some(json), text: Some("the report".into()) }))
+        Ok(Some(Run { folder, started, json: Some(json), text: Some("the report".into()), capture: None }))
     }
 
     fn console(lines: &[(Speaker, &str)]) -> Console {

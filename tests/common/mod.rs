@@ -59,6 +59,8 @@ pub fn stdout(output: &Output) -> String {
 /// An image of [`PROFILE`], built from the archive that the host's apt uses.
 #[derive(Debug)]
 pub struct Image {
+    /// Its profile.
+    pub profile: String,
     /// The image.
     pub path: PathBuf,
     /// Its lock.
@@ -97,6 +99,7 @@ pub fn image() -> &'static Image {
 /// Builds the image of any profile that needs no archive but the host's.
 pub fn image_of(profile: &str) -> Image {
     let image = Image {
+        profile: profile.to_owned(),
         path: folder().join(format!("{profile}.img")),
         lock: lock_path(profile),
         programs: Path::new(env!("CARGO_MANIFEST_DIR"))
