@@ -60,6 +60,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             br#"{ // c
                 "properties": {"use_pci_p2pdma": true, "max_direct_io_size_kb": 16384,}, /* x */ "logging": {"dir": "/tmp"}}"#.to_vec(),
             b"Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 590.44\n    Fabric\n State : Completed\n".to_vec(),
+            b"export CUFILE_NVTX=1\nEnvironment=\"CUFILE_LOGGING_LEVEL=TRACE\" A=b\n".to_vec(),
             b"[[waive]]\nid = \"gpu.present\"\nuntil = \"2027-01-31\"\nby = \"A\"\nwhy = \"B\"\n".to_vec(),
         ],
         "config_space" => {
@@ -104,6 +105,12 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             .into_bytes(),
         ],
         "machine_file" => vec![repository("qemu/machines/no-gpu.toml")],
+        "packed_log" => {
+            let log = b"[ 1.0] NVRM: loading\n[ 2.0] nvme nvme0: x\n".repeat(20);
+            [(0, Compression::None), (1, Compression::Xz), (2, Compression::Zstd), (3, Compression::Gzip)]
+                .map(|(n, c)| [&[n], &c.compress(&log)[..]].concat())
+                .to_vec()
+        }
         "packed_module" => {
             [(0, Compression::None), (1, Compression::Xz), (2, Compression::Zstd), (3, Compression::Gzip)]
                 .map(|(n, c)| [&[n], &c.compress(&module())[..]].concat())

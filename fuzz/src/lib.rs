@@ -4,11 +4,13 @@
 use gdsboot::builder::{apt, deb, elf, lock, mirror, module_info, profile, sbat};
 use gdsboot::checks::waiver;
 use gdsboot::facts::cufile::CufileConfig;
+use gdsboot::facts::cufile_env::CufileVariable;
 use gdsboot::facts::gdscheck::Gdscheck;
 use gdsboot::facts::gdsio::GdsioRun;
+use gdsboot::facts::log_lines::LogLines;
 use gdsboot::facts::nvidia_smi::NvidiaSmi;
 use gdsboot::facts::pci_config::PciConfig;
-use gdsboot::facts::{dma, kmsg, module_tree};
+use gdsboot::facts::{Root, dma, kmsg, module_tree};
 use gdsboot::report::events::Event;
 use gdsboot::report::fat::{Fat, ReadAt};
 use gdsboot::report::{gpt, json, menu};
@@ -20,7 +22,7 @@ use std::path::Path;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file of its name in `fuzz_targets/`.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     ("apt_output", apt_output),
     ("captured_text", captured_text),
     ("config_space", config_space),
@@ -33,6 +35,7 @@ pub const TARGETS: [Target; 15] = [
     ("kernel_module", kernel_module),
     ("lock", lock),
     ("machine_file", machine_file),
+    ("packed_log", packed_log),
     ("packed_module", packed_module),
     ("profile", profile),
     ("report", report),
@@ -60,6 +63,7 @@ pub fn captured_text(data: &[u8]) {
     let _ = Gdscheck::parse("x", text.lines());
     let _ = NvidiaSmi::parse("x", text.lines());
     let _ = CufileConfig::parse(&text);
+    let _ = CufileVariable::parse("x", &text);
     if let Ok(table) = text.parse() {
         let _ = waiver::parse(&table);
     }
@@ -150,6 +154,16 @@ pub fn packed_module(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else { return };
     let path = ["x.ko", "x.ko.xz", "x.ko.zst", "x.ko.gz"][usize::from(*first) % 4];
     let _ = module_tree::unpack(path, rest);
+}
+
+/// A log that was rotated away and packed; the first byte chooses the compression.
+pub fn packed_log(data: &[u8]) {
+    let Some((first, rest)) = data.split_first() else { return };
+    let name = ["kern.log.2", "kern.log.2.xz", "kern.log.2.zst", "kern.log.2.gz"][usize::from(*first) % 4];
+    let Ok(folder) = tempfile::tempdir() else { return };
+    if std::fs::write(folder.path().join(name), rest).is_ok() {
+        let _ = LogLines::read(&Root::at(folder.path()), &format!("/{name}"));
+    }
 }
 
 /// A profile.

@@ -3,8 +3,11 @@
 
 use super::check::{Check, Outcome, Remedy, Severity, Side, WHERE_GDS_RUNS, Who};
 use super::context::Context;
-use super::said::{Line, find, heard_cufile, lines, with_lines};
+use super::routes::{cufile_environment, cufile_version};
+use super::said::{Line, at_least, find, heard_cufile, lines, with_lines};
 use crate::facts::Fact;
+use crate::facts::cufile::USUAL;
+use crate::facts::cufile_env::CufileVariable;
 
 /// What must be right before cuFile's own words mean anything of their own.
 const CAUSES: &[&str] = &[
@@ -60,6 +63,18 @@ pub const CHECKS: &[Check] = &[
         references: &["GDS cuFile API guide: allow_compat_mode, force_compat_mode"],
         covers: &["guide: compat mode", "gds-diag: config audit"],
         run: compat,
+    },
+    Check {
+        id: "cufile.environment",
+        title: "nothing in the environment changes cuFile's settings",
+        sides: WHERE_GDS_RUNS,
+        requires: &[],
+        severity: Severity::Info,
+        rationale: "CUFILE_ variables win over cufile.json, for whoever has them: what holds in a login shell need not hold in \
+                    a service.",
+        references: &["GDS cuFile API guide: environment variables", "gds-diag: config audit"],
+        covers: &["guide: cufile.json", "gds-diag: config audit"],
+        run: environment,
     },
     Check {
         id: "cufile.logging",
@@ -121,7 +136,8 @@ pub const CHECKS: &[Check] = &[
 ];
 
 fn config_readable(context: &Context<'_>) -> Outcome {
-    let from = "/etc/cufile.json";
+    let named = context.facts.cufile_environment.value().and_then(|set| CufileVariable::config_path(set));
+    let from = named.unwrap_or(USUAL);
     match &context.facts.cufile {
         Fact::Known { .. } => Outcome::pass("cuFile's settings can be read"),
         Fact::Malformed { why, .. } => Outcome::fail(format!("{from} is not JSON with comments: {why}"))
@@ -130,6 +146,13 @@ fn config_readable(context: &Context<'_>) -> Outcome {
                 Remedy::new(Who::Guest, "mend the file, or take the one that libcufile brings")
                     .command("cp /usr/local/cuda/gds/cufile.json /etc/cufile.json"),
             ),
+        Fact::Missing { .. } if named.is_some() => Outcome::fail(format!(
+            "the environment names {from} for cuFile's settings, and there is no such file"
+        ))
+        .remedy(
+            Remedy::new(Who::Guest, "write the file, or take the variable away")
+                .command("grep -r CUFILE_ENV_PATH_JSON /etc/environment /etc/profile.d /etc/systemd"),
+        ),
         Fact::Missing { .. } if context.facts.modules.value().is_some() => Outcome::note(
             "there is no /etc/cufile.json: cuFile works with its defaults, which allow copies by the CPU",
         ),
@@ -158,6 +181,35 @@ fn compat(context: &Context<'_>) -> Outcome {
             );
         return with_lines(outcome, &said);
     }
+    let forces = cufile_environment(context, "CUFILE_FORCE_COMPAT_MODE", true);
+    if let Some((variable, true)) = forces {
+        return Outcome::fail(format!(
+            "the environment tells cuFile to let the CPU copy everything ({} in {})",
+            variable.name, variable.from
+        ))
+        .expected("no CUFILE_FORCE_COMPAT_MODE")
+        .evidence(variable.from.clone(), format!("{}={}", variable.name, variable.value))
+        .remedy(
+            Remedy::new(Who::Guest, "take it away, and log in again")
+                .command(format!("grep CUFILE_FORCE_COMPAT_MODE {}", variable.from)),
+        );
+    }
+    match (allowed, cufile_environment(context, "CUFILE_ALLOW_COMPAT_MODE", true)) {
+        (_, Some((variable, true))) => {
+            return Outcome::note(format!(
+                "the environment lets cuFile fall back to copies by the CPU ({} in {}), whatever its settings say: a \
+                 transfer that succeeds proves nothing",
+                variable.name, variable.from
+            ));
+        }
+        (Some(true) | None, Some((variable, false))) => {
+            return Outcome::note(format!(
+                "only the environment forbids copies by the CPU ({} in {}): programs without it may get them in silence",
+                variable.name, variable.from
+            ));
+        }
+        _ => {}
+    }
     match allowed {
         Some(false) => Outcome::pass("cuFile fails rather than let the CPU copy"),
         Some(true) => Outcome::note(
@@ -168,6 +220,73 @@ fn compat(context: &Context<'_>) -> Outcome {
         ),
         None => Outcome::unknown("whether cuFile may let the CPU copy cannot be seen"),
     }
+}
+
+/// Variables that libcufile knows (1.9 and later), and what they change.
+const VARIABLES: &[(&str, &str)] = &[
+    ("CUFILE_ENV_PATH_JSON", "names another file of settings than /etc/cufile.json"),
+    ("CUFILE_ALLOW_COMPAT_MODE", "stands for properties.allow_compat_mode"),
+    ("CUFILE_FORCE_COMPAT_MODE", "stands for properties.force_compat_mode"),
+    (P2PDMA, "stands for properties.use_pci_p2pdma, and not for the key of NVMe"),
+    ("CUFILE_LOGGING_LEVEL", "stands for logging.level"),
+    ("CUFILE_LOGFILE_PATH", "names the log"),
+    ("CUFILE_LOGFILE_MAX_SIZE_MB", "bounds the log"),
+    ("CUFILE_SKIP_TOPOLOGY_DETECTION", "leaves out the look at the PCI tree"),
+    ("CUFILE_NVTX", "marks transfers for profilers"),
+    ("CUFILE_IO_PRIORITY", "sets the priority of transfers"),
+    ("CUFILE_DMABUF_ENABLE", "shares GPU memory with network adapters as dma-buf"),
+    ("CUFILE_EXPERIMENTAL_FS", "takes filesystems that are not supported"),
+    ("CUFILE_STREAM_MEMOPS_BYPASS", "changes how streams wait"),
+    ("CUFILE_ETH_SL", "sets RDMA's service level"),
+    ("CUFILE_IB_SL", "sets RDMA's service level"),
+    ("CUFILE_RDMA_DC_KEY", "sets RDMA's key"),
+];
+const P2PDMA: &str = "CUFILE_USE_PCIP2PDMA";
+
+fn environment(context: &Context<'_>) -> Outcome {
+    if context.facts.image.value().is_some() {
+        return Outcome::not_applicable("the image's benchmark brings its own settings");
+    }
+    let set = match &context.facts.cufile_environment {
+        Fact::Known { value, .. } => value,
+        other => {
+            return Outcome::unknown(format!(
+                "what the environment sets cannot be seen: {}",
+                other.as_ref().map(|_| "")
+            ))
+            .remedy(
+                Remedy::new(Who::Guest, "look where the program is started").command("env | grep CUFILE_"),
+            );
+        }
+    };
+    if set.is_empty() {
+        return Outcome::pass("no login and no service sets anything of cuFile's");
+    }
+    let version = cufile_version(context);
+    // P2PDMA came with CUDA 12.8.
+    let knows_p2pdma = version.as_deref().and_then(|version| at_least(version, &[1, 13]));
+    let words = |variable: &CufileVariable| match VARIABLES.iter().find(|(name, _)| *name == variable.name) {
+        Some((P2PDMA, _)) if knows_p2pdma == Some(false) => {
+            "is not known to this libcufile, which is older than 1.13"
+        }
+        Some(("CUFILE_LOGGING_LEVEL", _)) if matches!(variable.value.as_str(), "TRACE" | "DEBUG") => {
+            "logs every transfer, which costs speed"
+        }
+        Some((_, words)) => words,
+        None => "is not known to libcufile",
+    };
+    let more = if set.len() > 1 { format!(" (and {} more)", set.len() - 1) } else { String::new() };
+    let first = &set[0];
+    let outcome = Outcome::note(format!(
+        "{} sets {}, which {}{more}: it wins over cuFile's settings, for programs that have it",
+        first.from,
+        first.name,
+        words(first)
+    ));
+    set.iter().take(MOST_VARIABLES).fold(outcome, |outcome, variable| {
+        let shown = format!("{}={}: {}", variable.name, variable.value, words(variable));
+        outcome.evidence(variable.from.clone(), shown)
+    })
 }
 
 fn logging(context: &Context<'_>) -> Outcome {
@@ -246,6 +365,8 @@ fn acs(context: &Context<'_>) -> Outcome {
         )
 }
 
+/// How many variables are shown.
+const MOST_VARIABLES: usize = 16;
 /// How many results of gdsio are shown.
 const MOST_RESULTS: usize = 8;
 
@@ -380,6 +501,71 @@ mod tests {
     use super::super::testing::ask;
     use super::*;
     use crate::facts::{Facts, Root};
+
+    /// What a check says of a machine with these files.
+    fn said_of(id: &str, files: &[(&str, &str)]) -> Outcome {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, text).unwrap();
+        }
+        ask(id, &Facts::read(&Root::at(dir.path())), Side::BareMetal)
+    }
+
+    #[test]
+    fn the_environment_forces_forbids_and_names_other_settings() {
+        let json = ("etc/cufile.json", r#"{"properties": {"allow_compat_mode": false}}"#);
+        let compat = |line: &str| said_of("cufile.compat", &[json, ("etc/environment", line)]);
+        assert_eq!(compat("").answer, Answer::Pass);
+        let forced = compat("CUFILE_FORCE_COMPAT_MODE=true\n");
+        assert_eq!(forced.answer, Answer::Fail);
+        assert!(forced.why.contains("in /etc/environment"), "{}", forced.why);
+        assert_eq!(compat("CUFILE_FORCE_COMPAT_MODE=0\n").answer, Answer::Pass);
+        assert_eq!(compat("CUFILE_ALLOW_COMPAT_MODE=1\n").answer, Answer::Note);
+        // What forbids it for logins alone is no PASS, and one that allows it counts before one that forbids.
+        let only = |files: &[(&str, &str)]| said_of("cufile.compat", files);
+        assert_eq!(only(&[("etc/environment", "CUFILE_ALLOW_COMPAT_MODE=false")]).answer, Answer::Note);
+        let both = ("etc/profile.d/x.sh", "export CUFILE_ALLOW_COMPAT_MODE=true");
+        assert!(
+            only(&[json, ("etc/environment", "CUFILE_ALLOW_COMPAT_MODE=false"), both])
+                .why
+                .contains("profile.d")
+        );
+        let other = ("etc/environment", "CUFILE_ENV_PATH_JSON=/opt/cufile.json\n");
+        let force = ("opt/cufile.json", r#"{"properties": {"force_compat_mode": true}}"#);
+        assert_eq!(only(&[json, other, force]).answer, Answer::Fail);
+        assert_eq!(said_of("cufile.config-readable", &[json, other]).answer, Answer::Fail);
+        assert_eq!(said_of("cufile.config-readable", &[json, other, force]).answer, Answer::Pass);
+    }
+
+    #[test]
+    fn p2pdma_by_the_environment_alone_is_noted_and_against_it_fails() {
+        let keys = |json: &'static str, line: &'static str| {
+            said_of("p2pdma.cufile-keys", &[("etc/cufile.json", json), ("etc/environment", line)])
+        };
+        let both = r#"{"properties": {"use_pci_p2pdma": true}, "block": {"nvme": {"use_pci_p2pdma": true}}}"#;
+        assert_eq!(keys(both, "").answer, Answer::Pass);
+        assert_eq!(keys(both, "CUFILE_USE_PCIP2PDMA=true").answer, Answer::Pass);
+        let against = keys(both, "CUFILE_USE_PCIP2PDMA=false");
+        assert_eq!(against.answer, Answer::Fail);
+        assert!(against.evidence[0].text.contains("CUFILE_USE_PCIP2PDMA=false"));
+        assert_eq!(keys("{}", "CUFILE_USE_PCIP2PDMA=1").answer, Answer::Note);
+    }
+
+    #[test]
+    fn variables_are_shown_with_what_they_change() {
+        let environment = |files: &[(&str, &str)]| said_of("cufile.environment", files);
+        assert_eq!(environment(&[]).answer, Answer::Unknown);
+        assert_eq!(environment(&[("etc/environment", "PATH=/bin\n")]).answer, Answer::Pass);
+        let text = "CUFILE_LOGGING_LEVEL=TRACE\nCUFILE_USE_PCIP2PDMA=1\nCUFILE_COLOUR=red\n";
+        let library = ("usr/lib/x86_64-linux-gnu/libcufile.so.1.9.1", "");
+        let outcome = environment(&[("etc/environment", text), library]);
+        assert_eq!(outcome.answer, Answer::Note);
+        let shown: Vec<&str> = outcome.evidence.iter().map(|e| e.text.as_str()).collect();
+        assert!(shown[0].ends_with("which costs speed") && shown[1].contains("older than 1.13"), "{shown:?}");
+        assert_eq!(shown[2], "CUFILE_COLOUR=red: is not known to libcufile");
+    }
 
     #[test]
     fn gdsio_proves_no_route_whatever_it_prints() {

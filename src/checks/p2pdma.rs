@@ -3,8 +3,8 @@
 use super::check::{Check, Outcome, Remedy, Severity, Side, WHERE_GDS_RUNS, Who};
 use super::context::Context;
 use super::routes::{
-    Direct, complete, cufile_p2pdma, kernel_p2pdma, moot, multipath_off, other_is_complete, registry_keys,
-    static_bar1,
+    Direct, complete, cufile_environment, cufile_p2pdma, kernel_p2pdma, moot, multipath_off,
+    other_is_complete, registry_keys, static_bar1,
 };
 use super::said::{find, judge_kernel_log, silence, with_lines};
 
@@ -399,7 +399,29 @@ fn cufile_keys(context: &Context<'_>) -> Outcome {
         return moot;
     }
     let fact = facts.cufile.as_ref().map(|_| "");
-    match cufile_p2pdma(context) {
+    let told = cufile_p2pdma(context);
+    if let Some((variable, on)) = cufile_environment(context, "CUFILE_USE_PCIP2PDMA", false)
+        && (told == Some(true)) != on
+        && said.is_empty()
+    {
+        let shown = format!("{}={}", variable.name, variable.value);
+        let outcome = if on {
+            Outcome::note(format!(
+                "only the environment tells cuFile to use P2PDMA ({}): programs without it let the CPU copy, and from 1.16 \
+                 on the key for NVMe is asked for as well",
+                variable.from
+            ))
+        } else {
+            Outcome::fail(format!("the environment tells cuFile not to use P2PDMA ({})", variable.from))
+        };
+        return outcome.evidence(variable.from.clone(), shown).remedy(
+            Remedy::new(Who::Guest, "set both keys in /etc/cufile.json, and nothing in the environment")
+                .command("\"properties\": { \"use_pci_p2pdma\": true }")
+                .command("\"block\": { \"nvme\": { \"use_pci_p2pdma\": true } }")
+                .command(format!("grep {} {}", variable.name, variable.from)),
+        );
+    }
+    match told {
         Some(true) => Outcome::pass("cuFile is told to use P2PDMA"),
         None if said.is_empty() => {
             Outcome::unknown(format!("whether cuFile is told to use P2PDMA cannot be seen: {fact}")).remedy(

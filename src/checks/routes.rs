@@ -4,6 +4,7 @@
 use super::check::Outcome;
 use super::context::Context;
 use super::said::at_least;
+use crate::facts::cufile_env::CufileVariable;
 use std::fmt;
 
 /// A direct route.
@@ -107,6 +108,18 @@ pub fn cufile_version(context: &Context<'_>) -> Option<String> {
     })
 }
 
+/// A switch in cuFile's environment, and where it is set. Each says something of some programs alone: a value that forbids
+/// counts before one that allows.
+pub fn cufile_environment<'a>(
+    context: &Context<'a>,
+    name: &str,
+    bad: bool,
+) -> Option<(&'a CufileVariable, bool)> {
+    let set = context.facts.cufile_environment.value()?.iter().filter(|variable| variable.name == name);
+    let switches: Vec<_> = set.filter_map(|variable| Some((variable, variable.switch()?))).collect();
+    switches.iter().find(|(_, on)| *on == bad).or(switches.first()).copied()
+}
+
 /// Is cuFile told to use P2PDMA?
 pub fn cufile_p2pdma(context: &Context<'_>) -> Option<bool> {
     let facts = context.facts;
@@ -166,6 +179,7 @@ pub fn is_wanted(context: &Context<'_>, route: Direct) -> bool {
     let p2pdma = static_bar1(context) == Some(true)
         || multipath_off(context) == Some(true)
         || cufile == Some(true)
+        || cufile_environment(context, "CUFILE_USE_PCIP2PDMA", false).is_some_and(|(_, on)| on)
         || gdscheck.and_then(|answer| answer.switch("properties.use_pci_p2pdma")) == Some(true);
     match route {
         Direct::Nvfs => nvfs || (!p2pdma && kernel_p2pdma(context) == Some(false)),

@@ -58,7 +58,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "cuFile chooses by the distances that nvidia-fs measured when it was loaded. Where they differ from what \
                     the bridges show, the machine was changed since, or this tool knows that nvidia-fs badly.",
         references: &["gds-nvidia-fs: nvfs-pci.c, __nvfs_get_gpu2peer_distance"],
-        covers: &["guide: PIX/PXB", "gds-diag: PCIe topology"],
+        covers: &["gds-diag: PCIe topology"],
         run: peer_distance,
     },
     Check {
@@ -74,7 +74,7 @@ pub const CHECKS: &[Check] = &[
             "open-gpu-kernel-modules: p2p_caps.c, chipset_pcie.c: objClLoadPcieVirtualP2PApproval",
             "NVIDIA/nccl issue 2335: an approved mapping that carries wrong data",
         ],
-        covers: &["guide: PCI peer-to-peer"],
+        covers: &["guide: flat or switched topology"],
         run: clique,
     },
 ];

@@ -6,8 +6,10 @@
 
 use super::commands::{CAPTURED, CAPTURED_WITHOUT_DRIVER, run_programs};
 use super::kmsg::{self, Next};
+use super::packed::Packing;
 use super::platform::CAPTURED_HYPERVISOR;
 use super::root::DENIED;
+use super::search::occurrences;
 use super::{Fact, Facts, Root, module_tree};
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
@@ -120,7 +122,14 @@ impl Capture {
             }
         } else if metadata.is_file() {
             match read(&here) {
-                Ok(bytes) => self.put(at, keep(at, bytes)),
+                Ok(bytes) => {
+                    let bytes = keep(at, bytes);
+                    // Of files that set nothing of ours not even the name matters, but for the one that says that it was
+                    // looked.
+                    if !(is_environment(at) && bytes.is_empty() && at != Path::new("etc/environment")) {
+                        self.put(at, bytes);
+                    }
+                }
                 Err(error) => self.deny_if(&error, asked),
             }
         }
@@ -195,20 +204,26 @@ impl Capture {
             let Entry::File(bytes) = entry else { continue };
             if path.file_name().is_some_and(|name| name == "config") {
                 hash_device_serial(bytes);
-            } else if let Ok(text) = std::str::from_utf8(bytes) {
-                // The longest first: one serial may be a part of another.
-                let mut secrets: Vec<_> = secrets.iter().collect();
-                secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-                let clean = secrets.iter().fold(text.to_owned(), |text, secret| {
-                    if text.contains(secret.as_str()) {
-                        text.replace(secret.as_str(), &hash(secret))
-                    } else {
-                        text
-                    }
-                });
-                if clean != text {
-                    *bytes = clean.into_bytes();
-                }
+                continue;
+            }
+            let packing = path.to_str().map_or(Packing::None, Packing::of);
+            let mut unpacked = Vec::new();
+            let reader =
+                packing.reader(&bytes[..]).map(|reader| reader.take(LIMIT).read_to_end(&mut unpacked));
+            if !matches!(reader, Ok(Ok(_))) {
+                // What cannot be unpacked cannot be cleaned.
+                bytes.clear();
+                continue;
+            }
+            // The longest first: one serial may be a part of another.
+            let mut secrets: Vec<_> = secrets.iter().collect();
+            secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+            let clean = secrets.iter().fold(None, |clean: Option<Vec<u8>>, secret| {
+                let text = clean.as_deref().unwrap_or(&unpacked);
+                replaced(text, secret.as_bytes(), hash(secret).as_bytes()).or(clean)
+            });
+            if let Some(clean) = clean {
+                *bytes = packing.pack(&clean).unwrap_or_default();
             }
         }
         secrets.len()
@@ -269,6 +284,21 @@ fn hash(secret: &str) -> String {
     format!("hash-{}", hex::encode(&Sha256::digest(format!("gdsboot capture {secret}"))[..8]))
 }
 
+/// `bytes` with `new` in place of each `old`; `None` where there is no `old`.
+fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut done = 0;
+    for at in occurrences(bytes, old) {
+        if at >= done {
+            out.extend_from_slice(&bytes[done..at]);
+            out.extend_from_slice(new);
+            done = at + old.len();
+        }
+    }
+    out.extend_from_slice(&bytes[done..]);
+    (done > 0).then_some(out)
+}
+
 /// Hashes the Device Serial Number extended capability (PCI Express Base Specification 7.9.3) of a config space.
 fn hash_device_serial(config: &mut [u8]) {
     let mut at = 0x100;
@@ -290,11 +320,25 @@ fn hash_device_serial(config: &mut [u8]) {
     }
 }
 
+/// Files that set environment variables (see [`super::cufile_env`]).
+fn is_environment(path: &Path) -> bool {
+    let is = |other: &str| path.starts_with(other);
+    ["etc/environment", "etc/environment.d", "etc/profile", "etc/profile.d", "etc/bash.bashrc"]
+        .into_iter()
+        .any(is)
+        || is("etc/systemd")
+}
+
 /// Folders of people and programs, in which readers look for a log: what else lies there, even by name, is nobody's
 /// business.
 fn is_private(folder: &Path) -> bool {
     let is = |path: &str| folder == Path::new(path);
-    is("") || is("root") || is("tmp") || folder.starts_with("home") || folder.starts_with("var/log")
+    is("")
+        || is("root")
+        || is("tmp")
+        || folder.starts_with("home")
+        || folder.starts_with("var/log")
+        || is_environment(folder)
 }
 
 fn parts(path: &Path) -> Vec<std::ffi::OsString> {
@@ -322,6 +366,12 @@ fn keep(path: &Path, bytes: Vec<u8>) -> Vec<u8> {
         && module_tree::is_module(name)
     {
         return module_tree::only_hooks(name, &bytes).unwrap_or(bytes);
+    }
+    if is_environment(path) {
+        // Proxies' passwords stand beside what is looked for.
+        let text = String::from_utf8_lossy(&bytes);
+        let lines = text.lines().filter(|line| line.contains("CUFILE_"));
+        return lines.flat_map(|line| [line, "\n"]).collect::<String>().into_bytes();
     }
     if path != Path::new("proc/kallsyms") {
         return bytes;
@@ -407,7 +457,10 @@ mod tests {
         let mut capture = Capture::default();
         capture.put("sys/class/nvme/nvme0/serial", "S4EWNX0R1234\n");
         capture.put("sys/class/dmi/id/product_serial", "None\n");
-        capture.put("dev/kmsg", "6,1,2,-;nvme nvme0: serial S4EWNX0R1234 found\n");
+        capture.put("dev/kmsg", &b"6,1,2,-;nvme nvme0: \xff serial S4EWNX0R1234 found\n"[..]);
+        let log = Packing::Gzip.pack(b"nvme nvme0: serial S4EWNX0R1234 again\n").unwrap();
+        capture.put("var/log/kern.log.2.gz", log);
+        capture.put("var/log/kern.log.3.gz", "damaged S4EWNX0R1234");
         capture.put("proc/driver/nvidia/gpus/0000:01:00.0/information", "Model: X\nGPU UUID: GPU-12-ab\n");
         let mut config = vec![0; 4096];
         config[0x100..0x104].copy_from_slice(&0x1401_0001_u32.to_le_bytes());
@@ -424,7 +477,25 @@ mod tests {
         for secret in ["S4EWNX0R1234", "GPU-12-ab", "SERIAL!!"] {
             assert!(!all.contains(secret), "{secret}");
         }
+        let Some(Entry::File(log)) = capture.entries.get(Path::new("var/log/kern.log.2.gz")) else {
+            panic!("log")
+        };
+        let mut text = String::new();
+        Packing::Gzip.reader(&log[..]).unwrap().read_to_string(&mut text).unwrap();
+        assert!(text.contains(&hash("S4EWNX0R1234")) && !text.contains("S4EWNX0R1234"), "{text}");
         assert!(all.contains("None") && all.matches(&hash("S4EWNX0R1234")).count() == 2);
+    }
+
+    #[test]
+    fn of_environments_only_cufiles_lines_are_kept() {
+        let text = b"http_proxy=http://me:secret@proxy\nexport CUFILE_NVTX=1\n".to_vec();
+        let kept = |path: &str| keep(Path::new(path), text.clone());
+        for path in ["etc/environment", "etc/profile.d/x.sh", "etc/systemd/system/x.service.d/y.conf"] {
+            assert_eq!(kept(path), b"export CUFILE_NVTX=1\n", "{path}");
+        }
+        assert_eq!(kept("etc/cufile.json"), text);
+        assert!(is_private(Path::new("etc/systemd/system")) && !is_private(Path::new("etc")));
+        assert_eq!(replaced(b"aXXXb", b"XX", b"-"), Some(b"a-Xb".to_vec()));
     }
 
     #[test]

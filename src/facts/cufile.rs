@@ -1,8 +1,12 @@
-//! cuFile's settings, `/etc/cufile.json`: JSON with comments. What an environment variable sets instead cannot be seen.
+//! cuFile's settings, `/etc/cufile.json`: JSON with comments. What the environment sets instead is in
+//! [`super::cufile_env`].
 
 use super::{Fact, Root};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// Where libcufile looks, unless `CUFILE_ENV_PATH_JSON` names another file.
+pub const USUAL: &str = "/etc/cufile.json";
 
 /// The settings that decide routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,9 +34,9 @@ pub struct CufileConfig {
 }
 
 impl CufileConfig {
-    /// Reads it.
-    pub fn read(root: &Root) -> Fact<Self> {
-        root.parse("/etc/cufile.json", Self::parse)
+    /// Reads the file at `path`.
+    pub fn read(root: &Root, path: &str) -> Fact<Self> {
+        root.parse(path, Self::parse)
     }
 
     /// Reads a text.

@@ -16,6 +16,7 @@ const KIB_PER_GIB: f64 = 1_048_576.0;
 
 /// One run of gdsio.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct GdsioRun {
     /// Where its output stands.
@@ -28,6 +29,7 @@ pub struct GdsioRun {
 
 /// A line of results.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct GdsioResult {
     /// `READ`, `WRITE`, `RANDREAD` or `RANDWRITE`.

@@ -129,11 +129,12 @@ pub fn text_files(root: &Root) -> Vec<String> {
 }
 
 fn is_name(name: &str) -> bool {
-    NAMES.iter().any(|known| name.starts_with(known)) && !name.ends_with(".gz") && !name.ends_with(".xz")
+    NAMES.iter().any(|known| name.starts_with(known))
 }
 
-/// `syslog.1`, `messages-20260101`.
+/// `syslog.1`, `messages-20260101`, `kern.log.2.gz`.
 fn is_rotated(name: &str) -> bool {
+    let name = [".gz", ".xz", ".zst"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
     let end = name.rsplit(['.', '-']).next().unwrap_or(name);
     end != name && end.bytes().all(|b| b.is_ascii_digit())
 }
@@ -188,6 +189,21 @@ mod tests {
         let log = KernelLog::read(&root, &[]);
         let lines: Vec<&String> = log.value().unwrap().sources.iter().flat_map(|s| &s.lines).collect();
         assert_eq!(lines, ["May 1 host kernel: NVRM: new", "[ 1.0] nvme nvme0: x"]);
+    }
+
+    #[test]
+    fn packed_logs_of_an_older_boot_count_where_nothing_else_is_there() {
+        let (dir, root) = machine(&[("var/log/dmesg", "NVRM: new\n"), ("tmp/x", "")]);
+        let put = |path: &str, packing: super::super::packed::Packing, text: &str| {
+            fs_err::write(dir.path().join(path), packing.pack(text.as_bytes()).unwrap()).unwrap();
+        };
+        use super::super::packed::Packing::{Gzip, Xz};
+        put("var/log/dmesg.1.gz", Gzip, "NVRM: older\n");
+        put("var/log/kern.log.2.gz", Gzip, "host kernel: NVRM: old\n");
+        put("tmp/syslog.xz", Xz, "nvme one\n");
+        let log = KernelLog::read(&root, &[]);
+        let lines: Vec<&String> = log.value().unwrap().sources.iter().flat_map(|s| &s.lines).collect();
+        assert_eq!(lines, ["NVRM: new", "host kernel: NVRM: old", "nvme one"]);
     }
 
     #[test]

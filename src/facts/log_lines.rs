@@ -1,6 +1,7 @@
 //! Lines of logs that are worth keeping. A log may be gigabytes and a report must not be: lines without any of the known
 //! words are left out, long ones are cut, and of too many the first and the last are kept.
 
+use super::packed::Packing;
 use super::{Fact, Root};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -174,18 +175,26 @@ fn is_first_of_boot(line: &str) -> bool {
 }
 
 impl LogLines {
-    /// Reads a file of text lines.
+    /// Reads a file of text lines, packed as its name says. One that is damaged is read as far as it goes.
     pub fn read(root: &Root, path: &str) -> Fact<Self> {
         let read = || -> std::io::Result<Self> {
-            let mut reader = BufReader::new(root.open(path)?.take(BYTES));
+            let packing = Packing::of(path);
+            let unpacked = packing.reader(root.open(path)?.take(BYTES)).map_err(std::io::Error::other)?;
+            let mut reader = BufReader::new(unpacked.take(BYTES));
             let mut collector = Collector::new(path);
             let mut line = Vec::new();
             let mut bytes = 0;
             loop {
                 line.clear();
-                match reader.read_until(b'\n', &mut line)? as u64 {
-                    0 => break,
-                    length => bytes += length,
+                match reader.read_until(b'\n', &mut line) {
+                    Ok(0) => break,
+                    Ok(length) => bytes += length as u64,
+                    Err(error) if packing == Packing::None => return Err(error),
+                    Err(error) => {
+                        collector.take(&String::from_utf8_lossy(&line));
+                        collector.incomplete(format!("it is damaged: {error}"));
+                        break;
+                    }
                 }
                 collector.take(&String::from_utf8_lossy(&line));
             }
@@ -236,6 +245,33 @@ mod tests {
         }
         assert!(!is_of_interest("[pid=1 tid=1] DEBUG  cufio_core:2971 gds path taken with ODIRECT fd: 224"));
         assert!(is_of_interest("NVRM: No NVIDIA GPU found."));
+    }
+
+    #[test]
+    fn packed_logs_are_read_within_a_bound_and_as_far_as_they_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        let noise: String = (0..20_000).map(|n| format!("{n} {:x}\n", n * 2_654_435_761_u64)).collect();
+        let text = format!("NVRM: Xid old\n{noise}nvme last\n");
+        for end in ["gz", "xz", "zst"] {
+            let name = format!("kern.log.2.{end}");
+            let read = |bytes: &[u8]| {
+                fs_err::write(dir.path().join(&name), bytes).unwrap();
+                LogLines::read(&root, &format!("/{name}")).value().cloned()
+            };
+            let packed = Packing::of(&name).pack(text.as_bytes()).unwrap();
+            let whole = read(&packed).unwrap();
+            assert_eq!((whole.lines.len(), whole.incomplete), (2, None), "{end}");
+            let half = read(&packed[..packed.len() / 2]).unwrap();
+            assert!(half.incomplete.is_some_and(|why| why.starts_with("it is damaged")), "{end}");
+            assert!(read(b"neither").is_none_or(|log| log.lines.is_empty()), "{end}");
+        }
+        let bomb = Packing::Zstd.pack(&vec![b'\n'; BYTES as usize + 1]).unwrap();
+        fs_err::write(dir.path().join("dmesg.1.zst"), bomb).unwrap();
+        let log = LogLines::read(&root, "/dmesg.1.zst");
+        assert!(
+            log.value().unwrap().incomplete.as_deref().is_some_and(|why| why.starts_with("only the first"))
+        );
     }
 
     #[test]

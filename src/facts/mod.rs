@@ -24,6 +24,7 @@ mod search;
 pub mod block;
 pub mod commands;
 pub mod cufile;
+pub mod cufile_env;
 pub mod gdscheck;
 pub mod gdsio;
 pub mod kernel_log;
@@ -33,6 +34,7 @@ pub mod logs;
 pub mod mounts;
 pub mod nvidia_fs;
 pub mod nvidia_smi;
+pub mod packed;
 
 pub use fact::Fact;
 pub use root::Root;
@@ -44,6 +46,7 @@ use block::BlockDevice;
 use commands::CommandOutput;
 use cpu::Cpu;
 use cufile::CufileConfig;
+use cufile_env::CufileVariable;
 use dkms::Dkms;
 use dma::DmaProbe;
 use gdscheck::Gdscheck;
@@ -124,6 +127,8 @@ pub struct Facts {
     pub nvme_multipath: Fact<String>,
     /// cuFile's settings.
     pub cufile: Fact<CufileConfig>,
+    /// cuFile's environment variables, where logins and services have them.
+    pub cufile_environment: Fact<Vec<CufileVariable>>,
     /// Block devices.
     pub block: Fact<Vec<BlockDevice>>,
     /// What is mounted.
@@ -157,6 +162,8 @@ impl Facts {
         let logs = logs::read(root, kernel_sources);
         let gdscheck = Gdscheck::find(printed)
             .or_else(|| Gdscheck::find_in_logs(logs.value().map_or(&[][..], Vec::as_slice)));
+        let cufile_environment = CufileVariable::read_all(root, printed);
+        let cufile_json = cufile_environment.value().and_then(|set| CufileVariable::config_path(set));
         let gdsio = GdsioRun::find(printed, logs.value().map_or(&[][..], Vec::as_slice));
         let manifest = root.bytes(&format!("/{}", RUN_MANIFEST));
         Self {
@@ -184,7 +191,8 @@ impl Facts {
             nvidia_fs: NvidiaFs::read(root),
             nvidia_fs_wants: hooks("nvidia_fs"),
             nvme_multipath: root.text("/sys/module/nvme_core/parameters/multipath"),
-            cufile: CufileConfig::read(root),
+            cufile: CufileConfig::read(root, cufile_json.unwrap_or(cufile::USUAL)),
+            cufile_environment: cufile_environment.clone(),
             block: BlockDevice::read_all(root),
             mounts: Mount::read_all(root),
             libraries: InstalledLibrary::read_all(root),

@@ -1,11 +1,12 @@
 //! The modules on disk of one kernel: `modules.dep` and `modules.builtin` as depmod writes them (kmod), and the files.
 
 use super::kernel::{NVFS_HOOK_SUFFIX, name_at};
+use super::packed::Packing;
 use super::search::occurrences;
 use super::{Fact, Root};
 use anyhow::Context as _;
 use std::collections::BTreeMap;
-use std::io::{Read, Write as _};
+use std::io::Read;
 
 /// No module is larger than this when unpacked; nvidia.ko with its debug information comes nearest.
 const LIMIT: u64 = 512 << 20;
@@ -100,15 +101,7 @@ fn parse_dep(text: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
 /// The bytes of a module, unpacked as its name says.
 pub fn unpack(path: &str, file: impl Read) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let read = match path.rsplit_once('.').map(|(_, extension)| extension) {
-        Some("xz") => liblzma::read::XzDecoder::new(file).take(LIMIT).read_to_end(&mut bytes),
-        Some("zst") => {
-            let unpacked = zstd::stream::read::Decoder::new(file);
-            unpacked.and_then(|unpacked| unpacked.take(LIMIT).read_to_end(&mut bytes))
-        }
-        Some("gz") => flate2::read::GzDecoder::new(file).take(LIMIT).read_to_end(&mut bytes),
-        _ => file.take(LIMIT).read_to_end(&mut bytes),
-    };
+    let read = Packing::of(path).reader(file)?.take(LIMIT).read_to_end(&mut bytes);
     read.with_context(|| format!("unpacking {path}"))?;
     Ok(bytes)
 }
@@ -118,21 +111,7 @@ pub fn unpack(path: &str, file: impl Read) -> anyhow::Result<Vec<u8>> {
 pub fn only_hooks(path: &str, file: &[u8]) -> anyhow::Result<Vec<u8>> {
     let names = find_nvfs_hooks(&unpack(path, file)?);
     let text: String = names.into_iter().map(|name| format!("\0{name}\0")).collect();
-    let mut packed = Vec::new();
-    let context = || format!("packing {path}");
-    match path.rsplit_once('.').map(|(_, extension)| extension) {
-        Some("xz") => {
-            let mut encoder = liblzma::write::XzEncoder::new(&mut packed, 6);
-            encoder.write_all(text.as_bytes()).and_then(|()| encoder.try_finish()).with_context(context)?;
-        }
-        Some("zst") => packed = zstd::encode_all(text.as_bytes(), 3).with_context(context)?,
-        Some("gz") => {
-            let mut encoder = flate2::write::GzEncoder::new(&mut packed, flate2::Compression::default());
-            encoder.write_all(text.as_bytes()).and_then(|()| encoder.try_finish()).with_context(context)?;
-        }
-        _ => packed.extend(text.as_bytes()),
-    }
-    Ok(packed)
+    Packing::of(path).pack(text.as_bytes()).with_context(|| format!("packing {path}"))
 }
 
 /// Names in the module's string table, which stand between NULs.
@@ -150,6 +129,7 @@ fn find_nvfs_hooks(bytes: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
 
     const DEP: &str = "kernel/drivers/nvme/host/nvme.ko.xz: kernel/drivers/nvme/host/nvme-core.ko.xz \
                        kernel/drivers/nvme/common/nvme-auth.ko.xz\nupdates/nvidia-fs.ko: updates/nvidia.ko\n\
@@ -196,20 +176,7 @@ mod tests {
         // What a capture keeps of a module tells the same.
         let module = [&[7; 5000][..], strings].concat();
         for path in ["b.ko", "b.ko.gz", "b.ko.xz", "b.ko.zst"] {
-            let whole = match path {
-                "b.ko" => module.clone(),
-                "b.ko.gz" => {
-                    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                    packed.write_all(&module).unwrap();
-                    packed.finish().unwrap()
-                }
-                "b.ko.xz" => {
-                    let mut packed = liblzma::write::XzEncoder::new(Vec::new(), 1);
-                    packed.write_all(&module).unwrap();
-                    packed.finish().unwrap()
-                }
-                _ => zstd::encode_all(&module[..], 1).unwrap(),
-            };
+            let whole = Packing::of(path).pack(&module).unwrap();
             assert!(is_module(path));
             let kept = only_hooks(path, &whole).unwrap();
             let unpacked = unpack(path, &kept[..]).unwrap();
