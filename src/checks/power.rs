@@ -52,14 +52,14 @@ fn is_given_away(device: &PciDevice) -> bool {
 }
 
 fn power(context: &Context<'_>) -> Outcome {
+    let all = devices(context);
     let stuck = find(context, &["change power state from D3cold to D0, device inaccessible"]);
     if !stuck.is_empty() {
         let outcome = Outcome::fail("a device did not wake from D3cold and cannot be reached")
             .remedy(Remedy::new(Who::Hardware, "switch the machine off and on: a restart may not be enough"))
-            .remedy(keep_awake(context));
+            .remedy(keep_awake(context, all.first().map(|device| place(&device.address)).as_deref()));
         return with_lines(outcome, &stuck);
     }
-    let all = devices(context);
     // Kernels before 5.11 show it of no device.
     let is_shown = |device: &&PciDevice| !matches!(device.power_state, Fact::Missing { .. });
     let shown: Vec<&PciDevice> = all.iter().copied().filter(is_shown).collect();
@@ -86,19 +86,31 @@ fn power(context: &Context<'_>) -> Outcome {
         }
     });
     match outcome.answer {
-        super::check::Answer::Note => outcome.remedy(keep_awake(context)),
+        super::check::Answer::Note => {
+            let first = outcome.evidence.first().map(|evidence| evidence.from.clone());
+            outcome.remedy(keep_awake(context, first.as_deref()))
+        }
         _ => outcome,
     }
 }
 
-fn keep_awake(context: &Context<'_>) -> Remedy {
+/// A device's folder.
+fn place(address: &str) -> String {
+    format!("/sys/bus/pci/devices/{address}")
+}
+
+/// `device` is a device's folder.
+fn keep_awake(context: &Context<'_>, device: Option<&str>) -> Remedy {
     if context.side == Side::Host {
         return Remedy::new(Who::Hypervisor, "if it does not wake, let vfio-pci keep idle devices awake")
             .command("echo 'options vfio-pci disable_idle_d3=1' > /etc/modprobe.d/vfio-power.conf")
             .command("update-initramfs -u -k all; reboot");
     }
-    Remedy::new(Who::Guest, "if it does not wake, keep it awake")
-        .command("echo on > /sys/bus/pci/devices/ADDRESS/power/control")
+    let remedy = Remedy::new(Who::Guest, "if it does not wake, keep it awake");
+    match device {
+        Some(device) => remedy.command(format!("echo on > {device}/power/control")),
+        None => remedy,
+    }
 }
 
 fn reset_method(context: &Context<'_>) -> Outcome {
@@ -120,20 +132,26 @@ fn reset_method(context: &Context<'_>) -> Outcome {
     // VFIO may still reset the whole bus below a port, and a guest that is started once needs no reset.
     if_failed(outcome, |failed| {
         let evidence = failed.evidence;
+        let first = evidence.first().map_or("", |evidence| evidence.from.as_str());
+        let slot = first
+            .rsplit('/')
+            .next()
+            .and_then(|address| address.rsplit_once('.'))
+            .map_or("", |(slot, _)| slot);
         let note = Outcome::note(failed.why)
             .remedy(
                 Remedy::new(
                     Who::VmConfiguration,
                     "give all functions of the device to one guest, so that VFIO can reset them together",
                 )
-                .command("qm set VMID -hostpci0 0000:BB:DD,pcie=1"),
+                .command(format!("qm set VMID -hostpci0 {slot},pcie=1")),
             )
             .remedy(
                 Remedy::new(
                     Who::Hypervisor,
                     "see what the kernel can do, and restart the host where nothing helps",
                 )
-                .command("cat /sys/bus/pci/devices/ADDRESS/reset_method"),
+                .command(format!("cat {first}/reset_method")),
             );
         Outcome { evidence, ..note }
     })
@@ -176,7 +194,12 @@ mod tests {
         assert!(outcome.why.contains("(D3cold, power/control auto) while nobody uses it"), "{}", outcome.why);
         assert!(outcome.remedies[0].commands[0].contains("disable_idle_d3=1"));
         edit(&mut facts, GPU_AT, |gpu| gpu.driver = Fact::known("driver", "nvidia".into()));
-        assert!(ask("device.power", &facts, Side::Guest).why.contains("until nvidia needs it"));
+        let outcome = ask("device.power", &facts, Side::Guest);
+        assert!(outcome.why.contains("until nvidia needs it"), "{}", outcome.why);
+        assert_eq!(
+            outcome.remedies[0].commands,
+            ["echo on > /sys/bus/pci/devices/0000:06:00.0/power/control"]
+        );
         edit(&mut facts, GPU_AT, |gpu| gpu.power_state = Fact::known("power_state", "error".into()));
         assert!(ask("device.power", &facts, Side::BareMetal).why.contains("its power state is error"));
         edit(&mut facts, GPU_AT, |gpu| gpu.power_state = Fact::Denied { from: "power_state".into() });
@@ -201,6 +224,7 @@ mod tests {
         let outcome = ask("host.reset-method", &facts, Side::Host);
         assert_eq!(outcome.answer, Note);
         assert!(outcome.why.contains("second start gets it"), "{}", outcome.why);
+        assert_eq!(outcome.remedies[0].commands, ["qm set VMID -hostpci0 0000:06:00,pcie=1"]);
         // A GPU's audio function: reset together, where it is given away too.
         add(&mut facts, 0x04_0300, "10de:22ba", "0000:00:1c.3/0000:04:00.0/0000:05:00.0/0000:06:00.1");
         assert!(ask("host.reset-method", &facts, Side::Host).why.contains("not all its functions"));

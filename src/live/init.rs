@@ -325,6 +325,11 @@ impl Run {
 
     /// Reads all facts; those that were made on the way are kept.
     fn read_facts(&mut self) {
+        let (loads, dma) = (&self.facts.module_loads, &self.facts.dma);
+        self.journal.stage("leave-facts", |_| {
+            luggage::leave(RUN_MODULE_LOADS, loads)?;
+            luggage::leave(RUN_LIBRARIES, dma)
+        });
         let root = self.root.clone();
         if let Some(read) = self.journal.stage("facts", |_| Ok(Facts::read(&root))) {
             let loads = std::mem::take(&mut self.facts.module_loads);
@@ -340,11 +345,8 @@ impl Run {
         }
         // A capture asks programs, and one that hangs the machine must not cost what is known.
         self.checkpoint();
-        let (loads, dma) = (&self.facts.module_loads, &self.facts.dma);
         if let Some(partition) = &self.partition {
             self.journal.stage("capture", |journal| {
-                luggage::leave(RUN_MODULE_LOADS, loads)?;
-                luggage::leave(RUN_LIBRARIES, dma)?;
                 journal.consoles.say(&format!("writing {}/{RUN_CAPTURE}", partition.folder()));
                 let mut packed = zstd::Encoder::new(Vec::new(), 9).context("compressing the capture")?;
                 capture(&mut packed, true)?;
