@@ -10,7 +10,7 @@ use super::packed::Packing;
 use super::platform::CAPTURED_HYPERVISOR;
 use super::root::DENIED;
 use super::search::occurrences;
-use super::{Fact, Facts, Root, module_tree};
+use super::{Fact, Facts, Root, cufile_env, module_tree};
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,9 +124,10 @@ impl Capture {
             match read(&here) {
                 Ok(bytes) => {
                     let bytes = keep(at, bytes);
-                    // Of files that set nothing of ours not even the name matters, but for the one that says that it was
-                    // looked.
-                    if !(is_environment(at) && bytes.is_empty() && at != Path::new("etc/environment")) {
+                    // Files that every system has show that they were looked at; others that set nothing of ours are
+                    // nobody's business, not even by name.
+                    let is_usual = cufile_env::FILES.iter().any(|file| at == Path::new(&file[1..]));
+                    if is_usual || !is_environment(at) || !bytes.is_empty() {
                         self.put(at, bytes);
                     }
                 }
@@ -494,6 +495,17 @@ mod tests {
             assert_eq!(kept(path), b"export CUFILE_NVTX=1\n", "{path}");
         }
         assert_eq!(kept("etc/cufile.json"), text);
+        let dir = tempfile::tempdir().unwrap();
+        let mut capture = Capture::default();
+        for path in ["etc/profile", "etc/profile.d/vpn.sh", "etc/profile.d/gds.sh"] {
+            let text = if path.ends_with("gds.sh") { "export CUFILE_NVTX=1\n" } else { "secret\n" };
+            fs_err::create_dir_all(dir.path().join("etc/profile.d")).unwrap();
+            fs_err::write(dir.path().join(path), text).unwrap();
+            capture.take(dir.path(), &format!("/{path}"));
+        }
+        capture.take(dir.path(), "/etc/profile.d");
+        let names: Vec<&str> = capture.entries.keys().filter_map(|path| path.to_str()).collect();
+        assert_eq!(names, ["etc/profile", "etc/profile.d/gds.sh"]);
         assert!(is_private(Path::new("etc/systemd/system")) && !is_private(Path::new("etc")));
         assert_eq!(replaced(b"aXXXb", b"XX", b"-"), Some(b"a-Xb".to_vec()));
     }

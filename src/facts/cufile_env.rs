@@ -27,7 +27,8 @@ pub struct CufileVariable {
 }
 
 /// Files for every program of a login, or of the system.
-const FILES: [&str; 4] = ["/etc/environment", "/etc/profile", "/etc/bash.bashrc", "/etc/systemd/system.conf"];
+pub(super) const FILES: [&str; 4] =
+    ["/etc/environment", "/etc/profile", "/etc/bash.bashrc", "/etc/systemd/system.conf"];
 /// Folders of such files, and how their names end.
 const FOLDERS: [(&str, &str); 3] =
     [("/etc/environment.d", ".conf"), ("/etc/profile.d", ".sh"), ("/etc/systemd/system.conf.d", ".conf")];

@@ -132,8 +132,8 @@ fn is_name(name: &str) -> bool {
     NAMES.iter().any(|known| name.starts_with(known))
 }
 
-/// `syslog.1`, `messages-20260101`, `kern.log.2.gz`.
-fn is_rotated(name: &str) -> bool {
+/// Is it of an older boot: `syslog.1`, `messages-20260101`, `kern.log.2.gz`?
+pub fn is_rotated(name: &str) -> bool {
     let name = [".gz", ".xz", ".zst"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
     let end = name.rsplit(['.', '-']).next().unwrap_or(name);
     end != name && end.bytes().all(|b| b.is_ascii_digit())

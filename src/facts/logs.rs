@@ -24,7 +24,9 @@ pub fn read(root: &Root, kernel: &[LogLines]) -> Fact<Vec<LogLines>> {
         paths.extend(names.filter(|name| is_log(root, folder, name)).map(|name| format!("{prefix}/{name}")));
     }
     // The kernel log as text, where the kernel's records are there too: it also has what programs said.
-    paths.extend(kernel_log::text_files(root));
+    // An older boot's counts only where the present one's is not there.
+    let text = kernel_log::text_files(root).into_iter();
+    paths.extend(text.filter(|path| kernel.is_empty() || !kernel_log::is_rotated(path)));
     paths.sort();
     paths.dedup();
     paths.retain(|path| !kernel.iter().any(|log| log.from == *path));
@@ -52,6 +54,17 @@ fn is_log(root: &Root, folder: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_older_boots_log_says_nothing_of_this_one() {
+        let dir = tempfile::tempdir().unwrap();
+        fs_err::create_dir_all(dir.path().join("var/log")).unwrap();
+        fs_err::write(dir.path().join("var/log/kern.log.4"), "NVRM: Xid of last year\n").unwrap();
+        let root = Root::at(dir.path());
+        assert_eq!(read(&root, &[]).value().unwrap().len(), 1);
+        let kmsg = LogLines { from: "/dev/kmsg".into(), ..LogLines::default() };
+        assert_eq!(read(&root, &[kmsg]).value().unwrap().len(), 0);
+    }
 
     #[test]
     fn logs_that_an_owner_added() {

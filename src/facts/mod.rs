@@ -164,8 +164,9 @@ impl Facts {
             .or_else(|| Gdscheck::find_in_logs(logs.value().map_or(&[][..], Vec::as_slice)));
         let cufile_environment = CufileVariable::read_all(root, printed);
         let cufile_json = cufile_environment.value().and_then(|set| CufileVariable::config_path(set));
+        let cufile = CufileConfig::read(root, cufile_json.unwrap_or(cufile::USUAL));
         let gdsio = GdsioRun::find(printed, logs.value().map_or(&[][..], Vec::as_slice));
-        let manifest = root.bytes(&format!("/{}", RUN_MANIFEST));
+        let manifest = root.bytes(&format!("/{RUN_MANIFEST}"));
         Self {
             image: manifest.parse(|bytes| serde_json::from_slice(&bytes)),
             kernel,
@@ -191,8 +192,8 @@ impl Facts {
             nvidia_fs: NvidiaFs::read(root),
             nvidia_fs_wants: hooks("nvidia_fs"),
             nvme_multipath: root.text("/sys/module/nvme_core/parameters/multipath"),
-            cufile: CufileConfig::read(root, cufile_json.unwrap_or(cufile::USUAL)),
-            cufile_environment: cufile_environment.clone(),
+            cufile,
+            cufile_environment,
             block: BlockDevice::read_all(root),
             mounts: Mount::read_all(root),
             libraries: InstalledLibrary::read_all(root),
