@@ -80,9 +80,15 @@ pub fn side_of(facts: &Facts) -> Side {
     if is_virtual(facts) {
         return Side::Guest;
     }
-    let gives_away = facts.pci.value().into_iter().flatten().any(|device| {
-        device.driver.value().is_some_and(|driver| driver == "vfio-pci" || driver == "nvgrace_gpu_vfio_pci")
-    });
+    let devices = || facts.pci.value().into_iter().flatten();
+    let has_driver = |device: &PciDevice, names: &[&str]| {
+        device.driver.value().is_some_and(|driver| names.contains(&driver.as_str()))
+    };
+    let uses_gpu = devices().any(|device| device.is_nvidia_gpu() && has_driver(device, &["nvidia"]));
+    // DPDK takes network cards by vfio-pci too, on machines that use their GPUs themselves.
+    let is_dpdk = |device: &PciDevice| uses_gpu && device.class.value().is_some_and(|c| c.0 >> 16 == 0x02);
+    let gives_away =
+        devices().any(|device| has_driver(device, &["vfio-pci", "nvgrace_gpu_vfio_pci"]) && !is_dpdk(device));
     let is_proxmox = facts.kernel.release.value().is_some_and(|release| release.contains("-pve"));
     if gives_away || is_proxmox { Side::Host } else { Side::BareMetal }
 }

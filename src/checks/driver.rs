@@ -80,7 +80,7 @@ pub const CHECKS: &[Check] = &[
         id: "driver.gpu-supported",
         title: "the driver knows the GPU",
         sides: WHERE_GDS_RUNS,
-        requires: &["gpu.present", "driver.no-device"],
+        requires: &["gpu.present", "gpu.generation", "driver.no-device"],
         severity: Severity::Blocker,
         rationale: "The open kernel modules, which GPUDirect Storage needs, run on Turing and later: GPUs with a GSP.",
         references: &["open-gpu-kernel-modules: osapi.c"],
@@ -410,6 +410,17 @@ fn no_device(context: &Context<'_>) -> Outcome {
     })
 }
 
+/// The number of the memory window that a line of the kernel is about: `BAR 1: can't assign mem pref (size 0x...)`, or
+/// `BAR 1 [mem size ... 64bit pref]: can't assign; no space`. Port windows, those of virtual functions (7 to 12), of
+/// bridges (13 and up) and of expansion ROMs (6) fail on healthy machines.
+fn own_bar(text: &str) -> Option<u32> {
+    const OTHERS: [&str; 5] = ["VF BAR", "bridge window", "[io ", "[??? ", "assign io "];
+    let rest = text.split_once("BAR ")?.1;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let number = rest[..digits].parse().ok()?;
+    (number < 6 && !OTHERS.iter().any(|other| text.contains(other))).then_some(number)
+}
+
 fn bar(context: &Context<'_>) -> Outcome {
     let mut said = find(
         context,
@@ -427,12 +438,11 @@ fn bar(context: &Context<'_>) -> Outcome {
         let kernel = ["BAR*can't assign", "BAR*failed to assign", "BAR*no space for", "BAR*no room for"];
         said = find(context, &kernel)
             .into_iter()
-            // Port windows fail on healthy machines; so do other devices'.
-            .filter(|line| !line.text.contains("[io ") && !line.text.contains("[??? "))
-            .filter(|line| {
-                gpus.is_empty() && line.text.contains("pref")
-                    || gpus.is_empty() && line.text.contains("BAR 1")
-                    || gpus.iter().any(|gpu| line.text.contains(&gpu.address))
+            .filter(|line| match own_bar(line.text) {
+                // Other devices' windows fail on healthy machines; without a list of devices they are told by their kind.
+                Some(bar) if gpus.is_empty() => bar == 1 || line.text.contains("pref"),
+                Some(_) => gpus.iter().any(|gpu| line.text.contains(&gpu.address)),
+                None => false,
             })
             .collect();
     }
@@ -492,6 +502,12 @@ fn nouveau(context: &Context<'_>) -> Outcome {
             .command("update-initramfs -u")
             .command("reboot")
     };
+    if let (Some((gpu, driver)), true) = (held, ours) {
+        return Outcome::note(format!(
+            "{driver} holds the GPU at {}, and NVIDIA's driver another one",
+            gpu.address
+        ));
+    }
     if let Some((gpu, driver)) = held {
         let outcome = Outcome::fail(format!("{driver} holds the GPU at {}", gpu.address))
             .expected("driver nvidia")
@@ -533,15 +549,20 @@ fn gpu_supported(context: &Context<'_>) -> Outcome {
     judge_kernel_log(
         context,
         &[
-            "does not include the required GPU System Processor",
+            // One sentence, which the driver breaks into several lines.
+            "does not include the required GPU",
+            "installed in this system is not supported by",
             "not supported by open nvidia.ko",
             "not supported by the NVIDIA*driver release",
+            "supported through the NVIDIA*Legacy drivers",
+            "NVRM: ignoring the legacy GPU",
         ],
         "the driver did not refuse the GPU",
         || {
-            Outcome::fail("the driver does not support this GPU: the open kernel modules need a GSP, which Turing was the first to have")
-                .expected("a GPU of the Turing generation or later")
-                .remedy(Remedy::new(Who::Hardware, "use a data-centre or workstation GPU of the Turing generation or later"))
+            Outcome::fail("the driver that runs does not support this GPU; the open kernel modules need a GSP, which Turing was the first to have")
+                .expected("a GPU of the Turing generation or later, and a driver of its time")
+                .remedy(Remedy::new(Who::Guest, "for a GPU that is newer than the driver: install a newer driver"))
+                .remedy(Remedy::new(Who::Hardware, "for an older one: use a data-centre or workstation GPU of the Turing generation or later"))
         },
     )
 }
@@ -686,6 +707,24 @@ fn loaded(context: &Context<'_>) -> Outcome {
     }
 }
 
+/// Is the module on disk, which modprobe takes, the open one? By what `modinfo nvidia` printed.
+fn license(context: &Context<'_>) -> Option<bool> {
+    let mut commands = context.facts.commands.value().into_iter().flatten();
+    let printed = commands
+        .find(|command| command.program() == "modinfo" && command.argv.iter().any(|word| word == "nvidia"))?;
+    // `modinfo -F license nvidia` prints the word alone.
+    let alone = printed.argv.iter().any(|word| word == "license");
+    let word = |line: &String| {
+        let word = if alone { line } else { line.strip_prefix("license:")? };
+        Some(word.trim().to_owned())
+    };
+    match printed.stdout.iter().find_map(word)?.as_str() {
+        "NVIDIA" => Some(false),
+        word if word.contains("GPL") => Some(true),
+        _ => None,
+    }
+}
+
 fn open(context: &Context<'_>) -> Outcome {
     let facts = context.facts;
     let module = facts.modules.value().into_iter().flatten().find(|module| module.name == "nvidia");
@@ -696,7 +735,7 @@ fn open(context: &Context<'_>) -> Outcome {
         Some(module) if module.taint.contains('O') => Some(true),
         _ => None,
     });
-    let is_open = is_open.or_else(|| {
+    let is_open = is_open.or_else(|| license(context)).or_else(|| {
         told.map(|words| words.contains("Nvidia Open Driver"))
             .filter(|_| told.is_some_and(|words| words.starts_with("Supported")))
     });
@@ -899,7 +938,14 @@ fn fabric_manager(context: &Context<'_>) -> Outcome {
 fn cuda(context: &Context<'_>) -> Outcome {
     let said = find(
         context,
-        &["CUDA_ERROR_NO_DEVICE", "cuInit*failed", "cudaErrorNoDevice", "no CUDA-capable device is detected"],
+        &[
+            "CUDA_ERROR_NO_DEVICE",
+            "cuInit*failed",
+            "cudaErrorNoDevice",
+            "no CUDA-capable device is detected",
+            "NVML: Insufficient Permissions",
+            "access blocked by the operating system",
+        ],
     );
     let probe = context.facts.dma.value().and_then(|probe| {
         let calls = probe.library("libcuda.so.1")?;
@@ -920,8 +966,8 @@ fn cuda(context: &Context<'_>) -> Outcome {
         };
     }
     let mut outcome = Outcome::fail("CUDA finds no device").expected("cuInit returns 0").remedy(
-        Remedy::new(Who::Guest, "make the driver's device nodes, and see that no variable hides the GPU")
-            .command("nvidia-modprobe -c 0 -u; ls -l /dev/nvidia*")
+        Remedy::new(Who::Guest, "make the driver's device nodes, see that this user may open them (group video or render) and that no variable hides the GPU")
+            .command("nvidia-modprobe -c 0 -u; ls -l /dev/nvidia*; id")
             .command("unset CUDA_VISIBLE_DEVICES"),
     );
     if let Some(status) = probe.flatten() {
@@ -985,6 +1031,29 @@ fn code_43(context: &Context<'_>) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn windows_that_a_healthy_machine_needs_too() {
+        for (text, number) in [
+            ("pci 0000:01:00.0: BAR 1: no space for [mem size 0x800000000 64bit pref]", Some(1)),
+            ("pci 0000:01:00.0: BAR 1 [mem size 0x800000000 64bit pref]: can't assign; no space", Some(1)),
+            ("pci 0000:01:00.0: BAR 3: can't assign mem pref (size 0x2000000)", Some(3)),
+            ("pci 0000:00:1f.4: BAR 13: can't assign io (size 0x0020)", None),
+            ("pci 0000:00:1f.4: BAR 5: can't assign io (size 0x0020)", None),
+            ("pci 0000:01:00.0: BAR 5: no space for [io size 0x0080]", None),
+            ("pci 0000:3b:00.0: BAR 9: no space for [mem size 0x00800000 64bit pref]", None),
+            ("pci 0000:3b:00.0: VF BAR 2 [mem size 0x00800000 64bit pref]: can't assign; no space", None),
+            (
+                "pci 0000:00:1c.0: bridge window [mem size 0x00200000 64bit pref]: can't assign; no space",
+                None,
+            ),
+            ("pci 0000:01:00.0: BAR 6: no space for [mem size 0x00080000 pref]", None),
+            ("", None),
+            ("BAR 99999999999", None),
+        ] {
+            assert_eq!(own_bar(text), number, "{text}");
+        }
+    }
 
     #[test]
     fn numbers_of_xids() {

@@ -23,6 +23,7 @@ const CAUSES: &[&str] = &[
     "nvidia-fs.symbols",
     "nvidia-fs.loaded",
     "nvidia-fs.version",
+    "nvidia-fs.device-nodes",
     "nvme.hook-version",
     "nvme.patched",
     "p2pdma.kernel",
@@ -36,22 +37,26 @@ const CAUSES: &[&str] = &[
     "storage.device-mapper",
     "storage.filesystem",
     "cufile.config-readable",
+    "cufile.release",
+    "cufile.denylist",
     "cufile.compat",
 ];
 
-/// The checks of this file.
+/// The checks of cuFile's settings, on which others build.
+pub const SETTINGS: &[Check] = &[Check {
+    id: "cufile.config-readable",
+    title: "cuFile's settings can be read",
+    sides: WHERE_GDS_RUNS,
+    requires: &[],
+    severity: Severity::Major,
+    rationale: "cuFile that cannot read its settings works with its defaults, which allow copies by the CPU.",
+    references: &["GDS cuFile API guide: cufile.json"],
+    covers: &["guide: cufile.json", "gds-diag: config audit"],
+    run: config_readable,
+}];
+
+/// The other checks of this file.
 pub const CHECKS: &[Check] = &[
-    Check {
-        id: "cufile.config-readable",
-        title: "cuFile's settings can be read",
-        sides: WHERE_GDS_RUNS,
-        requires: &[],
-        severity: Severity::Major,
-        rationale: "cuFile that cannot read its settings works with its defaults, which allow copies by the CPU.",
-        references: &["GDS cuFile API guide: cufile.json"],
-        covers: &["guide: cufile.json", "gds-diag: config audit"],
-        run: config_readable,
-    },
     Check {
         id: "cufile.compat",
         title: "cuFile does not fall back in silence",

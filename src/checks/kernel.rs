@@ -33,7 +33,7 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         id: "kernel.headers",
-        title: "DKMS has built NVIDIA's modules for this kernel",
+        title: "DKMS has built NVIDIA's driver for this kernel",
         sides: WHERE_GDS_RUNS,
         requires: &[],
         severity: Severity::Major,
@@ -178,8 +178,9 @@ fn secure_boot(context: &Context<'_>) -> Outcome {
 
 fn headers(context: &Context<'_>) -> Outcome {
     let facts = context.facts;
-    let modules = match &facts.dkms.modules {
-        Fact::Known { value, .. } => value,
+    // nvidia-fs is one of two routes, and its own check tells of it.
+    let modules: Vec<_> = match &facts.dkms.modules {
+        Fact::Known { value, .. } => value.iter().filter(|m| !m.name.starts_with("nvidia-fs")).collect(),
         Fact::Missing { .. } => return Outcome::not_applicable("no module is built on this machine"),
         other => {
             return Outcome::unknown(format!("DKMS cannot be seen: {}", other.as_ref().map(|_| "")));
@@ -204,9 +205,8 @@ fn headers(context: &Context<'_>) -> Outcome {
         module.version,
         if no_headers { ": that kernel's headers are not installed" } else { "" }
     );
-    let loaded = if name.starts_with("nvidia-fs") { "nvidia_fs" } else { "nvidia" };
-    if context.has_module(loaded) == Some(true) {
-        return Outcome::note(format!("{why}; but {loaded} is loaded from elsewhere"));
+    if context.has_module("nvidia") == Some(true) {
+        return Outcome::note(format!("{why}; but nvidia is loaded from elsewhere"));
     }
     let built: Vec<&str> = module.kernels.iter().map(String::as_str).collect();
     let mut remedy = Remedy::new(Who::Guest, "install the headers, and let DKMS build");

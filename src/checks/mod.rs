@@ -5,6 +5,7 @@
 //! | [`check`] | what a check is, and what it answers |
 //! | [`context`] | what a check sees |
 //! | [`judge`] | from facts to findings and a verdict |
+//! | [`platform`] | what the kernel runs on |
 //! | [`devices`] | GPUs and NVMe controllers: there, placed, linked, healthy |
 //! | [`each`] | one rule over several devices |
 //! | [`virtual_machine`] | the machine around a guest |
@@ -15,6 +16,7 @@
 //! | [`driver`] | NVIDIA's driver: loaded, fitting, healthy |
 //! | [`nvidia_fs`], [`p2pdma`] | the pieces of the two direct routes |
 //! | [`storage`] | filesystem, device-mapper, RAID, the drives' health |
+//! | [`cufile`] | libcufile, and what its settings exclude |
 //! | [`gds`] | cuFile, gdscheck, a hypervisor's logs |
 //! | [`routes`] | the two direct routes and their pieces |
 //! | [`waiver`] | findings that somebody decided to live with |
@@ -27,6 +29,7 @@ mod complete;
 pub mod context;
 #[cfg(test)]
 mod coverage;
+pub mod cufile;
 pub mod devices;
 pub mod driver;
 pub mod each;
@@ -37,6 +40,7 @@ pub mod judge;
 pub mod kernel;
 pub mod nvidia_fs;
 pub mod p2pdma;
+pub mod platform;
 pub mod power;
 pub mod routes;
 mod said;
@@ -53,6 +57,7 @@ use check::Check;
 
 /// The register: all checks, causes before what follows from them.
 const REGISTER: &[&[Check]] = &[
+    platform::CHECKS,
     devices::CHECKS,
     power::CHECKS,
     virtual_machine::CHECKS,
@@ -64,6 +69,8 @@ const REGISTER: &[&[Check]] = &[
     p2pdma::CHECKS,
     host::CHECKS,
     storage::CHECKS,
+    gds::SETTINGS,
+    cufile::CHECKS,
     gds::CHECKS,
 ];
 

@@ -60,6 +60,18 @@ pub const CHECKS: &[Check] = &[
         run: version,
     },
     Check {
+        id: "nvidia-fs.device-nodes",
+        title: "cuFile reaches nvidia-fs",
+        sides: WHERE_GDS_RUNS,
+        requires: &["nvidia-fs.loaded"],
+        severity: Severity::Blocker,
+        rationale: "cuFile speaks to nvidia-fs through /dev/nvidia-fs*; a container that was not given them, or a user who may \
+                    not open them, gets copies by the CPU.",
+        references: &["NVIDIA Container Toolkit: NVIDIA_GDS", "kvikio issue 283"],
+        covers: &["guide: nvidia-fs loaded"],
+        run: device_nodes,
+    },
+    Check {
         id: "nvme.hook-version",
         title: "nvme's hook is the one that nvidia-fs looks for",
         sides: WHERE_GDS_RUNS,
@@ -173,6 +185,16 @@ fn symbols(context: &Context<'_>) -> Outcome {
     with_lines(outcome, &said)
 }
 
+/// Has DKMS nvidia-fs, and not for the kernel that runs?
+fn unbuilt(context: &Context<'_>) -> Option<String> {
+    let release = context.facts.kernel.release.value()?;
+    let modules = context.facts.dkms.modules.value()?.iter();
+    let ours: Vec<_> = modules.filter(|module| module.name.starts_with("nvidia-fs")).collect();
+    let version = &ours.last()?.version;
+    let is_built = ours.iter().any(|module| module.kernels.contains(release));
+    (!is_built).then(|| format!("DKMS has not built nvidia-fs {version} for {release}"))
+}
+
 fn loaded(context: &Context<'_>) -> Outcome {
     if let Some(moot) = moot(context, Direct::Nvfs) {
         return moot;
@@ -182,14 +204,24 @@ fn loaded(context: &Context<'_>) -> Outcome {
         Some(false) => {
             let load = context.facts.module_loads.value().into_iter().flatten();
             let load = load.into_iter().find(|load| matches!(load.name.as_str(), "nvidia-fs" | "nvidia_fs"));
-            let words = load.map(|load| format!(": {}", load.outcome.words())).unwrap_or_default();
-            Outcome::fail(format!("the kernel module nvidia_fs is not loaded{words}"))
+            let words = load.map(|load| format!(": {}", load.outcome.words()));
+            let unbuilt = unbuilt(context);
+            let words = words.or_else(|| unbuilt.as_ref().map(|why| format!(": {why}"))).unwrap_or_default();
+            let outcome = Outcome::fail(format!("the kernel module nvidia_fs is not loaded{words}"))
                 .expected("nvidia_fs in /proc/modules")
                 .remedy(
                     Remedy::new(Who::Guest, "install nvidia-fs for this kernel, and load it")
                         .command("apt install linux-modules-nvidia-fs-$(uname -r)")
                         .command("modprobe nvidia-fs"),
-                )
+                );
+            match unbuilt {
+                None => outcome,
+                Some(_) => outcome.remedy(
+                    Remedy::new(Who::Guest, "or let DKMS build one that knows this kernel")
+                        .command("apt install linux-headers-$(uname -r) && dkms autoinstall")
+                        .command("less /var/lib/dkms/nvidia-fs/*/build/make.log"),
+                ),
+            }
         }
         None => Outcome::unknown(format!(
             "the kernel's modules cannot be seen: {}",
@@ -197,6 +229,40 @@ fn loaded(context: &Context<'_>) -> Outcome {
         ))
         .remedy(Remedy::new(Who::Guest, "list them").command("lsmod | grep nvidia_fs")),
     }
+}
+
+fn device_nodes(context: &Context<'_>) -> Outcome {
+    if let Some(moot) = moot(context, Direct::Nvfs) {
+        return moot;
+    }
+    if context.has_module("nvidia_fs") == Some(false) {
+        return Outcome::not_applicable("nvidia-fs is not loaded");
+    }
+    let Some(answer) = context.facts.gdscheck.value().filter(|answer| answer.release.is_some()) else {
+        return Outcome::unknown("whether cuFile reaches nvidia-fs cannot be seen")
+            .remedy(Remedy::new(Who::Guest, "look for its device nodes").command("ls -l /dev/nvidia-fs*"));
+    };
+    let routes = answer.nvme_routes();
+    if answer.nvidia_fs.is_some() || routes.is_none_or(|routes| routes.contains(&"nvfs")) {
+        return Outcome::pass("gdscheck speaks to nvidia-fs");
+    }
+    if context.has_module("nvidia_fs").is_none() {
+        return Outcome::unknown("gdscheck sees no nvidia-fs, and whether it is loaded cannot be seen");
+    }
+    Outcome::fail("nvidia-fs is loaded, but gdscheck does not reach it: its device nodes are not here, or not for this user")
+        .expected("a version of nvidia-fs in gdscheck's answer")
+        .evidence("/proc/modules", "nvidia_fs")
+        .evidence(answer.from.clone(), "no line \"nvidia_fs version\"")
+        .remedy(
+            Remedy::new(Who::Guest, "in a container: give it the nodes, on its host")
+                .command("docker run --gpus all -e NVIDIA_GDS=enabled IMAGE")
+                .command("docker run --gpus all $(ls /dev/nvidia-fs* | sed 's/^/--device /') IMAGE"),
+        )
+        .remedy(
+            Remedy::new(Who::Guest, "else see that the nodes are there and that this user may open them")
+                .command("ls -l /dev/nvidia-fs*")
+                .command("modprobe -r nvidia-fs && modprobe nvidia-fs"),
+        )
 }
 
 /// Kernels, and the first nvidia-fs that knows them; newest kernel first.

@@ -393,9 +393,8 @@ fn cufile_keys(context: &Context<'_>) -> Outcome {
     if complete(context, Direct::Nvfs) == Some(true) {
         return Outcome::note("the nvidia-fs route is complete, so cuFile need not use P2PDMA");
     }
-    if said.is_empty()
-        && let Some(moot) = moot(context, Direct::P2pdma)
-    {
+    // cuFile says so in every log, also on machines that are set up for nvidia-fs.
+    if let Some(moot) = moot(context, Direct::P2pdma) {
         return moot;
     }
     let fact = facts.cufile.as_ref().map(|_| "");

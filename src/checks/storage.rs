@@ -3,7 +3,7 @@
 use super::check::{ANYWHERE, Check, Outcome, Remedy, Severity, WHERE_GDS_RUNS, Who};
 use super::context::Context;
 use super::routes::{Direct, complete};
-use super::said::{Line, find, heard_cufile, judge_kernel_log, silence, with_lines};
+use super::said::{Line, find, heard_cufile, silence, with_lines};
 use crate::facts::Fact;
 use crate::facts::block::BlockDevice;
 use crate::facts::mounts::Mount;
@@ -124,6 +124,14 @@ pub const CHECKS: &[Check] = &[
     },
 ];
 
+/// Is a complaint about a disk that is no NVMe drive: for discs, for USB, of an image, of memory?
+fn is_of_another_disk(text: &str) -> bool {
+    const OTHERS: [&str; 9] = ["sr", "fd", "loop", "sd", "vd", "mmcblk", "nbd", "zram", "ram"];
+    let mut names =
+        text.match_indices("dev ").chain(text.match_indices('(')).map(|(at, mark)| &text[at + mark.len()..]);
+    names.any(|name| OTHERS.iter().any(|other| name.starts_with(other)))
+}
+
 fn health(context: &Context<'_>) -> Outcome {
     let said: Vec<Line<'_>> = find(
         context,
@@ -142,8 +150,7 @@ fn health(context: &Context<'_>) -> Outcome {
         ],
     )
     .into_iter()
-    // Empty drives for discs, and images that were mounted.
-    .filter(|line| !["dev sr", "dev fd", "dev loop"].iter().any(|dev| line.text.contains(dev)))
+    .filter(|line| !is_of_another_disk(line.text))
     .collect();
     if said.is_empty() {
         return silence(context, "no drive timed out or reported errors");
@@ -166,35 +173,36 @@ fn health(context: &Context<'_>) -> Outcome {
 }
 
 fn read_only(context: &Context<'_>) -> Outcome {
-    judge_kernel_log(
+    let said: Vec<Line<'_>> = find(
         context,
         &[
             "EXT4-fs*Remounting filesystem read-only",
             "XFS*Filesystem has been shut down",
             "XFS*Shutting down filesystem",
         ],
-        "no filesystem was made read-only",
-        || {
-            Outcome::fail("a filesystem met an error and takes no more writes").remedy(
-                Remedy::new(
-                    Who::Guest,
-                    "save what it holds, check it, and make it anew if that does not help",
-                )
-                .command("umount /mnt/data && fsck /dev/nvme0n1p1"),
-            )
-        },
     )
+    .into_iter()
+    .filter(|line| !is_of_another_disk(line.text))
+    .collect();
+    if said.is_empty() {
+        return silence(context, "no filesystem was made read-only");
+    }
+    let outcome = Outcome::fail("a filesystem met an error and takes no more writes").remedy(
+        Remedy::new(Who::Guest, "save what it holds, check it, and make it anew if that does not help")
+            .command("umount /mnt/data && fsck /dev/nvme0n1p1"),
+    );
+    with_lines(outcome, &said)
 }
 
 /// A mount whose files lie on NVMe drives.
-struct OnNvme<'a> {
-    mount: &'a Mount,
-    device: &'a BlockDevice,
-    is_system: bool,
+pub(super) struct OnNvme<'a> {
+    pub(super) mount: &'a Mount,
+    pub(super) device: &'a BlockDevice,
+    pub(super) is_system: bool,
 }
 
 /// Mounts that lie on NVMe, directly or through other devices; `None` where mounts or block devices cannot be seen.
-fn on_nvme<'a>(context: &Context<'a>) -> Option<Vec<OnNvme<'a>>> {
+pub(super) fn on_nvme<'a>(context: &Context<'a>) -> Option<Vec<OnNvme<'a>>> {
     let block = context.facts.block.value()?;
     let mounts = context.facts.mounts.value()?;
     let on = mounts.iter().filter_map(|mount| {
@@ -285,15 +293,33 @@ fn device_mapper(context: &Context<'_>) -> Outcome {
         .remedy(remedy())
 }
 
+/// Is an array what the system lies on, such as a mirror of two small drives, and nothing else?
+fn holds_only_the_system(array: &BlockDevice, block: &[BlockDevice], mounts: &[OnNvme<'_>]) -> bool {
+    let mut on_array = mounts.iter().filter(|on| made_of(on.device, array, block, 0)).peekable();
+    on_array.peek().is_some() && on_array.all(|on| on.is_system)
+}
+
+/// Is a device another one, or made of it?
+fn made_of(device: &BlockDevice, of: &BlockDevice, block: &[BlockDevice], depth: u32) -> bool {
+    device.name == of.name
+        || depth < 8
+            && device.slaves.iter().any(|slave| {
+                of.is(None, slave)
+                    || block.iter().any(|other| other.is(None, slave) && made_of(other, of, block, depth + 1))
+            })
+}
+
 fn raid(context: &Context<'_>) -> Outcome {
     let Some(block) = context.facts.block.value() else { return unseen(context) };
+    let mounts = on_nvme(context).unwrap_or_default();
     let arrays: Vec<_> = block
         .iter()
         .filter(|device| device.name.starts_with("md") && lies_on_nvme(device, block, 0))
+        .filter(|array| !holds_only_the_system(array, block, &mounts))
         .filter_map(|device| Some((device, device.md_level.value()?)))
         .collect();
     let Some((device, level)) = arrays.first() else {
-        return Outcome::not_applicable("no array lies on NVMe drives");
+        return Outcome::not_applicable("no array for data lies on NVMe drives");
     };
     let place = format!("/sys/block/{}/md/level", device.name);
     let nvfs = complete(context, Direct::Nvfs);
@@ -331,6 +357,29 @@ fn suits(mount: &Mount) -> Result<(), String> {
     }
 }
 
+/// Data on ZFS, whose drives the kernel does not show as mounted: where no NVMe drive is left that could be used raw, it
+/// lies on them.
+fn pool(context: &Context<'_>) -> Option<Outcome> {
+    const NOT_DATA: [&str; 4] = ["/home", "/root", "/srv", "/opt"];
+    let facts = context.facts;
+    let is_data = |mount: &&Mount| {
+        mount.kind == "zfs" && !is_system(mount) && !NOT_DATA.iter().any(|at| mount.at.starts_with(at))
+    };
+    let mount = facts.mounts.value()?.iter().find(is_data)?;
+    let mut drives = facts.block.value()?.iter().filter(|device| device.name.starts_with("nvme")).peekable();
+    drives.peek()?;
+    let is_raw = |drive: &BlockDevice| drive.partitions.is_empty() && drive.holders.is_empty();
+    (!drives.any(is_raw)).then(|| {
+        Outcome::fail(format!("{} is zfs, which has no direct route", mount.at))
+            .expected("XFS, or ext4 with data=ordered")
+            .actual(mount.kind.clone())
+            .evidence("/proc/mounts", format!("{} {} {}", mount.source, mount.at, mount.kind))
+            .remedy(Remedy::new(Who::Guest, "put the data on a drive of its own").command(
+                "mkfs.xfs /dev/nvme1n1 && mount /dev/nvme1n1 /mnt/data   # destroys what the drive holds",
+            ))
+    })
+}
+
 fn filesystem(context: &Context<'_>) -> Outcome {
     let said =
         find(context, &["EXT4 journal options not found in mount table", "can't verify data=ordered mode"]);
@@ -348,7 +397,9 @@ fn filesystem(context: &Context<'_>) -> Outcome {
     let Some(mounts) = on_nvme(context) else { return unseen(context) };
     let data: Vec<_> = mounts.iter().filter(|on| !on.is_system).collect();
     let Some(first) = data.first() else {
-        return Outcome::note("no filesystem for data is mounted from an NVMe drive; raw drives need none");
+        return pool(context).unwrap_or_else(|| {
+            Outcome::note("no filesystem for data is mounted from an NVMe drive; raw drives need none")
+        });
     };
     if let Some(good) = data.iter().find(|on| suits(on.mount).is_ok()) {
         return Outcome::pass(format!("{} is {}, which suits", good.mount.at, good.mount.kind));

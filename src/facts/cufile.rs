@@ -31,6 +31,51 @@ pub struct CufileConfig {
     pub logging_dir: Option<String>,
     /// `logging.level`.
     pub logging_level: Option<String>,
+    /// `denylist`: what is never transferred directly.
+    pub denylist: Denylist,
+}
+
+/// What cuFile is told to leave to the CPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Denylist {
+    /// Drivers, such as `nvme`.
+    pub drivers: Vec<String>,
+    /// Block devices.
+    pub devices: Vec<String>,
+    /// Mount points.
+    pub mounts: Vec<String>,
+    /// Types of filesystems.
+    pub filesystems: Vec<String>,
+}
+
+impl Denylist {
+    /// Is nothing on it?
+    pub fn is_empty(&self) -> bool {
+        self.words().is_empty()
+    }
+
+    /// All that is on it, in a few words.
+    pub fn words(&self) -> String {
+        let all = [&self.drivers, &self.devices, &self.mounts, &self.filesystems];
+        all.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+
+    fn parse(value: &Value) -> Self {
+        let list = |name: &str| {
+            // Releases before 1.0 called it otherwise.
+            let of = |list: &str| value.get(list)?.get(name)?.as_array();
+            let entries = of("denylist").or_else(|| of("blacklist")).into_iter().flatten();
+            entries.filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        Self {
+            drivers: list("drivers"),
+            devices: list("devices"),
+            mounts: list("mounts"),
+            filesystems: list("filesystems"),
+        }
+    }
 }
 
 impl CufileConfig {
@@ -59,6 +104,7 @@ impl CufileConfig {
             max_device_pinned_mem_size_kb: size("max_device_pinned_mem_size_kb"),
             logging_dir: word("/logging/dir"),
             logging_level: word("/logging/level"),
+            denylist: Denylist::parse(&value),
         })
     }
 }
@@ -133,6 +179,16 @@ mod tests {
         assert_eq!((config.use_pci_p2pdma, config.nvme_use_pci_p2pdma), (Some(true), Some(true)));
         assert_eq!(config.logging_dir.as_deref(), Some("/home//x/*y*/"));
         assert_eq!(config.max_direct_io_size_kb, Some(16384));
+    }
+
+    #[test]
+    fn what_is_excluded() {
+        let text = r#"{"denylist": {"drivers": ["nvme", 3], "devices": "x", "mounts": [], "filesystems": ["lustre"]}}"#;
+        let list = CufileConfig::parse(text).unwrap().denylist;
+        assert_eq!((list.words().as_str(), list.is_empty()), ("nvme, lustre", false));
+        let old = CufileConfig::parse(r#"{"blacklist": {"mounts": ["/mnt"]}, "denylist": 3}"#).unwrap();
+        assert_eq!(old.denylist.mounts, ["/mnt"]);
+        assert!(CufileConfig::parse("{}").unwrap().denylist.is_empty());
     }
 
     #[test]

@@ -6,15 +6,19 @@ use super::{Fact, Root, kernel_log};
 /// How many files are looked at.
 const FILES: usize = 24;
 
+/// Where logs of any name are.
+const LOG_FOLDERS: [&str; 7] =
+    ["/", "/var/log", "/root", "/tmp", "/run/gdsboot", "/var/log/libvirt/qemu", "/var/log/pve/tasks"];
+
 /// Reads those that are there. `kernel` is what was taken for the kernel log, which is not read again.
 pub fn read(root: &Root, kernel: &[LogLines]) -> Fact<Vec<LogLines>> {
     let mut paths = Vec::new();
-    let mut folders: Vec<String> =
-        ["/", "/var/log", "/root", "/tmp", "/run/gdsboot", "/var/log/libvirt/qemu", "/var/log/pve/tasks"]
-            .map(str::to_owned)
-            .into();
+    let mut folders: Vec<String> = LOG_FOLDERS.map(str::to_owned).into();
     let users = root.list("/home");
     folders.extend(users.value().into_iter().flatten().map(|user| format!("/home/{user}")));
+    if !root.is_live() {
+        folders.extend(work_folders(root));
+    }
     let mut seen = false;
     for folder in &folders {
         let listed = root.list(folder);
@@ -37,11 +41,38 @@ pub fn read(root: &Root, kernel: &[LogLines]) -> Fact<Vec<LogLines>> {
     Fact::known("/var/log", logs.filter(|log| !log.lines.is_empty()).collect())
 }
 
+/// How many folders are looked at for logs of cuFile, which writes where its program runs.
+const WORK_FOLDERS: usize = 48;
+
+/// Folders of a capture in which programs may have run: those next to `/home`, and what lies in them.
+fn work_folders(root: &Root) -> Vec<String> {
+    const SYSTEM: [&str; 14] = [
+        "bin", "boot", "dev", "etc", "home", "lib", "lib64", "proc", "root", "run", "sbin", "sys", "tmp",
+        "usr",
+    ];
+    let top = root.list("/");
+    let top = top.value().into_iter().flatten();
+    let top = top.filter(|name| !SYSTEM.contains(&name.as_str()) && *name != "var");
+    let mut found = Vec::new();
+    for folder in top.map(|name| format!("/{name}")) {
+        let inside = root.list(&folder);
+        let inside = inside.value().into_iter().flatten().map(|name| format!("{folder}/{name}"));
+        let mut inside: Vec<String> = inside.collect();
+        found.push(folder);
+        found.append(&mut inside);
+    }
+    found.truncate(WORK_FOLDERS);
+    found
+}
+
 fn is_log(root: &Root, folder: &str, name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let ends = |end: &str| name.ends_with(end);
     if name.starts_with("cufile") && ends(".log") {
         return true;
+    }
+    if !LOG_FOLDERS.contains(&folder) && !folder.starts_with("/home/") {
+        return false;
     }
     if folder.starts_with("/var/log/") {
         return ends(".log");
