@@ -46,6 +46,8 @@ pub mod routes;
 mod said;
 #[cfg(test)]
 mod signatures;
+#[cfg(test)]
+mod software_cases;
 pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
