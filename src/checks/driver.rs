@@ -481,6 +481,24 @@ fn bar(context: &Context<'_>) -> Outcome {
 /// Drivers of GPUs that are not NVIDIA's own.
 const OTHERS: [&str; 5] = ["nouveau", "nova_core", "nova-core", "nvidiafb", "vfio-pci"];
 
+/// The driver of an NVIDIA GPU that `lspci -k` printed, where devices were not captured.
+fn driver_by_lspci<'a>(context: &Context<'a>) -> Option<Line<'a>> {
+    let mut commands = context.facts.commands.value().into_iter().flatten();
+    commands.find_map(|command| {
+        let lines = command.stdout.iter().filter(|_| command.program() == "lspci");
+        let mut is_gpu = false;
+        for line in lines {
+            if !line.starts_with(char::is_whitespace) {
+                let kinds = ["VGA compatible controller", "3D controller", "Display controller"];
+                is_gpu = line.contains("NVIDIA") && kinds.iter().any(|kind| line.contains(kind));
+            } else if is_gpu && line.contains("Kernel driver in use:") {
+                return Some(Line { from: &command.from, text: line });
+            }
+        }
+        None
+    })
+}
+
 fn nouveau(context: &Context<'_>) -> Outcome {
     let gpus = context.gpus();
     let held = gpus.iter().find_map(|gpu| {
@@ -526,6 +544,13 @@ fn nouveau(context: &Context<'_>) -> Outcome {
     }
     if ours {
         return Outcome::pass("NVIDIA's driver holds the GPU");
+    }
+    if gpus.is_empty()
+        && let Some(line) = driver_by_lspci(context)
+        && let Some(driver) = OTHERS.iter().find(|driver| line.text.trim_end().ends_with(*driver))
+    {
+        let outcome = Outcome::fail(format!("{driver} holds the GPU")).expected("driver nvidia");
+        return with_lines(outcome.actual(format!("driver {driver}")).remedy(blacklist()), &[line]);
     }
     let loaded = OTHERS[..4].iter().find(|name| context.has_module(name) == Some(true));
     if !said.is_empty() {

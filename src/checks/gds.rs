@@ -172,14 +172,20 @@ fn compat(context: &Context<'_>) -> Outcome {
     let facts = context.facts;
     let told = |name: &str| facts.gdscheck.value().and_then(|answer| answer.switch(name));
     let config = facts.cufile.value();
-    let forced = told("properties.force_compat_mode").or(config.and_then(|config| config.force_compat_mode));
+    let by_variable = told("CUFILE_FORCE_COMPAT_MODE");
+    let forced = by_variable
+        .or_else(|| told("properties.force_compat_mode"))
+        .or(config.and_then(|config| config.force_compat_mode));
     let allowed = told("properties.use_compat_mode").or(config.and_then(|config| config.allow_compat_mode));
     let said = find(context, &["forcing cufile into compatible mode"]);
     if forced == Some(true) || !said.is_empty() {
         let outcome = Outcome::fail("cuFile is told to let the CPU copy everything (force_compat_mode)")
             .expected("properties.force_compat_mode false")
             .actual("properties.force_compat_mode true")
-            .evidence("/etc/cufile.json", "force_compat_mode: true")
+            .evidence(
+                if by_variable == Some(true) { "CUFILE_FORCE_COMPAT_MODE" } else { "/etc/cufile.json" },
+                "force_compat_mode: true",
+            )
             .remedy(
                 Remedy::new(Who::Guest, "turn it off in /etc/cufile.json, and in the environment")
                     .command("\"properties\": { \"force_compat_mode\": false }")

@@ -385,6 +385,22 @@ fn hook_version(context: &Context<'_>) -> Outcome {
     }
 }
 
+/// Does gdscheck speak to nvidia-fs, like the GPUs, and yet find no way to NVMe drives, and nothing that forbids one?
+fn gdscheck_misses_nvme(context: &Context<'_>) -> bool {
+    let facts = context.facts;
+    let config = facts.cufile.value();
+    let excluded = config.is_some_and(|config| !config.denylist.drivers.is_empty());
+    facts.gdscheck.value().is_some_and(|answer| {
+        let forced = ["properties.force_compat_mode", "CUFILE_FORCE_COMPAT_MODE"];
+        answer.nvidia_fs.is_some()
+            && answer.nvme_routes().is_some_and(|routes| routes.is_empty())
+            && !answer.gpus.is_empty()
+            && answer.gpus.iter().all(|gpu| gpu.supports)
+            && !excluded
+            && forced.iter().all(|name| answer.switch(name) != Some(true))
+    })
+}
+
 fn patched(context: &Context<'_>) -> Outcome {
     let said = find(
         context,
@@ -406,6 +422,11 @@ fn patched(context: &Context<'_>) -> Outcome {
         return moot;
     }
     match has {
+        None if gdscheck_misses_nvme(context) => with_ways_out(
+            Outcome::fail("nvme is not registered with nvidia-fs: gdscheck speaks to nvidia-fs, and finds no direct route to NVMe drives")
+                .expected("nvme_v1_register_nvfs_dma_ops or nvme_v2_register_nvfs_dma_ops in /proc/kallsyms")
+                .actual("NVMe : no direct route, by gdscheck's word"),
+        ),
         Some(true) => Outcome::pass("nvme carries nvidia-fs's hook"),
         Some(false) => with_ways_out(
             Outcome::fail("the nvme driver of this kernel carries no nvidia-fs hook, so nvidia-fs reaches no NVMe drive")

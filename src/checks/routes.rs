@@ -189,6 +189,9 @@ pub fn is_wanted(context: &Context<'_>, route: Direct) -> bool {
 
 /// Why a piece of `route` need not be looked at, if it need not.
 pub fn moot(context: &Context<'_>, route: Direct) -> Option<Outcome> {
+    if has_c2c(context) && complete(context, route) != Some(true) {
+        return Some(Outcome::note(format!("GPU memory is the CPU's (c2c), so {route} is not needed")));
+    }
     let other = route.other();
     if complete(context, other) == Some(true) && complete(context, route) != Some(true) {
         return Some(Outcome::note(format!("the {other} route is complete, so {route} is not needed")));
@@ -197,9 +200,15 @@ pub fn moot(context: &Context<'_>, route: Direct) -> Option<Outcome> {
         .then(|| Outcome::not_applicable(format!("this machine is set up for the {other} route")))
 }
 
+/// Is GPU memory part of the CPU's, as on Grace? gdscheck says so.
+pub fn has_c2c(context: &Context<'_>) -> bool {
+    let told = context.facts.gdscheck.value().and_then(crate::facts::gdscheck::Gdscheck::nvme_routes);
+    told.is_some_and(|routes| routes.contains(&"c2c"))
+}
+
 /// Like [`moot`] for what a log complains about: only a complete other route makes that unimportant.
 pub fn other_is_complete(context: &Context<'_>, route: Direct) -> bool {
-    complete(context, route.other()) == Some(true)
+    has_c2c(context) || complete(context, route.other()) == Some(true)
 }
 
 #[cfg(test)]

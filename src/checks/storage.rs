@@ -142,6 +142,8 @@ fn health(context: &Context<'_>) -> Outcome {
             "nvme*Removing after probe failure",
             "nvme*controller is down; will reset",
             "nvme*Device not ready; aborting",
+            "nvme*globally duplicate IDs",
+            "nvme*Identify Controller failed",
             "Buffer I/O error on dev",
             "I/O error, dev nvme",
             "critical target error",
@@ -249,8 +251,9 @@ fn unseen(context: &Context<'_>) -> Outcome {
     )
 }
 
+/// Is it made of drives, and not by md? bcache and DRBD are as opaque to cuFile as device-mapper.
 fn is_dm(device: &BlockDevice) -> bool {
-    device.name.starts_with("dm-")
+    !device.name.starts_with("nvme") && !device.name.starts_with("md")
 }
 
 fn device_mapper(context: &Context<'_>) -> Outcome {
@@ -280,8 +283,12 @@ fn device_mapper(context: &Context<'_>) -> Outcome {
     let Some(first) = dm.first() else {
         return Outcome::pass("no data on NVMe drives lies on device-mapper");
     };
-    let kind =
-        first.device.dm_uuid.value().and_then(|uuid| uuid.split('-').next()).unwrap_or("device-mapper");
+    let kind = first
+        .device
+        .dm_uuid
+        .value()
+        .and_then(|uuid| uuid.split('-').next())
+        .unwrap_or(if first.device.name.starts_with("dm-") { "device-mapper" } else { "another layer" });
     let why = format!("{} lies on {kind} ({})", first.mount.at, first.device.name);
     if !plain.is_empty() {
         return Outcome::note(format!("{why}; other data on NVMe drives does not"));
@@ -368,7 +375,11 @@ fn pool(context: &Context<'_>) -> Option<Outcome> {
     let mount = facts.mounts.value()?.iter().find(is_data)?;
     let mut drives = facts.block.value()?.iter().filter(|device| device.name.starts_with("nvme")).peekable();
     drives.peek()?;
-    let is_raw = |drive: &BlockDevice| drive.partitions.is_empty() && drive.holders.is_empty();
+    // `nvme0c0n1` is one path to `nvme0n1`.
+    let is_path = |name: &str| name.trim_start_matches("nvme").contains('c');
+    let is_raw = |drive: &BlockDevice| {
+        drive.partitions.is_empty() && drive.holders.is_empty() && !is_path(&drive.name)
+    };
     (!drives.any(is_raw)).then(|| {
         Outcome::fail(format!("{} is zfs, which has no direct route", mount.at))
             .expected("XFS, or ext4 with data=ordered")

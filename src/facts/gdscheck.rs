@@ -22,7 +22,8 @@ pub struct Gdscheck {
     /// Which routes there are for each kind of storage: the label, and its words in lower case, such as `supported` (to
     /// 1.15) or `nvfs`, `compat` (from 1.16).
     pub drivers: BTreeMap<String, Vec<String>>,
-    /// cuFile's settings, such as `properties.use_pci_p2pdma`.
+    /// cuFile's settings, such as `properties.use_pci_p2pdma`, and its variables of the environment, such as
+    /// `CUFILE_FORCE_COMPAT_MODE`.
     pub settings: BTreeMap<String, String>,
     /// The GPUs.
     pub gpus: Vec<GdscheckGpu>,
@@ -134,7 +135,7 @@ impl Gdscheck {
         match label {
             "IOMMU" => self.iommu = Some(value.to_owned()),
             "Nvidia Driver Info Status" => self.driver = Some(value.to_owned()),
-            _ if is_setting(label) => {
+            _ if is_setting(label) || label.starts_with("CUFILE_") => {
                 self.settings.insert(label.to_owned(), value.to_owned());
             }
             // Rows of sub-systems begin with dashes and speak of parts, not of routes.
@@ -175,9 +176,9 @@ impl Gdscheck {
 
     /// A setting that is `true` or `false`.
     pub fn switch(&self, name: &str) -> Option<bool> {
-        match self.settings.get(name).map(String::as_str) {
-            Some("true") => Some(true),
-            Some("false") => Some(false),
+        match self.settings.get(name)?.to_ascii_lowercase().as_str() {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
             _ => None,
         }
     }

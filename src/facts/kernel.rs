@@ -1,5 +1,6 @@
 //! The kernel: release, command line, taint, lockdown and Secure Boot, and what it was built with.
 
+use super::commands::CommandOutput;
 use super::search::occurrences;
 use super::{Fact, Root};
 use serde::{Deserialize, Serialize};
@@ -87,6 +88,30 @@ impl Kernel {
             config,
             release,
         }
+    }
+}
+
+impl Kernel {
+    /// Takes the release from what `uname` printed, where the kernel's own file was not captured.
+    pub fn or_by_uname(mut self, commands: &[CommandOutput]) -> Self {
+        let told = || {
+            let printed = commands.iter().find(|command| command.program() == "uname")?;
+            let words: Vec<&str> = printed.stdout.first()?.split_ascii_whitespace().collect();
+            // `uname -a` prints `Linux <host> <release> ...`, `uname -r` the release alone.
+            let release = match words.as_slice() {
+                [release] => release,
+                ["Linux", _, release, ..] => release,
+                _ => return None,
+            };
+            let is_release = release.starts_with(|c: char| c.is_ascii_digit());
+            is_release.then(|| Fact::known(printed.from.clone(), (*release).to_owned()))
+        };
+        if let Fact::Missing { .. } = self.release
+            && let Some(release) = told()
+        {
+            self.release = release;
+        }
+        self
     }
 }
 
@@ -191,6 +216,27 @@ pub(super) fn name_at(text: &[u8], at: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_release_by_uname() {
+        let of = |line: &str| {
+            let command = CommandOutput {
+                argv: vec!["uname".into()],
+                stdout: vec![line.to_owned()],
+                ..CommandOutput::default()
+            };
+            let kernel = Kernel { release: Fact::Missing { from: "x".into() }, ..Kernel::default() };
+            kernel.or_by_uname(&[command]).release.value().cloned()
+        };
+        assert_eq!(of("6.8.0-60-generic").as_deref(), Some("6.8.0-60-generic"));
+        assert_eq!(
+            of("Linux gpu01 6.8.0-60-generic #63-Ubuntu SMP x86_64").as_deref(),
+            Some("6.8.0-60-generic")
+        );
+        for line in ["", "Linux", "x86_64", "gpu01 6.8"] {
+            assert_eq!(of(line), None, "{line}");
+        }
+    }
 
     #[test]
     fn taint_letters_follow_the_kernel() {

@@ -141,7 +141,16 @@ impl Facts {
     /// Reads all that stands in files. What must be done to be known (loading modules, asking libraries) is read where a
     /// run of the image did it and left it in `/run`.
     pub fn read(root: &Root) -> Self {
-        let kernel = Kernel::read(root);
+        let mut commands = CommandOutput::read_all(root);
+        if root.may_ask() && root.exists("/proc/driver/nvidia/version") {
+            commands = Fact::known("programs of this machine", CommandOutput::ask());
+        }
+        let printed = commands.value().map_or(&[][..], Vec::as_slice);
+        let kernel = Kernel::read(root).or_by_uname(printed);
+        let modules = match LoadedModule::read_all(root) {
+            Fact::Missing { from } => LoadedModule::of_lsmod(printed).unwrap_or(Fact::Missing { from }),
+            other => other,
+        };
         let tree = match &kernel.release {
             Fact::Known { value: release, .. } => ModuleTree::read(root, release),
             other => other.clone().map(|_| ModuleTree::default()),
@@ -152,11 +161,6 @@ impl Facts {
             Fact::Known { value: tree, .. } => tree.nvfs_hooks(root, module),
             other => other.clone().map(|_| Vec::new()),
         };
-        let mut commands = CommandOutput::read_all(root);
-        if root.may_ask() && root.exists("/proc/driver/nvidia/version") {
-            commands = Fact::known("programs of this machine", CommandOutput::ask());
-        }
-        let printed = commands.value().map_or(&[][..], Vec::as_slice);
         let kernel_log = KernelLog::read(root, printed);
         let kernel_sources = kernel_log.value().map_or(&[][..], |log| log.sources.as_slice());
         let logs = logs::read(root, kernel_sources);
@@ -179,7 +183,7 @@ impl Facts {
             numa_nodes: memory::read_nodes(root),
             nvme: NvmeController::read_all(root),
             nvme_module_hooks: hooks("nvme"),
-            modules: LoadedModule::read_all(root),
+            modules,
             dkms,
             module_loads: left_by_run(root, RUN_MODULE_LOADS, "this run loaded no modules"),
             nvidia: Nvidia::read(root),

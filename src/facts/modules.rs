@@ -1,5 +1,6 @@
 //! Kernel modules: which are in the kernel, and what came of loading them.
 
+use super::commands::CommandOutput;
 use super::{Fact, Root};
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +106,28 @@ impl LoadedModule {
         })
     }
 
+    /// What `lsmod` printed, where the kernel's own list was not captured. It tells no taint.
+    pub fn of_lsmod(commands: &[CommandOutput]) -> Option<Fact<Vec<Self>>> {
+        // Without its heading it may be a part, such as grep leaves.
+        let is_whole = |command: &&CommandOutput| {
+            let first = command.stdout.first();
+            command.program() == "lsmod" && first.is_some_and(|line| line.starts_with("Module "))
+        };
+        let printed = commands.iter().find(is_whole)?;
+        let mut modules: Vec<Self> = printed.stdout[1..]
+            .iter()
+            .filter_map(|line| {
+                let mut words = line.split_ascii_whitespace();
+                let name = words.next()?.to_owned();
+                let bytes = words.next()?.parse().ok()?;
+                let (state, taint, version) = ("Live".to_owned(), String::new(), Fact::default());
+                Some(Self { name, bytes, state, taint, version })
+            })
+            .collect();
+        modules.sort_by(|a, b| a.name.cmp(&b.name));
+        Some(Fact::known(printed.from.clone(), modules))
+    }
+
     /// `name size uses users state address (taint)`, the last only where there is one.
     fn parse(line: &str) -> Result<Self, String> {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -134,6 +157,21 @@ mod tests {
         assert_eq!((module.name.as_str(), module.bytes, module.taint.as_str()), ("nvidia", 11_677_696, "OE"));
         let module = LoadedModule::parse("nvme 65536 0 - Live 0x0000000000000000").unwrap();
         assert_eq!((module.state.as_str(), module.taint.as_str()), ("Live", ""));
+    }
+
+    #[test]
+    fn what_lsmod_printed() {
+        let lsmod = |lines: &[&str]| CommandOutput {
+            argv: vec!["/usr/sbin/lsmod".into()],
+            stdout: lines.iter().map(|line| (*line).to_owned()).collect(),
+            ..CommandOutput::default()
+        };
+        let whole =
+            lsmod(&["Module                  Size  Used by", "nvme 77824  3", "", "nvidia 11554816  1 nvme"]);
+        let modules = LoadedModule::of_lsmod(&[whole]).unwrap();
+        let names: Vec<&str> = modules.value().unwrap().iter().map(|m| m.name.as_str()).collect();
+        assert_eq!(names, ["nvidia", "nvme"]);
+        assert!(LoadedModule::of_lsmod(&[lsmod(&["nvidia 11554816 1"]), lsmod(&[])]).is_none());
     }
 
     #[test]

@@ -404,3 +404,34 @@ fn a_network_card_in_the_hands_of_dpdk() {
     m.link(&format!("{card}/driver"), "sys/bus/pci/drivers/vfio-pci");
     m.log(Log::Kmsg, LOADED).is_fine();
 }
+
+// https://github.com/NVIDIA/gds-nvidia-fs/issues/57 speaks of Grace: neither nvidia-fs nor P2PDMA, the GPU's memory is the
+// CPU's.
+#[test]
+fn grace_and_hopper() {
+    let m = Machine::new();
+    kernel(&m, "6.8.0-1024-nvidia-64k", "iommu.passthrough=1 init_on_alloc=0", UBUNTU_24);
+    m.file(
+        "proc/version",
+        "Linux version 6.8.0-1024-nvidia-64k (buildd@bos03-arm64-074) (aarch64-linux-gnu-gcc-13) #1 SMP\n",
+    );
+    m.file("proc/cpuinfo", "processor\t: 0\nBogoMIPS\t: 2000.00\nFeatures\t: fp asimd evtstrm aes\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd4f\n");
+    m.file("proc/mounts", MOUNTS);
+    m.pci("pci0009:00/0009:00:00.0", "060400", "10de:22b1", Some("pcieport"));
+    m.pci("pci0009:00/0009:00:00.0/0009:01:00.0", "030200", "10de:2342", Some("nvidia"));
+    m.pci("pci0004:00/0004:00:00.0", "060400", "10de:22b2", Some("pcieport"));
+    m.pci("pci0004:00/0004:00:00.0/0004:01:00.0", "010802", "144d:a80a", Some("nvme"));
+    m.nvme("nvme1", "pci0004:00/0004:00:00.0/0004:01:00.0", "SAMSUNG MZTL21T9HCJR-00A07", 3_750_748_848);
+    symbols(&m, false, true);
+    driver(&m, "580.95.05", "NVIDIA GH200 480GB", "0009:01:00.0");
+    m.file("etc/cufile.json", &cufile_json("false", "", "true"));
+    let found = gdscheck_16(
+        None,
+        "c2c, compat",
+        ("false", "false"),
+        "NVIDIA GH200 480GB  supports GDS, IOMMU State: Pass-through or Enabled",
+    );
+    m.ran("gdscheck -p", 0, &found.replace("x86_64", "aarch64"), "");
+    m.log(Log::Kmsg, &["nvidia 0009:01:00.0: enabling device (0140 -> 0142)"])
+        .blames(&[], &["topology.switch"]);
+}

@@ -9,10 +9,12 @@
 //! | [`p2pdma`] | the kernel's PCI P2PDMA and its settings |
 //! | [`storage`] | filesystems, RAID, device-mapper, drives |
 //! | [`userland`] | cuFile's libraries and settings, containers, WSL |
+//! | [`forms`] | the same in other forms |
 //! | [`two_faults`] | two things at once |
 //! | [`odd`] | the capture itself |
 
 mod driver;
+mod forms;
 mod good;
 mod machine;
 mod nvidia_fs;
