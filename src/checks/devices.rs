@@ -335,13 +335,9 @@ fn responds(context: &Context<'_>, name: &str, devices: &[&PciDevice]) -> Outcom
 const FIRST_TURING: u16 = 0x1e00;
 
 fn gpu_generation(context: &Context<'_>) -> Outcome {
-    let is_any_new =
-        context.gpus().iter().any(|gpu| gpu.device.value().is_some_and(|device| device.0 >= FIRST_TURING));
     let outcome = each(context, "GPU", &context.gpus(), "Turing or newer", |gpu| match &gpu.device {
         Fact::Known { value, .. } if value.0 < FIRST_TURING => {
-            let why = format!("{} is older than Turing", gpu.ids());
-            // One for the screen, another for the work.
-            if is_any_new { Each::Odd(why) } else { Each::Bad(why) }
+            Each::Bad(format!("{} is older than Turing", gpu.ids()))
         }
         Fact::Known { .. } => Each::Good,
         other => Each::Unseen(format!("its device number: {}", absent(other))),
@@ -354,19 +350,14 @@ fn gpu_generation(context: &Context<'_>) -> Outcome {
 }
 
 fn gpu_product(context: &Context<'_>) -> Outcome {
-    let is_consumers = |model: &str| model.contains("GeForce") || model.contains("TITAN");
-    // One for the screen, another for the work.
-    let claimed = context.facts.nvidia.gpus.value().into_iter().flatten();
-    let is_any_other = claimed.filter_map(|gpu| gpu.model.value()).any(|model| !is_consumers(model));
     let outcome = each(context, "GPU", &context.gpus(), "no GeForce", |gpu| {
         let claimed = match &context.facts.nvidia.gpus {
             Fact::Known { value, .. } => value.iter().find(|claimed| claimed.address == gpu.address),
             other => return Each::Unseen(format!("its name: {}", absent(other))),
         };
         match claimed.map(|claimed| &claimed.model) {
-            Some(Fact::Known { value, .. }) if is_consumers(value) => {
-                let why = format!("it is a {value}");
-                if is_any_other { Each::Odd(why) } else { Each::Bad(why) }
+            Some(Fact::Known { value, .. }) if value.contains("GeForce") || value.contains("TITAN") => {
+                Each::Bad(format!("it is a {value}"))
             }
             Some(Fact::Known { .. }) => Each::Good,
             Some(other) => Each::Unseen(format!("its name: {}", absent(other))),
@@ -551,8 +542,6 @@ fn gpu_driver(context: &Context<'_>) -> Outcome {
     let good = if is_host { "bound to vfio-pci" } else { "bound to NVIDIA's driver" };
     let is_any_given =
         context.gpus().iter().any(|gpu| gpu.driver.value().is_some_and(|driver| is_vfio(driver)));
-    let is_any_ours =
-        context.gpus().iter().any(|gpu| gpu.driver.value().is_some_and(|driver| driver == "nvidia"));
     let outcome = each(context, "GPU", &context.gpus(), good, |gpu| match &gpu.driver {
         Fact::Known { value, .. } if is_host && is_vfio(value) => Each::Good,
         Fact::Known { value, .. } if !is_host && value == "nvidia" => Each::Good,
@@ -561,8 +550,6 @@ fn gpu_driver(context: &Context<'_>) -> Outcome {
             Each::Odd("the host keeps it for itself".into())
         }
         Fact::Known { value, .. } if is_host => Each::Bad(format!("{value} holds it on the host")),
-        // One for the screen, another for the work.
-        Fact::Known { value, .. } if is_any_ours => Each::Odd(format!("{value} holds it")),
         Fact::Known { value, .. } => Each::Bad(format!("{value} holds it, not NVIDIA's driver")),
         // Whether the driver is there at all is another check's matter.
         Fact::Missing { .. } => Each::Odd("no driver holds it".into()),

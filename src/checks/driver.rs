@@ -481,24 +481,6 @@ fn bar(context: &Context<'_>) -> Outcome {
 /// Drivers of GPUs that are not NVIDIA's own.
 const OTHERS: [&str; 5] = ["nouveau", "nova_core", "nova-core", "nvidiafb", "vfio-pci"];
 
-/// The driver of an NVIDIA GPU that `lspci -k` printed, where devices were not captured.
-fn driver_by_lspci<'a>(context: &Context<'a>) -> Option<Line<'a>> {
-    let mut commands = context.facts.commands.value().into_iter().flatten();
-    commands.find_map(|command| {
-        let lines = command.stdout.iter().filter(|_| command.program() == "lspci");
-        let mut is_gpu = false;
-        for line in lines {
-            if !line.starts_with(char::is_whitespace) {
-                let kinds = ["VGA compatible controller", "3D controller", "Display controller"];
-                is_gpu = line.contains("NVIDIA") && kinds.iter().any(|kind| line.contains(kind));
-            } else if is_gpu && line.contains("Kernel driver in use:") {
-                return Some(Line { from: &command.from, text: line });
-            }
-        }
-        None
-    })
-}
-
 fn nouveau(context: &Context<'_>) -> Outcome {
     let gpus = context.gpus();
     let held = gpus.iter().find_map(|gpu| {
@@ -520,12 +502,6 @@ fn nouveau(context: &Context<'_>) -> Outcome {
             .command("update-initramfs -u")
             .command("reboot")
     };
-    if let (Some((gpu, driver)), true) = (held, ours) {
-        return Outcome::note(format!(
-            "{driver} holds the GPU at {}, and NVIDIA's driver another one",
-            gpu.address
-        ));
-    }
     if let Some((gpu, driver)) = held {
         let outcome = Outcome::fail(format!("{driver} holds the GPU at {}", gpu.address))
             .expected("driver nvidia")
@@ -544,13 +520,6 @@ fn nouveau(context: &Context<'_>) -> Outcome {
     }
     if ours {
         return Outcome::pass("NVIDIA's driver holds the GPU");
-    }
-    if gpus.is_empty()
-        && let Some(line) = driver_by_lspci(context)
-        && let Some(driver) = OTHERS.iter().find(|driver| line.text.trim_end().ends_with(*driver))
-    {
-        let outcome = Outcome::fail(format!("{driver} holds the GPU")).expected("driver nvidia");
-        return with_lines(outcome.actual(format!("driver {driver}")).remedy(blacklist()), &[line]);
     }
     let loaded = OTHERS[..4].iter().find(|name| context.has_module(name) == Some(true));
     if !said.is_empty() {
@@ -574,11 +543,11 @@ fn gpu_supported(context: &Context<'_>) -> Outcome {
     judge_kernel_log(
         context,
         &[
-            // One sentence, which the driver breaks into several lines.
+            // The driver breaks this sentence into lines.
             "does not include the required GPU",
-            "installed in this system is not supported by",
-            "not supported by open nvidia.ko",
+            "not supported by open",
             "not supported by the NVIDIA*driver release",
+            "installed in this system is not supported by",
             "supported through the NVIDIA*Legacy drivers",
             "NVRM: ignoring the legacy GPU",
         ],

@@ -27,17 +27,6 @@ fn nvidia_fs_of_another_kernel() {
     m.blames(&[&["nvidia-fs.loaded", "nvidia-fs.symbols"]], &[]);
 }
 
-// lspci and lsmod were pasted, nothing else.
-#[test]
-fn nouveau_by_pasted_texts() {
-    let m = texts();
-    m.without("run/gdsboot/commands/gdscheck-0");
-    m.ran_instead("nvidia-smi", 9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is installed and running.\n", "");
-    m.ran_instead("lspci -nnk", 0, "00:00.0 Host bridge [0600]: Intel Corporation Device [8086:09a2]\n19:00.0 3D controller [0302]: NVIDIA Corporation GH100 [H100 PCIe] [10de:2331] (rev a1)\n\tSubsystem: NVIDIA Corporation Device [10de:1626]\n\tKernel driver in use: nouveau\n\tKernel modules: nvidiafb, nouveau\n1a:00.0 Non-Volatile memory controller [0108]: Samsung Electronics Co Ltd [144d:a80a]\n\tKernel driver in use: nvme\n", "");
-    m.ran_instead("lsmod", 0, "Module                  Size  Used by\nnouveau              2306048  0\nnvme                   77824  3\n", "");
-    m.blames(&[&["driver.nouveau", "gpu.driver"]], &[]);
-}
-
 #[test]
 fn uvm_missing_by_lsmod() {
     let m = texts();

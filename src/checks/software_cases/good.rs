@@ -306,26 +306,6 @@ fn pasted_texts_alone() {
         .is_fine();
 }
 
-// A card for the screen, of another generation, in another driver's hands; and another for games.
-#[test]
-fn a_second_card_for_the_screen() {
-    for (card, driver) in [("10de:128b", "nouveau"), ("10de:1b06", "nvidia"), ("10de:2684", "nvidia")] {
-        let m = ubuntu();
-        m.pci("pci0000:16/0000:16:01.0/0000:17:00.0/0000:18:02.0", "060400", "1000:c030", Some("pcieport"));
-        m.pci("pci0000:16/0000:16:01.0/0000:17:00.0/0000:18:02.0/0000:04:00.0", "030000", card, Some(driver));
-        m.pci(
-            "pci0000:16/0000:16:01.0/0000:17:00.0/0000:18:02.0/0000:04:00.1",
-            "040300",
-            "10de:0e0f",
-            Some("snd_hda_intel"),
-        );
-        if driver == "nvidia" {
-            m.file("proc/driver/nvidia/gpus/0000:04:00.0/information", "Model: \t\t NVIDIA GeForce RTX 4090\nIRQ: 3\nDevice Minor: \t 1\nGPU Firmware: \t 570.124.06\n");
-        }
-        m.log(Log::Kmsg, LOADED).is_fine();
-    }
-}
-
 // The system on a mirror of two drives, with the data on a third; P2PDMA, which takes no array.
 #[test]
 fn the_system_on_a_mirror() {
