@@ -215,3 +215,114 @@ fn the_gpu_is_gone_from_the_bus() {
     );
     m.blames(&[&["gpu.present"]], &[]);
 }
+
+#[test]
+fn windows_subsystem_by_two_commands() {
+    let m = super::machine::Machine::new();
+    m.ran("uname -a", 0, "Linux DESKTOP-7Q 5.15.167.4-microsoft-standard-WSL2 #1 SMP Tue Nov 5 00:21:55 UTC 2024 x86_64 GNU/Linux\n", "");
+    m.ran("lsmod", 0, "Module                  Size  Used by\n", "");
+    m.blames(&[&["platform.wsl"]], &[]);
+}
+
+// https://github.com/rapidsai/kvikio/issues/140
+#[test]
+fn cufile_missing_by_the_words_of_python() {
+    let m = texts();
+    m.ran("python benchmarks/single-node-io.py", 1, "", "Traceback (most recent call last):\n  File \"benchmarks/single-node-io.py\", line 401, in <module>\nRuntimeError: libcufile.so.1: cannot open shared object file: No such file or directory\n");
+    m.blames(&[&["cufile.release"]], &[]);
+}
+
+#[test]
+fn data_on_a_striped_logical_volume() {
+    let m = rocky();
+    for part in ["nvme1n1p1"] {
+        let real = format!(
+            "sys/devices/pci0000:16/0000:16:01.0/0000:17:00.0/0000:18:01.0/0000:1a:00.0/nvme/nvme1/nvme1n1/{part}"
+        );
+        m.files(
+            &real,
+            &[("partition", "1"), ("size", "7501457408"), ("start", "2048"), ("dev", "259:5"), ("ro", "0")],
+        );
+    }
+    let real = "sys/devices/virtual/block/dm-3";
+    m.block(real, "253:3", 7_501_455_360).files(real, &[("dm/name", "data-stripe"), ("dm/uuid", "LVM-5fQe")]);
+    m.link("sys/devices/virtual/block/dm-3/slaves/nvme1n1p1", "sys/block/nvme1n1/nvme1n1p1");
+    m.edit("proc/mounts", "/dev/nvme1n1 /data", "/dev/mapper/data-stripe /data");
+    m.log(Log::Messages, &[]).blames(&[&["storage.device-mapper"]], &[]);
+}
+
+// The same kernel, driver and settings as on `guest`; only cuFile was started by a service with other settings.
+#[test]
+fn forced_compat_by_the_log_alone() {
+    let m = guest();
+    m.without("run/gdsboot/commands/gdscheck-0");
+    m.file("srv/app/cufile.log", &cufile_log(&["NOTICE  cufio-drv:735 forcing cufile into compatible mode"]));
+    m.blames(&[&["cufile.compat"]], &[]);
+}
+
+#[test]
+fn secure_boot_by_dmesg_of_ubuntu() {
+    let m = ubuntu();
+    super::driver::dead(&m, "gdscheck.py");
+    m.log(
+        Log::DmesgHuman,
+        &[
+            "secureboot: Secure boot enabled",
+            "Kernel is locked down from EFI Secure Boot mode; see man kernel_lockdown.7",
+            "Lockdown: systemd-modules: unsigned module loading is restricted; see man kernel_lockdown.7",
+        ],
+    );
+    m.blames(&[&["kernel.module-signature"]], &[]);
+}
+
+// A kernel without a name for the flavour, and no symbols for a plain user (kptr_restrict leaves the names).
+#[test]
+fn old_driver_and_nvidia_fs_on_debian() {
+    let m = ubuntu();
+    for path in [
+        "proc/driver/nvidia/version",
+        "sys/module/nvidia/version",
+        "run/gdsboot/commands/nvidia-smi-0/stdout",
+        "run/gdsboot/commands/modinfo-0/stdout",
+    ] {
+        m.edit(path, "570.124.06", "525.147.05");
+    }
+    for library in ["libcuda", "libnvidia-ml"] {
+        m.without(&format!("usr/lib/x86_64-linux-gnu/{library}.so.570.124.06"));
+        m.file(&format!("usr/lib/x86_64-linux-gnu/{library}.so.525.147.05"), "");
+    }
+    m.log(
+        Log::Syslog,
+        &["NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  525.147.05  Release Build"],
+    );
+    m.blames(&[&["driver.branch"]], &[]);
+}
+
+#[test]
+fn p2pdma_refused_by_the_kernel_at_the_first_transfer() {
+    let m = workstation();
+    m.edit("run/gdsboot/commands/gdscheck.py-0/stdout", "p2pdma, compat", "compat");
+    m.without("run/gdsboot/commands/dmesg-0");
+    m.log(Log::Kmsg, &[
+        "nvme 0000:1a:00.0: cannot be used for peer-to-peer DMA as the client and provider (0000:19:00.0) do not share an upstream bridge or whitelisted host bridge",
+    ]);
+    m.blames(&[&["p2pdma.topology", "topology.p2pdma"]], &[]);
+}
+
+#[test]
+fn modules_of_another_kernel_after_an_update() {
+    let m = rocky();
+    super::driver::dead(&m, "gdscheck");
+    m.ran("modprobe nvidia", 1, "", "modprobe: ERROR: could not insert 'nvidia': Exec format error\n");
+    m.log(Log::Messages, &["nvidia: version magic '5.14.0-427.13.1.el9_4.x86_64 SMP preempt mod_unload modversions ' should be '5.14.0-503.33.1.el9_5.x86_64 SMP preempt mod_unload modversions '"]);
+    m.blames(&[&["driver.loaded"]], &[]);
+}
+
+#[test]
+fn libraries_from_a_container_image() {
+    let m = ubuntu();
+    let (out, err) = gdscheck_cuda("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH");
+    m.ran_instead("gdscheck.py -p", 0, &out, &err);
+    m.file("usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15", "");
+    m.log(Log::Kmsg, LOADED).blames(&[&["driver.userland", "driver.cuda"]], &[]);
+}
