@@ -16,9 +16,6 @@ pub fn read(root: &Root, kernel: &[LogLines]) -> Fact<Vec<LogLines>> {
     let mut folders: Vec<String> = LOG_FOLDERS.map(str::to_owned).into();
     let users = root.list("/home");
     folders.extend(users.value().into_iter().flatten().map(|user| format!("/home/{user}")));
-    if !root.is_live() {
-        folders.extend(work_folders(root));
-    }
     let mut seen = false;
     for folder in &folders {
         let listed = root.list(folder);
@@ -33,35 +30,53 @@ pub fn read(root: &Root, kernel: &[LogLines]) -> Fact<Vec<LogLines>> {
     paths.extend(text.filter(|path| kernel.is_empty() || !kernel_log::is_rotated(path)));
     paths.sort();
     paths.dedup();
+    paths.truncate(FILES);
+    if !root.is_live() {
+        paths.extend(work_logs(root));
+    }
     paths.retain(|path| !kernel.iter().any(|log| log.from == *path));
     if !seen {
         return Fact::Missing { from: "/var/log".into() };
     }
-    let logs = paths.iter().take(FILES).filter_map(|path| LogLines::read(root, path).value().cloned());
+    let logs = paths.iter().filter_map(|path| LogLines::read(root, path).value().cloned());
     Fact::known("/var/log", logs.filter(|log| !log.lines.is_empty()).collect())
 }
 
 /// How many folders are looked at for logs of cuFile, which writes where its program runs.
 const WORK_FOLDERS: usize = 48;
+/// How many of its logs are read there.
+const WORK_LOGS: usize = 8;
 
-/// Folders of a capture in which programs may have run: those next to `/home`, and what lies in them.
-fn work_folders(root: &Root) -> Vec<String> {
-    const SYSTEM: [&str; 14] = [
+/// Logs of cuFile in a capture's folders in which programs may have run: those next to `/home`, and what lies in them.
+fn work_logs(root: &Root) -> Vec<String> {
+    const SYSTEM: [&str; 15] = [
         "bin", "boot", "dev", "etc", "home", "lib", "lib64", "proc", "root", "run", "sbin", "sys", "tmp",
-        "usr",
+        "usr", "var",
     ];
-    let top = root.list("/");
-    let top = top.value().into_iter().flatten();
-    let top = top.filter(|name| !SYSTEM.contains(&name.as_str()) && *name != "var");
+    let inside = |folder: &str| {
+        let names = root.list(folder).value().cloned().unwrap_or_default();
+        names.into_iter().map(|name| format!("{}/{name}", folder.trim_end_matches('/'))).collect::<Vec<_>>()
+    };
+    let top = inside("/").into_iter().filter(|folder| !SYSTEM.contains(&&folder[1..]));
     let mut found = Vec::new();
-    for folder in top.map(|name| format!("/{name}")) {
-        let inside = root.list(&folder);
-        let inside = inside.value().into_iter().flatten().map(|name| format!("{folder}/{name}"));
-        let mut inside: Vec<String> = inside.collect();
-        found.push(folder);
-        found.append(&mut inside);
+    let mut folders: Vec<String> = top.take(WORK_FOLDERS).collect();
+    let mut looked_at = 0;
+    while let Some(folder) = folders.pop()
+        && looked_at < WORK_FOLDERS
+    {
+        looked_at += 1;
+        let is_top = folder.matches('/').count() == 1;
+        for path in inside(&folder) {
+            let (_, name) = path.rsplit_once('/').unwrap_or(("", &path));
+            if name.starts_with("cufile") && name.ends_with(".log") {
+                found.push(path);
+            } else if is_top && folders.len() < WORK_FOLDERS {
+                folders.push(path);
+            }
+        }
     }
-    found.truncate(WORK_FOLDERS);
+    found.sort();
+    found.truncate(WORK_LOGS);
     found
 }
 
@@ -70,9 +85,6 @@ fn is_log(root: &Root, folder: &str, name: &str) -> bool {
     let ends = |end: &str| name.ends_with(end);
     if name.starts_with("cufile") && ends(".log") {
         return true;
-    }
-    if !LOG_FOLDERS.contains(&folder) && !folder.starts_with("/home/") {
-        return false;
     }
     if folder.starts_with("/var/log/") {
         return ends(".log");
@@ -102,6 +114,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in [
             ("home/ann/cufile_12_x.log", "ERROR cufio-fs:199 NVMe Driver not registered with nvidia-fs!!!\n"),
+            ("srv/app/cufile.log", "ERROR cufio:302 fd direct IO not set\n"),
+            ("srv/app/other.log", "nvidia\n"),
+            ("srv/app/deep/cufile.log", "nvidia\n"),
             ("notes.txt", "nothing\n"),
             ("home/ann/secret", "nvidia\n"),
             ("var/log/libvirt/qemu/vm.log", "vfio: group 3 is not viable\n"),
@@ -112,6 +127,9 @@ mod tests {
         }
         let logs = read(&Root::at(dir.path()), &[]);
         let from: Vec<&str> = logs.value().unwrap().iter().map(|log| log.from.as_str()).collect();
-        assert_eq!(from, ["/home/ann/cufile_12_x.log", "/var/log/libvirt/qemu/vm.log"]);
+        assert_eq!(
+            from,
+            ["/home/ann/cufile_12_x.log", "/var/log/libvirt/qemu/vm.log", "/srv/app/cufile.log"]
+        );
     }
 }
