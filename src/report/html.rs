@@ -13,6 +13,8 @@ use serde::Serialize;
 use std::io::Write;
 
 const TEMPLATE: &str = include_str!("../../image/templates/report.html");
+/// How many reasons stand under the verdict.
+const FIRST_REASONS: usize = 3;
 
 /// Remedies of one who acts.
 #[derive(Debug, Serialize)]
@@ -38,7 +40,10 @@ struct Page<'a> {
     run_id: &'a str,
     finished: String,
     side: Option<&'static str>,
+    /// The first reasons.
     why: &'a [String],
+    /// How many there are besides.
+    more_why: usize,
     remedies: Vec<Group>,
     findings: Vec<Row<'a>>,
     topology: Vec<TopologyRow>,
@@ -71,6 +76,7 @@ pub fn write(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     let mut plain = Vec::new();
     text::write_facts(&report.facts, &mut plain)?;
+    let (why, more_why) = report.why.split_at(report.why.len().min(FIRST_REASONS));
     let page = Page {
         verdict: report.verdict.word(),
         route: report.route.to_string(),
@@ -79,7 +85,8 @@ pub fn write(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
         run_id: &report.run_id,
         finished: report.finished.to_string(),
         side: report.side.map(side_words),
-        why: &report.why,
+        why,
+        more_why: more_why.len(),
         remedies: remedies(&report.findings),
         findings: report.findings.iter().map(row).collect(),
         topology: topology::rows(&report.facts),
