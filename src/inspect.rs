@@ -81,7 +81,7 @@ pub fn manifest(image: &Image) -> Result<Manifest> {
     let context = || format!("reading {ESP_MANIFEST} on the ESP of {}", image.path().display());
     let bytes = image.filesystem(image.esp()?)?.read(ESP_MANIFEST, MAX_MANIFEST)?;
     let bytes = bytes.context("it does not exist").with_context(context)?;
-    let manifest: Manifest = serde_json::from_slice(&bytes).with_context(context)?;
+    let manifest = Manifest::parse(&bytes).with_context(context)?;
     anyhow::ensure!(manifest.version <= 1, "{}: its version {} is newer than 1", context(), manifest.version);
     Ok(manifest)
 }

@@ -37,3 +37,13 @@ pub struct Manifest {
     #[serde(default)]
     pub tools: BTreeMap<String, String>,
 }
+
+impl Manifest {
+    /// Reads its JSON, by way of a tree as facts do ([`crate::facts::Fact`]), so that the code for it exists once.
+    ///
+    /// # Errors
+    /// It is no JSON, or no manifest.
+    pub fn parse(bytes: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_value(serde_json::from_slice(bytes)?)
+    }
+}

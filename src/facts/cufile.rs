@@ -86,7 +86,8 @@ impl CufileConfig {
 
     /// Reads a text.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let value: Value = serde_json::from_str(&without_comments(text)).map_err(|e| e.to_string())?;
+        let text = without_comments(text);
+        let value: Value = serde_json::from_slice(text.as_bytes()).map_err(|e| e.to_string())?;
         if !value.is_object() {
             return Err("it is not an object".into());
         }

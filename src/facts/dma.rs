@@ -58,7 +58,9 @@ impl DmaProbe {
     pub fn parse(stdout: &str) -> Result<Self, String> {
         let line = stdout.lines().rev().find(|line| line.starts_with('{'));
         let line = line.ok_or("the worker printed no JSON object")?;
-        let probe: Self = serde_json::from_str(line).map_err(|e| e.to_string())?;
+        // By way of a tree, as facts are read, so that the code for it exists once.
+        let tree = serde_json::from_slice(line.as_bytes()).map_err(|e| e.to_string())?;
+        let probe: Self = serde_json::from_value(tree).map_err(|e| e.to_string())?;
         if probe.v > VERSION {
             return Err(format!("its version {} is newer than {VERSION}", probe.v));
         }

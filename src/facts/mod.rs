@@ -172,7 +172,7 @@ impl Facts {
         let gdsio = GdsioRun::find(printed, logs.value().map_or(&[][..], Vec::as_slice));
         let manifest = root.bytes(&format!("/{RUN_MANIFEST}"));
         Self {
-            image: manifest.parse(|bytes| serde_json::from_slice(&bytes)),
+            image: manifest.parse(|bytes| Manifest::parse(&bytes)),
             kernel,
             platform: Platform::read(root),
             cpu: Cpu::read(root),

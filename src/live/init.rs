@@ -17,6 +17,7 @@ use crate::facts::dma::DmaProbe;
 use crate::facts::module_tree::ModuleTree;
 use crate::facts::modules::ModuleLoad;
 use crate::facts::{Fact, Facts, Root};
+use crate::manifest::Manifest;
 use crate::program;
 use crate::report::events::What;
 use crate::report::model::{After, Report, Route, SCHEMA, Settings, Verdict, new_run_id, reasons};
@@ -133,7 +134,7 @@ impl Run {
     fn unpack_luggage(&mut self) {
         self.journal.stage("programs", |_| luggage::unpack());
         let manifest = self.root.bytes(&format!("/{RUN_MANIFEST}"));
-        self.facts.image = manifest.parse(|bytes| serde_json::from_slice(&bytes));
+        self.facts.image = manifest.parse(|bytes| Manifest::parse(&bytes));
     }
 
     /// Loads what the initramfs lists; the kernel's refusals are kept, and the run goes on.

@@ -68,7 +68,7 @@ enum SideName {
 }
 
 pub fn check(args: &CheckArgs) -> anyhow::Result<Status> {
-    args.how.judge(&args.machine.facts()?)
+    args.how.judge(args.machine.facts()?)
 }
 
 pub fn judge(args: &JudgeArgs) -> anyhow::Result<Status> {
@@ -90,19 +90,19 @@ pub fn judge(args: &JudgeArgs) -> anyhow::Result<Status> {
         Ok(serde_json::from_value(value)?)
     };
     let facts = read().with_context(|| format!("reading {path}")).hint(hint).status(Status::Usage)?;
-    args.how.judge(&facts)
+    args.how.judge(facts)
 }
 
 impl How {
-    fn judge(&self, facts: &Facts) -> anyhow::Result<Status> {
+    fn judge(&self, facts: Facts) -> anyhow::Result<Status> {
         let side = match self.side {
-            SideName::Auto => side_of(facts),
+            SideName::Auto => side_of(&facts),
             SideName::Guest => Side::Guest,
             SideName::Host => Side::Host,
             SideName::BareMetal => Side::BareMetal,
         };
         let waivers = self.waive.as_deref().map(waivers).transpose()?.unwrap_or_default();
-        let judgement = judge_facts(facts, side, None, &waivers, &Utc::now().day());
+        let judgement = judge_facts(&facts, side, None, &waivers, &Utc::now().day());
         if self.json {
             super::print_json(&judgement)?;
         } else {
@@ -116,7 +116,7 @@ impl How {
         let status = judgement.verdict.status();
         if let Some(path) = &self.html {
             let run_id = new_run_id(&Root::live());
-            let report = Report::of_check(facts.clone(), judgement, run_id, Utc::now());
+            let report = Report::of_check(facts, judgement, run_id, Utc::now());
             write(path, |out| html::write(&report, out))?;
         }
         Ok(status)

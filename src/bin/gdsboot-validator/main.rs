@@ -75,7 +75,5 @@ fn print(bytes: &[u8]) -> anyhow::Result<()> {
 
 /// Prints a value as JSON.
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    let mut bytes = serde_json::to_vec_pretty(value)?;
-    bytes.push(b'\n');
-    print(&bytes)
+    print(&gdsboot::report::json::pretty(value)?)
 }
