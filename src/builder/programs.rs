@@ -12,6 +12,8 @@ use std::process::{Command, Stdio};
 
 /// The one target; naming it keeps flags for the image away from build scripts.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Cargo's profile for them, in Cargo.toml.
+const PROFILE: &str = "image";
 
 /// Where the programs are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub fn named(folder: &Path) -> Result<Programs> {
         return Err(usage(
             format!("{} is not a static program", programs.validator.display()),
             format!(
-                "build it with: cargo rustc --release --bin gdsboot-validator --target {TARGET} -- -C target-feature=+crt-static"
+                "build it with: cargo rustc --profile {PROFILE} --bin gdsboot-validator --target {TARGET} -- -C target-feature=+crt-static"
             ),
         ));
     }
@@ -89,7 +91,16 @@ fn build(checkout: &Path, progress: &Progress) -> Result<Programs> {
         let mut command = Command::new(&cargo);
         command
             .current_dir(checkout)
-            .args([verb, "--quiet", "--release", "--locked", "--no-default-features", "--bin", program])
+            .args([
+                verb,
+                "--quiet",
+                "--profile",
+                PROFILE,
+                "--locked",
+                "--no-default-features",
+                "--bin",
+                program,
+            ])
             .args(["--target", TARGET, "--target-dir"])
             .arg(&target)
             .args(last)
@@ -109,7 +120,7 @@ fn build(checkout: &Path, progress: &Progress) -> Result<Programs> {
     };
     run("rustc", "gdsboot-validator", &["--", "-C", "target-feature=+crt-static"])?;
     run("build", "gdsboot-dma", &[])?;
-    let programs = inside(&target.join(TARGET).join("release"));
+    let programs = inside(&target.join(TARGET).join(PROFILE));
     ensure!(is_static(&programs.validator)?, "{} came out dynamic", programs.validator.display());
     Ok(programs)
 }

@@ -103,7 +103,7 @@ pub fn image_of(profile: &str) -> Image {
         path: folder().join(format!("{profile}.img")),
         lock: lock_path(profile),
         programs: Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("target/programs/x86_64-unknown-linux-gnu/release"),
+            .join("target/programs/x86_64-unknown-linux-gnu/image"),
     };
     make_lock(profile, &image.lock);
     run_with_status(&mut build_of(profile, &image.path, &image.lock), 0);
