@@ -7,6 +7,7 @@ use common::{
     Image, as_nobody, build, cache, folder, gdsboot, image, image_of, is_root, run, run_with_status, sha256,
     stderr, stdout, without_network,
 };
+use gdsboot::progress::Progress;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Stdio;
@@ -74,6 +75,20 @@ fn check_report(boot: &Value) {
     let schema = jsonschema::draft202012::new(&schema).unwrap();
     let complaints: Vec<String> = schema.iter_errors(report).map(|error| error.to_string()).collect();
     assert_eq!(complaints, [""; 0]);
+}
+
+/// The boot loader reads it, by the firmware's calls, into memory that a small machine has little of.
+#[test]
+fn the_validator_is_small() {
+    const LIMIT: u64 = 6_000_000;
+    let programs = gdsboot::builder::programs::find(&Progress::none()).unwrap();
+    let bytes = std::fs::metadata(&programs.validator).unwrap().len();
+    assert!(
+        bytes <= LIMIT,
+        "the validator has {bytes} bytes, more than {LIMIT}: see with `nm --size-sort` on a build without `strip` what \
+        grew (often a type that serde reads or writes in a new way, or a dependency's feature), and raise the limit \
+        only for what is worth it"
+    );
 }
 
 #[test]
