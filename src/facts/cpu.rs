@@ -1,5 +1,6 @@
 //! The CPUs, from `/proc/cpuinfo` (arch/x86/kernel/cpu/proc.c).
 
+use super::commands::CommandOutput;
 use super::{Fact, Root};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -28,6 +29,29 @@ impl Cpu {
     /// Reads it.
     pub fn read(root: &Root) -> Fact<Self> {
         root.parse("/proc/cpuinfo", Self::parse)
+    }
+
+    /// What `lscpu` printed, where the kernel's own file was not captured.
+    pub fn of_lscpu(commands: &[CommandOutput]) -> Option<Fact<Self>> {
+        let printed = commands.iter().find(|command| command.program() == "lscpu")?;
+        let mut cpu = Self::default();
+        for (key, value) in printed.stdout.iter().filter_map(|line| line.split_once(':')) {
+            let value = value.trim();
+            match key.trim() {
+                "CPU(s)" => cpu.online = value.parse().unwrap_or(0),
+                "Vendor ID" => cpu.vendor = value.to_owned(),
+                "Model name" => cpu.model_name = value.to_owned(),
+                "CPU family" => cpu.family = value.parse().ok(),
+                "Model" => cpu.model = value.parse().ok(),
+                "Socket(s)" => cpu.sockets = value.parse().unwrap_or(0),
+                "Flags" => {
+                    cpu.hypervisor_flag |= value.split_ascii_whitespace().any(|flag| flag == "hypervisor");
+                }
+                "Hypervisor vendor" => cpu.hypervisor_flag = true,
+                _ => {}
+            }
+        }
+        (cpu.online > 0).then(|| Fact::known(printed.from.as_str(), cpu))
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -62,6 +86,21 @@ impl Cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lscpu_tells_the_same() {
+        let command = |text: &str| CommandOutput {
+            argv: vec!["/usr/bin/lscpu".into()],
+            stdout: text.lines().map(str::to_owned).collect(),
+            ..CommandOutput::default()
+        };
+        let text = "Architecture: x86_64\nCPU(s):   16\nVendor ID: AuthenticAMD\n  Model name: AMD EPYC 9354\n    CPU family: 25\n    \
+                    Model: 17\n    Socket(s): 2\n    Flags: fpu vme\nHypervisor vendor: KVM\n";
+        let cpu = Cpu::of_lscpu(&[command(text)]).unwrap().value().cloned().unwrap();
+        assert_eq!((cpu.online, cpu.family, cpu.sockets, cpu.hypervisor_flag), (16, Some(25), 2, true));
+        assert_eq!((cpu.vendor.as_str(), cpu.model_name.as_str()), ("AuthenticAMD", "AMD EPYC 9354"));
+        assert!(Cpu::of_lscpu(&[command("nothing")]).is_none() && Cpu::of_lscpu(&[]).is_none());
+    }
 
     #[test]
     fn two_sockets() {

@@ -4,13 +4,17 @@
 use super::packed::Packing;
 use super::{Fact, Root};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead as _, BufReader, Read as _};
 
 /// How many bytes of a log file are read.
 const BYTES: u64 = 64 << 20;
 /// How many lines of one log are kept from its beginning, and again from its end.
 const KEPT: usize = 250;
+/// How often one text is kept; a storm of errors of a link says nothing new after that and would push all else out.
+const SAME: u64 = 20;
+/// How many different texts are counted.
+const TEXTS: usize = 4096;
 /// The longest line that is kept, in characters.
 const LONGEST: usize = 400;
 
@@ -25,6 +29,8 @@ pub struct LogLines {
     pub lines: Vec<String>,
     /// How many more there were with a known word.
     pub left_out: u64,
+    /// Texts that came so often that only their first lines were kept, without the time: how many more there were.
+    pub repeated: Vec<(String, u64)>,
     /// Why it is not the whole log, where it is not.
     pub incomplete: Option<String>,
 }
@@ -43,6 +49,10 @@ const WORDS: &[&str] = &[
     "amd-vi",
     "iommu",
     "io_page_fault",
+    "dmi: ",
+    "hypervisor detected",
+    "aer:",
+    "pcie bus error",
     "p2pdma",
     "peer-to-peer",
     "upstream bridge",
@@ -62,6 +72,8 @@ const WORDS: &[&str] = &[
     "unavailable key",
     "key was rejected",
     "required key",
+    "memory encryption",
+    "tdx: guest",
     "secureboot",
     "secure boot",
     "lockdown",
@@ -74,6 +86,8 @@ const WORDS: &[&str] = &[
     "critical medium error",
     "no available path",
     "vfio",
+    "passthrough of host pci",
+    "can't enable device",
     "flr",
     "not viable",
     "cufile",
@@ -122,6 +136,8 @@ pub struct Collector {
     from: String,
     first: Vec<String>,
     last: VecDeque<String>,
+    /// How often each text came.
+    texts: HashMap<String, u64>,
     left_out: u64,
     incomplete: Option<String>,
 }
@@ -129,7 +145,14 @@ pub struct Collector {
 impl Collector {
     /// For a log that stands at `from`.
     pub fn new(from: impl Into<String>) -> Self {
-        Self { from: from.into(), first: Vec::new(), last: VecDeque::new(), left_out: 0, incomplete: None }
+        Self {
+            from: from.into(),
+            first: Vec::new(),
+            last: VecDeque::new(),
+            texts: HashMap::new(),
+            left_out: 0,
+            incomplete: None,
+        }
     }
 
     /// Takes a line, if it is worth keeping. A kernel's first line makes all before it another boot's.
@@ -141,6 +164,15 @@ impl Collector {
             return;
         }
         let line = tidy(line);
+        let text = without_time(&line);
+        if let Some(count) = self.texts.get_mut(text) {
+            *count += 1;
+            if *count > SAME {
+                return;
+            }
+        } else if self.texts.len() < TEXTS {
+            self.texts.insert(text.to_owned(), 1);
+        }
         if self.first.len() < KEPT {
             self.first.push(line);
             return;
@@ -163,7 +195,25 @@ impl Collector {
         if self.left_out > 0 {
             self.incomplete.get_or_insert_with(|| format!("{} lines were left out", self.left_out));
         }
-        LogLines { from: self.from, lines: self.first, left_out: self.left_out, incomplete: self.incomplete }
+        let often = self.texts.into_iter().filter(|(_, count)| *count > SAME);
+        let mut repeated: Vec<(String, u64)> = often.map(|(text, count)| (text, count - SAME)).collect();
+        repeated.sort();
+        LogLines {
+            from: self.from,
+            lines: self.first,
+            left_out: self.left_out,
+            repeated,
+            incomplete: self.incomplete,
+        }
+    }
+}
+
+/// A line without what dmesg, syslog or journalctl put before the kernel's words.
+fn without_time(line: &str) -> &str {
+    let text = line.split_once("kernel: ").map_or(line, |(_, text)| text);
+    match text.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+        Some((time, text)) if time.contains(['.', ':']) => text,
+        _ => text,
     }
 }
 
@@ -229,6 +279,20 @@ mod tests {
         assert_eq!(kept.lines.last().unwrap(), "NVRM: line 1999");
         assert_eq!(kept.left_out, 1500);
         assert!(kept.incomplete.is_some());
+    }
+
+    #[test]
+    fn a_storm_of_one_text_leaves_room_for_others() {
+        let storm = |n: u64| format!("[ {n}.5] pcieport 0000:00:01.0: AER: Corrected error received\n");
+        let text: String = (0..5000).map(storm).chain(["[9.1] NVRM: Xid\n".to_owned()]).collect();
+        let kept = LogLines::of_text("x", &text);
+        assert_eq!((kept.lines.len() as u64, kept.left_out, &kept.incomplete), (SAME + 1, 0, &None));
+        assert_eq!(
+            kept.repeated,
+            [("pcieport 0000:00:01.0: AER: Corrected error received".to_owned(), 5000 - SAME)]
+        );
+        assert_eq!(without_time("Nov 2 host kernel: [Fri 10:11:12] x"), "x");
+        assert_eq!(without_time("[pid] x"), "[pid] x");
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod kernel_log;
 pub mod libraries;
 pub mod log_lines;
 pub mod logs;
+pub mod lspci;
 pub mod mounts;
 pub mod nvidia_fs;
 pub mod nvidia_smi;
@@ -171,13 +172,17 @@ impl Facts {
         let cufile = CufileConfig::read(root, cufile_json.unwrap_or(cufile::USUAL));
         let gdsio = GdsioRun::find(printed, logs.value().map_or(&[][..], Vec::as_slice));
         let manifest = root.bytes(&format!("/{RUN_MANIFEST}"));
+        let cpu = match Cpu::read(root) {
+            Fact::Missing { from } => Cpu::of_lscpu(printed).unwrap_or(Fact::Missing { from }),
+            known => known,
+        };
         Self {
             image: manifest.parse(|bytes| Manifest::parse(&bytes)),
             kernel,
-            platform: Platform::read(root),
-            cpu: Cpu::read(root),
+            platform: Platform::read(root).or_told(printed, kernel_sources, cpu.value()),
+            cpu,
             memory: Memory::read(root),
-            pci: PciDevice::read_all(root),
+            pci: pci_devices(root, printed),
             iommu: Iommu::read(root),
             acpi: AcpiTables::read(root),
             numa_nodes: memory::read_nodes(root),
@@ -212,6 +217,26 @@ fn left_by_run<T: DeserializeOwned>(root: &Root, path: &str, otherwise: &str) ->
     match root.bytes(&format!("/{path}")).parse(|bytes| serde_json::from_slice::<Fact<T>>(&bytes)) {
         Fact::Missing { .. } => Fact::not_read(otherwise),
         fact => fact.flatten(),
+    }
+}
+
+/// PCI devices from sysfs, and what lspci showed beyond.
+fn pci_devices(root: &Root, printed: &[CommandOutput]) -> Fact<Vec<PciDevice>> {
+    let mut devices = PciDevice::read_all(root);
+    let listed = lspci::read(root, printed);
+    match &mut devices {
+        Fact::Known { value, .. } if !value.is_empty() => {
+            // Without any link the capture has lost them all, and their absence says nothing.
+            let is_linked = value.iter().any(|device| device.driver.value().is_some());
+            for device in value {
+                if let Some(more) = listed.iter().find(|more| more.address == device.address) {
+                    lspci::complete(device, more, !is_linked);
+                }
+            }
+            devices
+        }
+        _ if listed.is_empty() => devices,
+        _ => Fact::known("lspci", listed),
     }
 }
 

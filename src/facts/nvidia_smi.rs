@@ -18,6 +18,10 @@ pub struct NvidiaSmi {
     pub errors: Vec<String>,
     /// The states of `Fabric` sections, such as `Completed`.
     pub fabric: Vec<String>,
+    /// How each GPU is virtualised: `None`, `Pass-Through`, `VGPU`, ...
+    pub virtualization: Vec<String>,
+    /// Is confidential computing on? Only where it was asked.
+    pub confidential: Option<bool>,
 }
 
 /// Words of its complaints.
@@ -61,6 +65,10 @@ impl NvidiaSmi {
                     answer.fabric.push(state.to_owned());
                     in_fabric = false;
                 }
+                Some(("Virtualization Mode", mode)) => answer.virtualization.push(mode.to_owned()),
+                Some(("CC status" | "CC State", state)) => {
+                    answer.confidential = Some(answer.confidential == Some(true) || state == "ON");
+                }
                 Some(_) => {}
             }
         }
@@ -71,6 +79,16 @@ impl NvidiaSmi {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn virtualised_and_confidential() {
+        let answer = parse(
+            "GPU Virtualization Mode\n    Virtualization Mode : VGPU\nCC status: ON\n    CC State : OFF\n",
+        );
+        assert_eq!((answer.virtualization, answer.confidential), (vec!["VGPU".to_owned()], Some(true)));
+        assert_eq!(parse("CC State : OFF").confidential, Some(false));
+        assert_eq!(parse("Virtualization : x").confidential, None);
+    }
 
     fn parse(text: &str) -> NvidiaSmi {
         NvidiaSmi::parse("x", text.lines())
