@@ -126,6 +126,9 @@ pub struct Outcome {
     pub remedies: Vec<Remedy>,
     /// What was read.
     pub evidence: Vec<Evidence>,
+    /// A failure of some of several devices: the others do without them, so that it weighs less than the check's own
+    /// severity, and what depends on the check is looked at all the same.
+    pub partial: Option<Severity>,
 }
 
 impl Outcome {
@@ -137,6 +140,7 @@ impl Outcome {
             actual: None,
             remedies: Vec::new(),
             evidence: Vec::new(),
+            partial: None,
         }
     }
 
@@ -176,6 +180,13 @@ impl Outcome {
     #[must_use]
     pub fn actual(mut self, actual: impl Into<String>) -> Self {
         self.actual = Some(actual.into());
+        self
+    }
+
+    /// Only some of several devices fail.
+    #[must_use]
+    pub fn partial(mut self, severity: Severity) -> Self {
+        self.partial = Some(severity);
         self
     }
 
@@ -250,7 +261,7 @@ pub struct Finding {
     pub title: String,
     /// What came of it.
     pub status: Status,
-    /// [`Check::severity`].
+    /// [`Check::severity`], or less where only some of several devices fail.
     pub severity: Severity,
     /// Why, one sentence.
     pub why: String,

@@ -24,9 +24,40 @@ impl<'a> Context<'a> {
         self.facts.pci.value().map_or(&[], Vec::as_slice)
     }
 
-    /// The NVIDIA GPUs among them.
+    /// The NVIDIA GPUs among them that are meant for transfers: all but those that only show a screen.
     pub fn gpus(&self) -> Vec<&'a PciDevice> {
+        let all = self.all_gpus();
+        all.iter().copied().filter(|gpu| !self.shows_a_screen(gpu, &all)).collect()
+    }
+
+    /// All NVIDIA GPUs among them.
+    pub fn all_gpus(&self) -> Vec<&'a PciDevice> {
         self.pci().iter().filter(|device| device.is_nvidia_gpu()).collect()
+    }
+
+    /// A GPU with video outputs (class 0300) beside one of another model that computes and is in the right hands, while
+    /// itself it is in other hands or could not take part: it is there for its outputs.
+    fn shows_a_screen(&self, gpu: &PciDevice, all: &[&PciDevice]) -> bool {
+        let is_video = |gpu: &PciDevice| gpu.class.value().is_none_or(|class| class.0 >> 8 == 0x0300);
+        let is_held = |gpu: &PciDevice| {
+            let driver = gpu.driver.value().map_or("", String::as_str);
+            if self.side == Side::Host { driver.contains("vfio") } else { driver == "nvidia" }
+        };
+        let window = |gpu: &PciDevice| Some(gpu.bars.value()?.iter().map(|bar| bar.size).max().unwrap_or(0));
+        let is_small = |gpu: &PciDevice| window(gpu).is_some_and(|window| window < COMPUTES);
+        let is_geforce = |gpu: &PciDevice| {
+            let claimed = self.facts.nvidia.gpus.value().into_iter().flatten();
+            claimed.filter(|claimed| claimed.address == gpu.address).any(|claimed| {
+                claimed.model.value().is_some_and(|m| m.contains("GeForce") || m.contains("TITAN"))
+            })
+        };
+        let computes = |other: &&PciDevice| {
+            other.device.value() != gpu.device.value()
+                && is_held(other)
+                && !is_geforce(other)
+                && (!is_video(other) || window(other).is_some_and(|window| window >= COMPUTES))
+        };
+        is_video(gpu) && (!is_held(gpu) || is_small(gpu) || is_geforce(gpu)) && all.iter().any(computes)
     }
 
     /// The NVMe controllers among them.
@@ -60,6 +91,9 @@ impl<'a> Context<'a> {
         })
     }
 }
+
+/// A GPU that is meant for computing shows at least this much of its memory.
+const COMPUTES: u64 = 16 << 30;
 
 /// Signs of a virtual machine in the names that its firmware gives (`/sys/class/dmi/id`): vendor, product.
 const VIRTUAL: [(&str, &str); 9] = [

@@ -1,11 +1,14 @@
 //! GPUs and NVMe controllers: there, answering, placed, linked, in the right hands.
 
+mod links;
+
 use super::check::{ANYWHERE, Check, Outcome, Remedy, Severity, Side, WHERE_GDS_RUNS, Who};
 use super::context::Context;
-use super::each::{Each, absent, each, size, to_vfio, unseen};
+use super::each::{Each, absent, each, each_alone, size, to_vfio, unseen};
 use crate::facts::Fact;
 use crate::facts::pci::{Bar, PciDevice};
 use crate::topology::place::Places;
+use links::{aer_counters, link};
 
 /// The checks of this file.
 pub const CHECKS: &[Check] = &[
@@ -40,7 +43,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "A device that has fallen off the bus reads as all ones; no driver can use it.",
         references: &["PCI Express Base Specification 2.3.2: a request without an answer reads as ones"],
         covers: &["signature 10"],
-        run: |context| responds(context, "GPU", &context.gpus()),
+        run: |context| responds(context, "GPU", &context.gpus(), Severity::Major),
     },
     Check {
         id: "nvme.responds",
@@ -51,7 +54,7 @@ pub const CHECKS: &[Check] = &[
         rationale: "A device that has fallen off the bus reads as all ones; no driver can use it.",
         references: &["PCI Express Base Specification 2.3.2: a request without an answer reads as ones"],
         covers: &["signature 30"],
-        run: |context| responds(context, "NVMe controller", &context.nvmes()),
+        run: |context| responds(context, "NVMe controller", &context.nvmes(), Severity::Minor),
     },
     Check {
         id: "gpu.generation",
@@ -121,7 +124,7 @@ pub const CHECKS: &[Check] = &[
         id: "gpu.pcie",
         title: "the GPU is a PCI Express device to the guest",
         sides: &[Side::Guest],
-        requires: &["gpu.present", "gpu.responds"],
+        requires: &["vm.machine-type", "gpu.present", "gpu.responds"],
         severity: Severity::Major,
         rationale: "Without pcie=1 the hypervisor puts the GPU on a conventional PCI bus: no extended configuration space, \
                     no link, and no root port above it.",
@@ -133,7 +136,7 @@ pub const CHECKS: &[Check] = &[
         id: "nvme.pcie",
         title: "the NVMe controller is a PCI Express device to the guest",
         sides: &[Side::Guest],
-        requires: &["nvme.present", "nvme.responds"],
+        requires: &["vm.machine-type", "nvme.present", "nvme.responds"],
         severity: Severity::Minor,
         rationale: "Without pcie=1 the hypervisor puts the controller on a conventional PCI bus, away from the GPU.",
         references: &["qemu-server: PCI.pm, get_pci_addr_map", "QEMU: docs/pcie.txt"],
@@ -221,9 +224,9 @@ pub const CHECKS: &[Check] = &[
         title: "the GPU is a whole GPU",
         sides: ANYWHERE,
         requires: &["gpu.present"],
-        severity: Severity::Info,
+        severity: Severity::Major,
         rationale: "The driver refuses a static BAR1 on a virtual function and on a GPU that is shared out, so that p2pdma \
-                    is impossible there.",
+                    is impossible there; with vGPU, GPUDirect Storage begins with Ada and Hopper.",
         references: &["open-gpu-kernel-modules: kern_bus_tu102.c", "NVIDIA AI Enterprise: GPUDirect"],
         covers: &["guide: SR-IOV"],
         run: gpu_virtual_function,
@@ -278,6 +281,9 @@ fn gpu_present(context: &Context<'_>) -> Outcome {
     }
 }
 
+/// Intel's Volume Management Devices, which keep the drives below them from the bus (drivers/pci/controller/vmd.c).
+const VMD: [u16; 10] = [0x201d, 0x28c0, 0x467f, 0x4c3d, 0x7d0b, 0x9a0b, 0xa77f, 0xad0b, 0xb06f, 0xb60b];
+
 fn nvme_present(context: &Context<'_>) -> Outcome {
     if let Some(unseen) = unseen(context) {
         return unseen;
@@ -292,6 +298,16 @@ fn nvme_present(context: &Context<'_>) -> Outcome {
     let outcome =
         Outcome::fail(format!("no NVMe controller is visible among {} PCI functions", context.pci().len()))
             .expected("a PCI function of class 010802");
+    let vmd = context.pci().iter().find(|device| VMD.iter().any(|id| device.is(0x8086, *id)));
+    if let Some(vmd) = vmd {
+        let why = format!("no NVMe controller is visible, and Intel's VMD at {} may keep them", vmd.address);
+        return Outcome { why, ..outcome }
+            .evidence(format!("/sys/bus/pci/devices/{}", vmd.address), vmd.ids())
+            .remedy(Remedy::new(
+                Who::Bios,
+                "switch Intel VMD (\"VROC\", \"RAID mode\") off for the slots of the drives",
+            ));
+    }
     match context.side {
         Side::Guest => outcome.remedy(
             Remedy::new(
@@ -305,8 +321,8 @@ fn nvme_present(context: &Context<'_>) -> Outcome {
     }
 }
 
-fn responds(context: &Context<'_>, name: &str, devices: &[&PciDevice]) -> Outcome {
-    let outcome = each(context, name, devices, "it answers", |device| match &device.config {
+fn responds(context: &Context<'_>, name: &str, devices: &[&PciDevice], lighter: Severity) -> Outcome {
+    let outcome = each_alone(context, name, devices, "it answers", lighter, |device| match &device.config {
         Fact::Known { value, .. } if value.all_ones => {
             Each::Bad("its configuration space reads as all ones: it has fallen off the bus".into())
         }
@@ -335,12 +351,14 @@ fn responds(context: &Context<'_>, name: &str, devices: &[&PciDevice]) -> Outcom
 const FIRST_TURING: u16 = 0x1e00;
 
 fn gpu_generation(context: &Context<'_>) -> Outcome {
-    let outcome = each(context, "GPU", &context.gpus(), "Turing or newer", |gpu| match &gpu.device {
-        Fact::Known { value, .. } if value.0 < FIRST_TURING => {
-            Each::Bad(format!("{} is older than Turing", gpu.ids()))
+    let outcome = each_alone(context, "GPU", &context.gpus(), "Turing or newer", Severity::Minor, |gpu| {
+        match &gpu.device {
+            Fact::Known { value, .. } if value.0 < FIRST_TURING => {
+                Each::Bad(format!("{} is older than Turing", gpu.ids()))
+            }
+            Fact::Known { .. } => Each::Good,
+            other => Each::Unseen(format!("its device number: {}", absent(other))),
         }
-        Fact::Known { .. } => Each::Good,
-        other => Each::Unseen(format!("its device number: {}", absent(other))),
     });
     if_failed(outcome, |outcome| {
         outcome
@@ -350,7 +368,7 @@ fn gpu_generation(context: &Context<'_>) -> Outcome {
 }
 
 fn gpu_product(context: &Context<'_>) -> Outcome {
-    let outcome = each(context, "GPU", &context.gpus(), "no GeForce", |gpu| {
+    let outcome = each_alone(context, "GPU", &context.gpus(), "no GeForce", Severity::Minor, |gpu| {
         let claimed = match &context.facts.nvidia.gpus {
             Fact::Known { value, .. } => value.iter().find(|claimed| claimed.address == gpu.address),
             other => return Each::Unseen(format!("its name: {}", absent(other))),
@@ -385,17 +403,18 @@ pub(super) fn bar1(gpu: &PciDevice) -> Option<Bar> {
 }
 
 fn gpu_bars(context: &Context<'_>) -> Outcome {
-    let outcome = each(context, "GPU", &context.gpus(), "BAR0 and BAR1 are placed", |gpu| {
-        if !matches!(gpu.bars, Fact::Known { .. }) {
-            return Each::Unseen(format!("its windows: {}", absent(&gpu.bars)));
-        }
-        match (gpu.bar(0).is_some_and(is_placed), bar1(gpu)) {
-            (true, Some(_)) => Each::Good,
-            (false, None) => Each::Bad("neither BAR0 nor BAR1 has an address".into()),
-            (false, _) => Each::Bad("BAR0 has no address".into()),
-            (_, None) => Each::Bad("BAR1 has no address".into()),
-        }
-    });
+    let outcome =
+        each_alone(context, "GPU", &context.gpus(), "BAR0 and BAR1 are placed", Severity::Major, |gpu| {
+            if !matches!(gpu.bars, Fact::Known { .. }) {
+                return Each::Unseen(format!("its windows: {}", absent(&gpu.bars)));
+            }
+            match (gpu.bar(0).is_some_and(is_placed), bar1(gpu)) {
+                (true, Some(_)) => Each::Good,
+                (false, None) => Each::Bad("neither BAR0 nor BAR1 has an address".into()),
+                (false, _) => Each::Bad("BAR0 has no address".into()),
+                (_, None) => Each::Bad("BAR1 has no address".into()),
+            }
+        });
     if_failed(outcome, |outcome| {
         let outcome = outcome.expected("an address for BAR0 and for BAR1").actual("0");
         match context.side {
@@ -467,13 +486,17 @@ fn bar1_size(context: &Context<'_>) -> Outcome {
 }
 
 fn bar1_p2pdma(context: &Context<'_>) -> Outcome {
-    let outcome = each(context, "GPU", &context.gpus(), "BAR1 is not too small", |gpu| {
-        let Some(bar) = bar1(gpu) else { return Each::Unseen("BAR1".into()) };
-        if bar.size >= LEAST_MEMORY {
-            return Each::Good;
-        }
-        Each::Bad(format!("BAR1 is {}, less than the memory of any GPU that p2pdma supports", size(bar.size)))
-    });
+    let outcome =
+        each_alone(context, "GPU", &context.gpus(), "BAR1 is not too small", Severity::Minor, |gpu| {
+            let Some(bar) = bar1(gpu) else { return Each::Unseen("BAR1".into()) };
+            if bar.size >= LEAST_MEMORY {
+                return Each::Good;
+            }
+            Each::Bad(format!(
+                "BAR1 is {}, less than the memory of any GPU that p2pdma supports",
+                size(bar.size)
+            ))
+        });
     if_failed(outcome, |outcome| {
         if context.has_nvfs_hook() {
             // That route does not need a static BAR1.
@@ -542,19 +565,24 @@ fn gpu_driver(context: &Context<'_>) -> Outcome {
     let good = if is_host { "bound to vfio-pci" } else { "bound to NVIDIA's driver" };
     let is_any_given =
         context.gpus().iter().any(|gpu| gpu.driver.value().is_some_and(|driver| is_vfio(driver)));
-    let outcome = each(context, "GPU", &context.gpus(), good, |gpu| match &gpu.driver {
-        Fact::Known { value, .. } if is_host && is_vfio(value) => Each::Good,
-        Fact::Known { value, .. } if !is_host && value == "nvidia" => Each::Good,
-        // A host may keep one GPU and give another away.
-        Fact::Known { value, .. } if is_host && is_any_given && value == "nvidia" => {
-            Each::Odd("the host keeps it for itself".into())
-        }
-        Fact::Known { value, .. } if is_host => Each::Bad(format!("{value} holds it on the host")),
-        Fact::Known { value, .. } => Each::Bad(format!("{value} holds it, not NVIDIA's driver")),
-        // Whether the driver is there at all is another check's matter.
-        Fact::Missing { .. } => Each::Odd("no driver holds it".into()),
-        other => Each::Unseen(format!("its driver: {}", absent(other))),
-    });
+    let meant: Vec<&str> = context.gpus().iter().map(|gpu| gpu.address.as_str()).collect();
+    let outcome =
+        each_alone(context, "GPU", &context.all_gpus(), good, Severity::Minor, |gpu| match &gpu.driver {
+            Fact::Known { value, .. } if !meant.contains(&gpu.address.as_str()) => {
+                Each::Odd(format!("{value} holds it, and it only shows a screen"))
+            }
+            Fact::Known { value, .. } if is_host && is_vfio(value) => Each::Good,
+            Fact::Known { value, .. } if !is_host && value == "nvidia" => Each::Good,
+            // A host may keep one GPU and give another away.
+            Fact::Known { value, .. } if is_host && is_any_given && value == "nvidia" => {
+                Each::Odd("the host keeps it for itself".into())
+            }
+            Fact::Known { value, .. } if is_host => Each::Bad(format!("{value} holds it on the host")),
+            Fact::Known { value, .. } => Each::Bad(format!("{value} holds it, not NVIDIA's driver")),
+            // Whether the driver is there at all is another check's matter.
+            Fact::Missing { .. } => Each::Odd("no driver holds it".into()),
+            other => Each::Unseen(format!("its driver: {}", absent(other))),
+        });
     if_failed(outcome, |outcome| {
         if is_host {
             outcome.expected("vfio-pci").remedy(to_vfio(
@@ -670,91 +698,50 @@ fn nvme_real(context: &Context<'_>) -> Outcome {
     })
 }
 
-/// The generation of a link that the kernel words as `32.0 GT/s PCIe`, in tenths of GT/s.
-fn tenths(speed: &str) -> Option<u32> {
-    let (whole, tenth) = speed.split_whitespace().next()?.split_once('.')?;
-    whole.parse::<u32>().ok()?.checked_mul(10)?.checked_add(tenth.parse().ok()?)
+/// A share of a GPU, as vGPU's driver names it: `GRID A100D-20C`, `NVIDIA H100-1-10C`.
+fn is_share(model: &str) -> bool {
+    let last = model.rsplit('-').next().filter(|last| *last != model).unwrap_or("");
+    let size = last.strip_suffix(['A', 'B', 'C', 'Q']).unwrap_or("");
+    !size.is_empty() && size.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Links are judged by the device's own words. A guest's port is made up, so that it is no measure there.
-fn link(context: &Context<'_>, name: &str, devices: &[&PciDevice], judge_speed: bool) -> Outcome {
-    let places = Places::new(context.facts);
-    let outcome = each(context, name, devices, "full width", |device| {
-        let (Some(&now), Some(&most)) = (device.link_width.value(), device.link_width_max.value()) else {
-            return Each::Unseen(format!("its link: {}", absent(&device.link_width)));
-        };
-        // 0 is no link, and 255 what a device that is gone answers.
-        if now == 0 || most == 0 || now > 32 || most > 32 {
-            return Each::Unseen(format!("its link says x{now} of x{most}"));
-        }
-        let port = match context.side {
-            Side::Guest => None,
-            _ => places.of(device).and_then(|place| places.device(place.bridges.last()?)),
-        };
-        let port_width = port.and_then(|port| port.link_width_max.value()).copied().filter(|w| *w > 0);
-        if now < most.min(port_width.unwrap_or(most)) {
-            return Each::Bad(format!("its link has {now} lanes of {most}"));
-        }
-        let speed = |fact: &Fact<String>| fact.value().and_then(|text| tenths(text));
-        let most_speed = speed(&device.link_speed_max);
-        let possible =
-            [most_speed, port.and_then(|port| speed(&port.link_speed_max))].into_iter().flatten().min();
-        let slow = speed(&device.link_speed).zip(possible).is_some_and(|(now, possible)| now < possible);
-        let words = || format!("its link runs at {} of {}", device.link_speed, device.link_speed_max);
-        if slow && judge_speed && context.side != Side::Guest {
-            Each::Bad(words())
-        } else if slow && judge_speed {
-            Each::Odd(format!("{}, which may be the slot's limit", words()))
-        } else if slow {
-            Each::Odd(format!("{}; an idle GPU lowers its speed", words()))
-        } else if now < most {
-            Each::Odd(format!("its slot has {now} lanes, the device {most}"))
-        } else {
-            Each::Good
-        }
-    });
-    if_failed(outcome, |outcome| {
-        outcome
-            .remedy(Remedy::new(
-                Who::Hardware,
-                "reseat the device, check the riser and its cables, and use a slot with all lanes",
-            ))
-            .remedy(Remedy::new(Who::Bios, "check the slot's bifurcation and link speed settings"))
-    })
-}
-
-fn aer_counters(context: &Context<'_>) -> Outcome {
-    let devices: Vec<&PciDevice> = context.gpus().into_iter().chain(context.nvmes()).collect();
-    let outcome = each(context, "device", &devices, "no errors", |device| match &device.aer {
-        Fact::Known { value, .. } if value.fatal.saturating_add(value.nonfatal) > 0 => Each::Bad(format!(
-            "{} fatal and {} other uncorrectable errors since the kernel started",
-            value.fatal, value.nonfatal
-        )),
-        Fact::Known { value, .. } if value.correctable > 0 => {
-            Each::Odd(format!("{} errors that the link repaired", value.correctable))
-        }
-        Fact::Known { .. } => Each::Good,
-        Fact::Missing { .. } if device.config.value().is_some_and(|c| c.sees_capabilities() && !c.aer) => {
-            Each::Odd("it does not report errors".into())
-        }
-        other => Each::Unseen(format!("its error counters: {}", absent(other))),
-    });
-    if_failed(outcome, |outcome| {
-        outcome.expected("0 errors").remedy(Remedy::new(
-            Who::Hardware,
-            "reseat the device, check riser and cables, and try a slower link in the firmware's settings",
-        ))
-    })
+/// Device numbers of Hopper's GPUs stand between those of Ampere's; Ada's and all later ones above them.
+fn is_before_ada(device: u16) -> bool {
+    device < 0x2600 && !(0x2300..0x2400).contains(&device)
 }
 
 fn gpu_virtual_function(context: &Context<'_>) -> Outcome {
-    each(context, "GPU", &context.gpus(), "whole", |gpu| match (&gpu.physical_function, &gpu.sriov) {
-        (Fact::Known { value, .. }, _) => Each::Odd(format!("it is a virtual function of {value}")),
-        (_, Fact::Known { value, .. }) if value.in_use > 0 => {
-            Each::Odd(format!("{} of its {} virtual functions are in use", value.in_use, value.total))
+    let smi = context.facts.nvidia_smi.value();
+    // nvidia-smi's answers come in the order of the GPUs, of which a guest with vGPU has no others.
+    let is_vgpu = smi.is_some_and(|smi| smi.virtualization.iter().any(|mode| mode == "VGPU"));
+    let claimed = context.facts.nvidia.gpus.value().map_or(&[][..], Vec::as_slice);
+    let outcome = each(context, "GPU", &context.gpus(), "whole", |gpu| {
+        let model = claimed.iter().find(|claimed| claimed.address == gpu.address);
+        let model = model.and_then(|claimed| claimed.model.value());
+        let share = model.filter(|model| is_share(model)).or(model.filter(|_| is_vgpu));
+        match (&gpu.physical_function, &gpu.sriov) {
+            _ if share.is_some() || is_vgpu => {
+                let name = share.map_or("a share of a GPU (vGPU)", String::as_str);
+                match gpu.device.value() {
+                    Some(id) if is_before_ada(id.0) => Each::Bad(format!(
+                        "it is {name}, and vGPU has GPUDirect Storage only from Ada and Hopper on"
+                    )),
+                    _ => Each::Odd(format!("it is {name}")),
+                }
+            }
+            (Fact::Known { value, .. }, _) => Each::Odd(format!("it is a virtual function of {value}")),
+            (_, Fact::Known { value, .. }) if value.in_use > 0 => {
+                Each::Odd(format!("{} of its {} virtual functions are in use", value.in_use, value.total))
+            }
+            (Fact::Missing { .. }, _) => Each::Good,
+            (other, _) => Each::Unseen(format!("whether it is a virtual function: {}", absent(other))),
         }
-        (Fact::Missing { .. }, _) => Each::Good,
-        (other, _) => Each::Unseen(format!("whether it is a virtual function: {}", absent(other))),
+    });
+    if_failed(outcome, |outcome| {
+        outcome.expected("a whole GPU").remedy(
+            Remedy::new(Who::VmConfiguration, "pass the whole GPU through instead of a share of it")
+                .command("qm set VMID -hostpci0 0000:BB:DD,pcie=1"),
+        )
     })
 }
 

@@ -5,6 +5,7 @@ use super::context::Context;
 use super::routes::{Direct, is_wanted};
 use super::said::{Line, at_least, find, judge_kernel_log, lines, numbers, silence, with_lines};
 use crate::facts::modules::LoadOutcome;
+use crate::facts::pci::PciDevice;
 
 /// The checks of this file.
 pub const CHECKS: &[Check] = &[
@@ -12,7 +13,7 @@ pub const CHECKS: &[Check] = &[
         id: "gpu.fell-off",
         title: "the GPU stays on the bus",
         sides: WHERE_GDS_RUNS,
-        requires: &[],
+        requires: &["gpu.responds"],
         severity: Severity::Blocker,
         rationale: "A GPU that no longer answers on PCI Express is gone until the machine is switched off.",
         references: &["docs.nvidia.com/deploy/xid-errors: 79"],
@@ -57,7 +58,7 @@ pub const CHECKS: &[Check] = &[
         id: "driver.bar",
         title: "the GPU's windows have addresses",
         sides: WHERE_GDS_RUNS,
-        requires: &["gpu.present", "driver.no-device"],
+        requires: &["gpu.present", "gpu.bars", "driver.no-device"],
         severity: Severity::Blocker,
         rationale: "Without a PCI window for its memory (BAR1) the GPU cannot be reached; firmware or hypervisor must leave \
                     enough 64-bit address space.",
@@ -69,7 +70,7 @@ pub const CHECKS: &[Check] = &[
         id: "driver.nouveau",
         title: "no other driver holds the GPU",
         sides: WHERE_GDS_RUNS,
-        requires: &["gpu.present", "driver.no-device"],
+        requires: &["gpu.present", "gpu.driver", "driver.no-device"],
         severity: Severity::Blocker,
         rationale: "A device has one driver; nouveau, nova, nvidiafb or vfio-pci keep NVIDIA's from it.",
         references: &["open-gpu-kernel-modules: nv.c"],
@@ -246,7 +247,7 @@ pub const CHECKS: &[Check] = &[
         id: "driver.product",
         title: "the GPU is of a class with GPUDirect",
         sides: WHERE_GDS_RUNS,
-        requires: &["driver.loaded"],
+        requires: &["gpu.product", "driver.loaded"],
         severity: Severity::Blocker,
         rationale: "The driver maps GPU memory for other devices on data-centre and workstation products; on GeForce it refuses.",
         references: &["gds-nvidia-fs issue 14", "GDS troubleshooting guide, 14.2"],
@@ -424,7 +425,11 @@ fn own_bar(text: &str) -> Option<u32> {
 fn bar(context: &Context<'_>) -> Outcome {
     let mut said = find(
         context,
-        &["PCI I/O region assigned to your NVIDIA device is invalid", "NVRM: BAR* is 0M @ 0x0"],
+        &[
+            "PCI I/O region assigned to your NVIDIA device is invalid",
+            "NVRM: BAR* is 0M @ 0x0",
+            "nvidia*can't enable device: BAR*not ",
+        ],
     );
     let gpus = context.gpus();
     let placed = !gpus.is_empty()
@@ -453,6 +458,11 @@ fn bar(context: &Context<'_>) -> Outcome {
             silence(context, "no window of a GPU was left without an address")
         };
     }
+    let is_placed = |gpu: &&PciDevice| super::devices::bar1(gpu).is_some();
+    if gpus.iter().any(is_placed) && !gpus.iter().all(is_placed) {
+        let outcome = Outcome::note("some GPUs have no memory window, others have; gpu.bars names them");
+        return with_lines(outcome, &said);
+    }
     let outcome = Outcome::fail(
         "a GPU's memory window (BAR) has no address: the space for 64-bit windows is too small",
     )
@@ -479,7 +489,7 @@ fn bar(context: &Context<'_>) -> Outcome {
 }
 
 /// Drivers of GPUs that are not NVIDIA's own.
-const OTHERS: [&str; 5] = ["nouveau", "nova_core", "nova-core", "nvidiafb", "vfio-pci"];
+const OTHERS: [&str; 6] = ["nouveau", "nova_core", "nova-core", "novacore", "nvidiafb", "vfio-pci"];
 
 fn nouveau(context: &Context<'_>) -> Outcome {
     let gpus = context.gpus();
@@ -494,6 +504,7 @@ fn nouveau(context: &Context<'_>) -> Outcome {
             "NVIDIA probe routine was not called for",
             "another driver was loaded and",
             "obtained ownership of the NVIDIA",
+            "NVRM: GPU*is already bound to",
         ],
     );
     let blacklist = || {
@@ -502,7 +513,7 @@ fn nouveau(context: &Context<'_>) -> Outcome {
             .command("update-initramfs -u")
             .command("reboot")
     };
-    if let Some((gpu, driver)) = held {
+    if let Some((gpu, driver)) = held.filter(|_| !ours) {
         let outcome = Outcome::fail(format!("{driver} holds the GPU at {}", gpu.address))
             .expected("driver nvidia")
             .actual(format!("driver {driver}"))
@@ -521,7 +532,7 @@ fn nouveau(context: &Context<'_>) -> Outcome {
     if ours {
         return Outcome::pass("NVIDIA's driver holds the GPU");
     }
-    let loaded = OTHERS[..4].iter().find(|name| context.has_module(name) == Some(true));
+    let loaded = OTHERS[..5].iter().find(|name| context.has_module(name) == Some(true));
     if !said.is_empty() {
         let which = loaded.map_or("another driver", |name| name);
         let outcome = Outcome::fail(format!("{which} was there before NVIDIA's driver and holds the GPU"));
@@ -536,7 +547,7 @@ fn nouveau(context: &Context<'_>) -> Outcome {
 
 fn gpu_supported(context: &Context<'_>) -> Outcome {
     if context.facts.nvidia.gpus.value().is_some_and(|gpus| !gpus.is_empty())
-        && find(context, &["GPU System Processor (GSP)"]).is_empty()
+        && find(context, &["does not include the required GPU"]).is_empty()
     {
         return Outcome::pass("the driver claims the GPU");
     }
@@ -629,8 +640,26 @@ fn probe(context: &Context<'_>) -> Outcome {
     if owns_every_gpu(context) {
         return right_now(context, WORDS, "the driver lists every GPU");
     }
+    let listed = context.facts.nvidia.gpus.value().map_or(&[][..], Vec::as_slice);
+    let gpus = context.gpus();
+    let mut given_up =
+        gpus.iter().filter(|gpu| listed.iter().all(|own| own.address != gpu.address)).peekable();
+    let is_some = !listed.is_empty() && given_up.peek().is_some();
+    let answers = |gpu: &&PciDevice| {
+        super::devices::bar1(gpu).is_some() && gpu.config.value().is_none_or(|config| !config.all_ones)
+    };
+    if is_some && !given_up.any(answers) && !find(context, WORDS).is_empty() {
+        return with_lines(
+            Outcome::note(
+                "the driver gave up the GPUs that have no window or do not answer, and took the others",
+            ),
+            &find(context, WORDS),
+        );
+    }
     judge_kernel_log(context, WORDS, "the driver gave no GPU up", || {
-        Outcome::fail("the driver gave a GPU up while taking it").remedy(
+        let outcome = Outcome::fail("the driver gave a GPU up while taking it");
+        let outcome = if is_some { outcome.partial(Severity::Major) } else { outcome };
+        outcome.remedy(
             Remedy::new(Who::Guest, "read what the driver logged before that: windows, interrupts, firmware")
                 .command("dmesg | grep -i -B20 'probe routine failed'"),
         )

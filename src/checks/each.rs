@@ -1,9 +1,10 @@
 //! One rule over several devices: one that breaks it fails the check, one that cannot be seen leaves it open.
 
-use super::check::{Outcome, Remedy, Who};
+use super::check::{Answer, Outcome, Remedy, Severity, Who};
 use super::context::Context;
 use crate::facts::Fact;
 use crate::facts::pci::{NVIDIA, PciDevice};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 /// What a rule says of one device.
@@ -72,6 +73,25 @@ pub fn each(
         outcome = outcome.evidence(format!("/sys/bus/pci/devices/{address}"), why);
     }
     outcome
+}
+
+/// The same for devices that do without each other: where one of them is well, the failure of the rest weighs only
+/// `lighter`.
+pub fn each_alone(
+    context: &Context<'_>,
+    name: &str,
+    devices: &[&PciDevice],
+    good: &str,
+    lighter: Severity,
+    judge: impl Fn(&PciDevice) -> Each,
+) -> Outcome {
+    let is_one_well = Cell::new(false);
+    let outcome = each(context, name, devices, good, |device| {
+        let judged = judge(device);
+        is_one_well.set(is_one_well.get() || judged == Each::Good);
+        judged
+    });
+    if outcome.answer == Answer::Fail && is_one_well.get() { outcome.partial(lighter) } else { outcome }
 }
 
 /// Gives the GPUs to vfio-pci from the start, with all their functions: those that are seen, else those that the command

@@ -5,6 +5,8 @@ use super::check::{Answer, Check, Outcome, Remedy, Severity, Side, Who};
 use super::context::Context;
 use super::devices::if_failed;
 use super::each::{Each, absent, each, unseen};
+use super::said::{find, with_lines};
+use super::topology::{is_coherent, storage};
 use crate::facts::Fact;
 use crate::facts::pci::{Class, PciDevice};
 use crate::topology::Topology;
@@ -174,32 +176,44 @@ fn firmware(context: &Context<'_>) -> Outcome {
     .remedy(Remedy::new(Who::Bios, format!("switch on {setting}")))
 }
 
+/// How QEMU, Proxmox and libvirt say that there is none.
+const NO_IOMMU: &[&str] = &[
+    "no iommu_group found",
+    "Cannot open iommu_group",
+    "cannot prepare PCI pass-through, IOMMU not present",
+    "host doesn't support passthrough of host PCI devices",
+];
+
 fn host_active(context: &Context<'_>) -> Outcome {
     match active(context) {
         Some(true) => Outcome::pass("an IOMMU is in use"),
+        None if !find(context, NO_IOMMU).is_empty() => with_lines(
+            not_active(context, "the hypervisor's programs find no IOMMU"),
+            &find(context, NO_IOMMU),
+        ),
         None => Outcome::unknown(format!("IOMMUs cannot be seen: {}", absent(&context.facts.iommu.units))),
-        Some(false) => {
-            let (_, _, parameter) = tables(context);
-            let mut outcome = Outcome::fail("no IOMMU is in use, and no device has an IOMMU group")
-                .expected("an entry in /sys/class/iommu")
-                .actual("none");
-            if let Some(line) = context.facts.kernel.command_line.value() {
-                outcome = outcome.evidence("/proc/cmdline", line.clone());
-            }
-            outcome.remedy(
-                Remedy::new(
-                    Who::Hypervisor,
-                    format!("add \"{parameter} iommu=pt\" to the kernel's command line, remove any iommu=off, and reboot"),
-                )
-                .command(format!(
-                    "sed -i 's/^GRUB_CMDLINE_LINUX_DEFAULT=\"/&{parameter} iommu=pt /' /etc/default/grub && update-grub"
-                ))
-                .command(format!(
-                    "sed -i '1s/$/ {parameter} iommu=pt/' /etc/kernel/cmdline && proxmox-boot-tool refresh"
-                )),
-            )
-        }
+        Some(false) => not_active(context, "no IOMMU is in use, and no device has an IOMMU group"),
     }
+}
+
+fn not_active(context: &Context<'_>, why: &str) -> Outcome {
+    let (_, _, parameter) = tables(context);
+    let mut outcome = Outcome::fail(why).expected("an entry in /sys/class/iommu").actual("none");
+    if let Some(line) = context.facts.kernel.command_line.value() {
+        outcome = outcome.evidence("/proc/cmdline", line.clone());
+    }
+    outcome.remedy(
+        Remedy::new(
+            Who::Hypervisor,
+            format!("add \"{parameter} iommu=pt\" to the kernel's command line, remove any iommu=off, and reboot"),
+        )
+        .command(format!(
+            "sed -i 's/^GRUB_CMDLINE_LINUX_DEFAULT=\"/&{parameter} iommu=pt /' /etc/default/grub && update-grub"
+        ))
+        .command(format!(
+            "sed -i '1s/$/ {parameter} iommu=pt/' /etc/kernel/cmdline && proxmox-boot-tool refresh"
+        )),
+    )
 }
 
 /// The words of the kernel's command line, or why they cannot be seen.
@@ -334,6 +348,10 @@ fn translation(context: &Context<'_>) -> Outcome {
         }
     });
     if_failed(outcome, |outcome| {
+        if is_coherent(context) {
+            // The SMMU translates for Grace's coherent memory as for any other.
+            return Outcome { answer: Answer::Note, ..outcome };
+        }
         let mut outcome = outcome.expected("no IOMMU, or groups of type identity");
         if let Some(line) = context.facts.kernel.command_line.value() {
             outcome = outcome.evidence("/proc/cmdline", line.clone());
@@ -360,13 +378,14 @@ fn acs_redirect(context: &Context<'_>) -> Outcome {
         return unseen;
     }
     let topology = Topology::of(context.facts);
-    if topology.storage().next().is_none() {
+    let pairs = storage(context, &topology);
+    if pairs.is_empty() {
         return Outcome::not_applicable("there is no pair of a GPU and an NVMe controller");
     }
     let places = Places::new(context.facts);
     let mut ports: Vec<&String> = Vec::new();
     let mut unknown = None;
-    for pair in topology.storage() {
+    for pair in pairs {
         match &pair.p2pdma {
             P2pdma::ThroughHostBridge { redirects, .. } | P2pdma::Refused { redirects, .. } => {
                 ports.extend(redirects);

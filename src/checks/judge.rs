@@ -51,8 +51,8 @@ fn run(checks: &[&Check], context: &Context<'_>) -> Vec<Finding> {
                     skipped(check, cause)
                 }
                 None => {
-                    let finding = run_one(check, context);
-                    if finding.status == Status::Fail {
+                    let (finding, is_partial) = run_one(check, context);
+                    if finding.status == Status::Fail && !is_partial {
                         causes.insert(check.id, check.id);
                     }
                     finding
@@ -67,14 +67,18 @@ fn run(checks: &[&Check], context: &Context<'_>) -> Vec<Finding> {
     findings
 }
 
-fn run_one(check: &Check, context: &Context<'_>) -> Finding {
+/// A check's finding, and whether it concerns some of several devices alone.
+fn run_one(check: &Check, context: &Context<'_>) -> (Finding, bool) {
     match catch_unwind(AssertUnwindSafe(|| (check.run)(context))) {
-        Ok(outcome) => finding(check, outcome),
+        Ok(outcome) => {
+            let is_partial = outcome.partial.is_some();
+            (finding(check, outcome), is_partial)
+        }
         Err(panic) => {
             let words = panic.downcast_ref::<String>().map(String::as_str);
             let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
             let why = format!("a bug in gdsboot: this check broke ({words})");
-            Finding { status: Status::Error, ..finding(check, Outcome::unknown(why)) }
+            (Finding { status: Status::Error, ..finding(check, Outcome::unknown(why)) }, false)
         }
     }
 }
@@ -91,7 +95,8 @@ fn finding(check: &Check, outcome: Outcome) -> Finding {
         id: check.id.to_owned(),
         title: check.title.to_owned(),
         status,
-        severity: check.severity,
+        // Never graver than the check itself.
+        severity: outcome.partial.map_or(check.severity, |lighter| lighter.max(check.severity)),
         why: outcome.why,
         expected: outcome.expected,
         actual: outcome.actual,
@@ -212,6 +217,19 @@ mod tests {
                 of("a", Status::Pass)
             ]
         );
+    }
+
+    #[test]
+    fn some_of_several_devices_hold_nothing_up() {
+        let found = run(
+            &[
+                &check("a", &[], Severity::Blocker, |_| Outcome::fail("one of two").partial(Severity::Minor)),
+                &check("b", &["a"], Severity::Major, |_| Outcome::fail("no").partial(Severity::Blocker)),
+            ],
+            &Context::new(&Facts::default(), Side::Guest),
+        );
+        let told: Vec<_> = found.iter().map(|f| (f.id.as_str(), f.status, f.severity)).collect();
+        assert_eq!(told, [("b", Status::Fail, Severity::Major), ("a", Status::Fail, Severity::Minor)]);
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub mod judge;
 pub mod kernel;
 pub mod nvidia_fs;
 pub mod p2pdma;
+#[cfg(test)]
+mod passthrough_cases;
 pub mod platform;
 pub mod power;
 pub mod routes;
@@ -60,6 +62,7 @@ use check::Check;
 /// The register: all checks, causes before what follows from them.
 const REGISTER: &[&[Check]] = &[
     platform::CHECKS,
+    virtual_machine::MACHINE,
     devices::CHECKS,
     power::CHECKS,
     virtual_machine::CHECKS,

@@ -4,7 +4,8 @@ use super::check::{ANYWHERE, Check, Outcome, Remedy, Severity, Side, Who};
 use super::context::Context;
 use super::devices::{if_failed, is_vfio};
 use super::each::{Each, absent, each, unseen};
-use super::said::{find, with_lines};
+use super::host::is_a_strangers;
+use super::said::{Line, find, with_lines};
 use crate::facts::Fact;
 use crate::facts::pci::PciDevice;
 
@@ -51,9 +52,17 @@ fn is_given_away(device: &PciDevice) -> bool {
     device.driver.value().is_some_and(|driver| is_vfio(driver))
 }
 
+/// How kernels have worded it since 4.15.
+const STUCK: &[&str] = &[
+    "Refused to change power state, currently in D3",
+    "can't change power state from D3*config space inaccessible",
+    "change power state from D3cold to D0, device inaccessible",
+];
+
 fn power(context: &Context<'_>) -> Outcome {
     let all = devices(context);
-    let stuck = find(context, &["change power state from D3cold to D0, device inaccessible"]);
+    let stuck: Vec<Line<'_>> =
+        find(context, STUCK).into_iter().filter(|line| !is_a_strangers(context, line.text)).collect();
     if !stuck.is_empty() {
         let outcome = Outcome::fail("a device did not wake from D3cold and cannot be reached")
             .remedy(Remedy::new(Who::Hardware, "switch the machine off and on: a restart may not be enough"))

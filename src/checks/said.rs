@@ -55,6 +55,26 @@ pub fn find<'a>(context: &Context<'a>, patterns: &[&str]) -> Vec<Line<'a>> {
         .collect()
 }
 
+/// The lines that match one of `patterns` and are `ours`, and how often they came: a text that came again and again was kept
+/// only so often.
+pub fn repeated<'a>(
+    context: &Context<'a>,
+    patterns: &[&str],
+    ours: impl Fn(&str) -> bool,
+) -> (Vec<Line<'a>>, u64) {
+    let said: Vec<Line<'a>> = find(context, patterns).into_iter().filter(|line| ours(line.text)).collect();
+    let patterns: Vec<String> = patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
+    let facts = context.facts;
+    let kernel = facts.kernel_log.value().into_iter().flat_map(|log| &log.sources);
+    let again = kernel.chain(facts.logs.value().into_iter().flatten()).flat_map(|log| &log.repeated);
+    let again = again.filter(|(text, _)| {
+        let lower = text.to_ascii_lowercase();
+        ours(text) && patterns.iter().any(|pattern| matches(&lower, pattern))
+    });
+    let times = again.fold(said.len() as u64, |times, (_, more)| times.saturating_add(*more));
+    (said, times)
+}
+
 fn matches(text: &str, pattern: &str) -> bool {
     let mut rest = text;
     pattern.split('*').all(|piece| match rest.split_once(piece) {

@@ -150,6 +150,7 @@ pub(crate) fn answer(id: &str, facts: &Facts, side: Side) -> Answer {
 /// The checks of hardware and virtualisation.
 fn own() -> impl Iterator<Item = &'static super::check::Check> {
     [
+        super::virtual_machine::MACHINE,
         super::devices::CHECKS,
         super::power::CHECKS,
         super::virtual_machine::CHECKS,

@@ -4,9 +4,12 @@ use super::check::{ANYWHERE, Check, Outcome, Remedy, Severity, Side, WHERE_GDS_R
 use super::context::Context;
 use super::devices::if_failed;
 use super::each::unseen;
+use super::routes::has_c2c;
 use crate::facts::Fact;
+use crate::facts::pci::NVIDIA;
 use crate::topology::labels::Label;
 use crate::topology::p2pdma::P2pdma;
+use crate::topology::place::Places;
 use crate::topology::{Pair, Topology};
 
 /// The checks of this file.
@@ -41,7 +44,7 @@ pub const CHECKS: &[Check] = &[
         id: "topology.p2pdma",
         title: "the kernel's p2pdma lets GPU and NVMe controller meet",
         sides: WHERE_GDS_RUNS,
-        requires: &["gpu.present", "nvme.present"],
+        requires: &["gpu.present", "nvme.present", "gpu.pcie", "nvme.pcie", "acs.redirect"],
         severity: Severity::Major,
         rationale: "p2pdma refuses pairs that share no switch, unless the CPU is an AMD Zen or the host bridge is on its \
                     list; QEMU's is not.",
@@ -83,11 +86,33 @@ pub const CHECKS: &[Check] = &[
 const PEER_DISTANCE: &str = "/proc/driver/nvidia-fs/peer_distance";
 /// More pairs than this are no evidence that a person reads.
 const MOST_PAIRS: usize = 16;
+/// The pairs of an NVMe controller and a GPU that is meant for transfers.
+pub(super) fn storage<'t>(context: &Context<'_>, topology: &'t Topology) -> Vec<&'t Pair> {
+    let gpus: Vec<&str> = context.gpus().iter().map(|gpu| gpu.address.as_str()).collect();
+    topology.storage().filter(|pair| gpus.contains(&pair.gpu.as_str())).collect()
+}
+
+/// Is the GPUs' memory the CPU's as well (Grace: NVLink-C2C)? Then transfers go through the CPU's fabric and neither the
+/// PCI tree nor p2pdma decides over them.
+pub(super) fn is_coherent(context: &Context<'_>) -> bool {
+    const MODELS: [&str; 3] = ["GH200", "GB200", "GB300"];
+    let claimed = context.facts.nvidia.gpus.value().into_iter().flatten();
+    let by_name = claimed
+        .filter_map(|gpu| gpu.model.value())
+        .any(|model| MODELS.iter().any(|name| model.contains(name)));
+    // Grace's root ports are NVIDIA's own.
+    let places = Places::new(context.facts);
+    let by_port = context.gpus().iter().any(|gpu| {
+        let above = places.of(gpu).and_then(|place| places.device(place.bridges.first()?));
+        above.is_some_and(|port| port.vendor.value() == Some(&NVIDIA))
+    });
+    by_name || by_port || has_c2c(context)
+}
 
 /// For every GPU its nearest NVMe controller; `None` for a GPU none of whose distances can be seen.
-fn nearest(topology: &Topology) -> Vec<(&str, Option<&Pair>)> {
+fn nearest<'t>(pairs: &[&'t Pair]) -> Vec<(&'t str, Option<&'t Pair>)> {
     let mut gpus: Vec<(&str, Option<&Pair>)> = Vec::new();
-    for pair in topology.storage() {
+    for pair in pairs.iter().copied() {
         let seen = pair.nvidia_smi.map(|_| pair);
         match gpus.iter_mut().find(|(gpu, _)| *gpu == pair.gpu) {
             Some((_, best)) => {
@@ -131,7 +156,7 @@ fn by_label(context: &Context<'_>, good: &str, is_good: fn(Label) -> bool) -> Ou
         return unseen;
     }
     let topology = Topology::of(context.facts);
-    let gpus = nearest(&topology);
+    let gpus = nearest(&storage(context, &topology));
     if gpus.is_empty() {
         return Outcome::not_applicable("there is no pair of a GPU and an NVMe controller");
     }
@@ -179,6 +204,10 @@ fn socket(context: &Context<'_>) -> Outcome {
 fn switch(context: &Context<'_>) -> Outcome {
     let outcome = by_label(context, "have an NVMe controller on their switch", |label| label <= Label::Pxb);
     if_failed(outcome, |far| match context.side {
+        _ if is_coherent(context) => note(
+            far,
+            "the GPU's memory is the CPU's as well (C2C), and data goes through the CPU in any case",
+        ),
         Side::Guest => note(
             far,
             "a guest's tree is what its configuration says, not the hardware's; ask the host with lspci -tv",
@@ -197,7 +226,10 @@ fn p2pdma(context: &Context<'_>) -> Outcome {
         return unseen;
     }
     let topology = Topology::of(context.facts);
-    let pairs: Vec<&Pair> = topology.storage().collect();
+    if is_coherent(context) {
+        return Outcome::not_applicable("the GPU's memory is the CPU's as well (C2C): p2pdma is not asked");
+    }
+    let pairs = storage(context, &topology);
     if pairs.is_empty() {
         return Outcome::not_applicable("there is no pair of a GPU and an NVMe controller");
     }

@@ -4,14 +4,15 @@ use super::check::{Check, Outcome, Remedy, Severity, Side, Who};
 use super::context::Context;
 use super::devices::bar1;
 use super::each::{absent, size, unseen};
+use super::said::{find, kernel_log_unseen, with_lines};
 use crate::facts::Fact;
 use crate::facts::pci::PciDevice;
 use crate::topology::place::Places;
 
 const GUEST: &[Side] = &[Side::Guest];
 
-/// The checks of this file.
-pub const CHECKS: &[Check] = &[
+/// The machine itself, before its devices.
+pub const MACHINE: &[Check] = &[
     Check {
         id: "vm.machine-type",
         title: "the virtual machine is a q35",
@@ -39,13 +40,32 @@ pub const CHECKS: &[Check] = &[
         id: "vm.cpu-type",
         title: "the guest sees the host's CPU",
         sides: GUEST,
-        requires: &[],
+        requires: &["vm.emulator"],
         severity: Severity::Major,
         rationale: "A CPU model of the hypervisor hides the family by which p2pdma allows AMD Zen, and the address width that \
                     a large BAR needs.",
         references: &["drivers/pci/p2pdma.c: cpu_supports_p2pdma", "Proxmox VE: CPU type"],
         covers: &["guide: CPU type host"],
         run: cpu_type,
+    },
+];
+
+/// The other checks of this file.
+pub const CHECKS: &[Check] = &[
+    Check {
+        id: "vm.confidential",
+        title: "the guest is not a confidential machine",
+        sides: GUEST,
+        requires: &[],
+        severity: Severity::Major,
+        rationale: "In a confidential machine (SEV, TDX, the GPU's CC mode) devices reach neither each other's memory nor the \
+                    guest's own: everything goes through bounce buffers.",
+        references: &[
+            "open-gpu-kernel-modules: kern_bus_tu102.c, kbusIsStaticBar1Supported_TU102",
+            "arch/x86/coco/core.c",
+        ],
+        covers: &["signature 22"],
+        run: confidential,
     },
     Check {
         id: "vm.balloon",
@@ -128,7 +148,10 @@ fn machine_type(context: &Context<'_>) -> Outcome {
     if has(Q35) || product.contains("Q35") {
         return Outcome::pass("the machine is a q35");
     }
-    if has(I440FX) || product.contains("i440FX") {
+    // Amazon's and Google's hypervisors show the same host bridge, and are none of QEMU's machines.
+    let vendor = context.facts.platform.vendor.value().map_or("", String::as_str);
+    let is_cloud = ["Amazon", "Google"].iter().any(|name| vendor.starts_with(name));
+    if (has(I440FX) && !is_cloud) || product.contains("i440FX") {
         return Outcome::fail("the machine is an i440fx, which has no PCI Express")
             .expected("q35")
             .actual("i440fx")
@@ -194,6 +217,43 @@ fn cpu_type(context: &Context<'_>) -> Outcome {
             Remedy::new(Who::VmConfiguration, "show the guest the host's CPU")
                 .command("qm set VMID -cpu host"),
         )
+}
+
+fn confidential(context: &Context<'_>) -> Outcome {
+    let smi = context.facts.nvidia_smi.value();
+    let gpu = smi.filter(|smi| smi.confidential == Some(true));
+    let said = find(
+        context,
+        &[
+            "Memory Encryption Features active:*SEV",
+            "Memory Encryption Features active:*TDX",
+            "tdx: Guest detected",
+        ],
+    );
+    let why = match (gpu, said.is_empty()) {
+        (Some(_), _) => "the GPU is in confidential computing mode and shows its memory to no other device",
+        (None, false) => "the guest's memory is encrypted: devices copy through bounce buffers",
+        (None, true) if kernel_log_unseen(context).is_none() => {
+            return Outcome::pass("the guest's memory is not encrypted");
+        }
+        (None, true) if context.facts.cpu.value().is_none() => {
+            return Outcome::unknown("nothing of the machine can be seen");
+        }
+        (None, true) => {
+            return Outcome::note("nothing that can be seen says that the machine is confidential");
+        }
+    };
+    let mut outcome = Outcome::fail(why).remedy(Remedy::new(
+        Who::VmConfiguration,
+        "run GPUDirect Storage in a machine without confidential computing (SEV, TDX)",
+    ));
+    if let Some(smi) = gpu {
+        outcome = outcome.evidence(&smi.from, "CC status: ON").remedy(
+            Remedy::new(Who::Hypervisor, "switch the GPU's mode off on the host")
+                .command("nvidia_gpu_tools.py --gpu=0 --set-cc-mode=off --reset-after-cc-mode-switch"),
+        );
+    }
+    with_lines(outcome, &said)
 }
 
 fn balloon(context: &Context<'_>) -> Outcome {
@@ -305,13 +365,38 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::facts::Facts;
+    use crate::facts::kernel_log::KernelLog;
+    use crate::facts::log_lines::LogLines;
     use crate::facts::memory::Memory;
+    use crate::facts::nvidia_smi::NvidiaSmi;
     use crate::facts::pci::{Bar, Id};
 
     fn after(id: &str, change: impl FnOnce(&mut Facts)) -> Answer {
         let mut facts = good(Side::Guest);
         change(&mut facts);
         answer(id, &facts, Side::Guest)
+    }
+
+    #[test]
+    fn encrypted_memory() {
+        let smi = |confidential| {
+            after("vm.confidential", |facts| {
+                facts.kernel_log = Fact::known("/dev/kmsg", KernelLog::default());
+                facts.nvidia_smi = Fact::known("x", NvidiaSmi { confidential, ..NvidiaSmi::default() });
+            })
+        };
+        assert_eq!((smi(Some(true)), smi(Some(false))), (Fail, Pass));
+        let said = |line: &str| {
+            after("vm.confidential", |facts| {
+                let log = LogLines { lines: vec![line.to_owned()], ..LogLines::default() };
+                facts.kernel_log = Fact::known("/dev/kmsg", KernelLog { sources: vec![log] });
+            })
+        };
+        assert_eq!(said("Memory Encryption Features active: AMD SEV SEV-ES SEV-SNP"), Fail);
+        assert_eq!(said("tdx: Guest detected"), Fail);
+        // The host's own encryption of memory is none of the guest's business, and does no harm.
+        assert_eq!(said("Memory Encryption Features active: AMD SME"), Pass);
+        assert_eq!(after("vm.confidential", |facts| facts.kernel_log = Fact::default()), Note);
     }
 
     #[test]

@@ -113,6 +113,12 @@ enum Host {
     Unknown(String),
 }
 
+/// A domain above those that a PCI segment group can have.
+fn is_made_up(root: &str) -> bool {
+    let domain = root.strip_prefix("pci").and_then(|rest| rest.split_once(':'));
+    domain.and_then(|(domain, _)| u32::from_str_radix(domain, 16).ok()).is_some_and(|n| n > 0xffff)
+}
+
 fn through_host(facts: &Facts, places: &Places<'_>, gpu: &Place, peer: &Place) -> Host {
     let cpu = match &facts.cpu {
         Fact::Known { value, .. } if !value.vendor.is_empty() => value,
@@ -148,6 +154,10 @@ fn through_host(facts: &Facts, places: &Places<'_>, gpu: &Place, peer: &Place) -
             }
             None if vendor.0 == 0x8086 && RECENT_HOST_BRIDGES.contains(&device.0) => {
                 return Host::Unknown(format!("host bridge {} is on some kernels' list only", bridge.ids()));
+            }
+            // Domains that the kernel made up are Intel VMD's, whose root ports are on no list.
+            None if is_made_up(root) => {
+                return Host::Refused(format!("{family}, and {root} is behind Intel's VMD"));
             }
             // The kernel refuses where a bus has no function 00.0; a capture may just lack it.
             None if !bridge.address.ends_with(":00.0") => {

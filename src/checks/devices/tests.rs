@@ -1,5 +1,6 @@
 use super::super::check::Answer::{self, Fail, NotApplicable, Note, Pass, Unknown};
 use super::super::testing::*;
+use super::links::tenths;
 use super::*;
 use crate::facts::nvidia::NvidiaGpu;
 use crate::facts::pci::{Class, Id, PciPath, Sriov};
