@@ -14,6 +14,7 @@
 //! | [`inspect`] | what an image is and what is on it |
 //! | [`boot_contract`] | the names that the builder writes and the live side reads |
 
+pub mod bench;
 pub mod boot_contract;
 #[cfg(feature = "builder")]
 pub mod builder;

@@ -1,0 +1,318 @@
+//! Transfers between a drive and the CPU's memory: what the drive can do by itself, the ceiling of every other route.
+//! io_uring where the kernel has it, else one thread for each transfer.
+
+use super::job::{Direction, Job};
+use super::measurement::{Recorder, Samples};
+use super::offsets::Offsets;
+use super::pattern::Pattern;
+use super::ring::{Buffers, Ring};
+use anyhow::{Context as _, bail};
+use nix::sys::resource::{UsageWho, getrusage};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// After so many failures a thread gives up: the drive is gone or broken.
+const GIVE_UP: u64 = 64;
+/// A transfer that takes longer is lost. The kernel gives an NVMe command 30 s, and two more tries (nvme_core.io_timeout).
+const LOST: Duration = Duration::from_secs(120);
+/// How long one look for ended transfers may take.
+const LOOK: Duration = Duration::from_secs(1);
+/// Without io_uring: no more threads than this.
+const MOST_THREADS: u32 = 256;
+
+/// Makes the job's transfers with `file`, which was opened with O_DIRECT where the drive is meant and not the page cache.
+/// `stop` ends it early; what came of it until then is the result.
+///
+/// # Errors
+/// The job cannot be run, or the kernel refused the threads or their memory. Transfers that fail are in the samples.
+pub fn run(file: &File, job: &Job, stop: &AtomicBool) -> anyhow::Result<Samples> {
+    job.check().map_err(anyhow::Error::msg)?;
+    match Ring::new(file, 1, 512) {
+        Ok(_) => measure("io_uring", job, stop, |context| by_ring(file, &context)),
+        Err(_) => {
+            // As many at a time as the ring would have, each in a thread of its own.
+            let blocks = u32::try_from(job.blocks()).unwrap_or(u32::MAX);
+            let threads = job.threads.saturating_mul(job.depth).min(MOST_THREADS).min(blocks);
+            let job = Job { threads, depth: 1, ..job.clone() };
+            measure("pread", &job, stop, |context| by_thread(file, &context))
+        }
+    }
+}
+
+/// What a thread has to know.
+struct Thread<'a> {
+    number: u32,
+    job: &'a Job,
+    stop: &'a AtomicBool,
+    begun: Instant,
+}
+
+impl Thread<'_> {
+    fn is_over(&self, now: Instant) -> bool {
+        self.stop.load(Ordering::Relaxed)
+            || self.job.limit().is_some_and(|limit| now.duration_since(self.begun) >= limit)
+    }
+}
+
+/// Runs `transfer` in as many threads as the job has, and puts together what they measured.
+fn measure(
+    engine: &str,
+    job: &Job,
+    stop: &AtomicBool,
+    transfer: impl Fn(Thread<'_>) -> anyhow::Result<Recorder> + Sync,
+) -> anyhow::Result<Samples> {
+    let cpu = cpu_seconds()?;
+    let begun = Instant::now();
+    let transfer = &transfer;
+    let (mut all, mut first_error) = (Recorder::new(), None);
+    std::thread::scope(|scope| -> anyhow::Result<()> {
+        let mut threads = Vec::new();
+        for number in 0..job.threads {
+            let thread = Thread { number, job, stop, begun };
+            let builder = std::thread::Builder::new().name(format!("transfer-{number}"));
+            let spawned = builder.spawn_scoped(scope, move || transfer(thread));
+            // Those that run already end by themselves or by `stop`.
+            threads.push(
+                spawned.inspect_err(|_| stop.store(true, Ordering::Relaxed)).context("starting a thread")?,
+            );
+        }
+        for thread in threads {
+            match thread.join() {
+                Ok(Ok(recorder)) => all.merge(recorder),
+                Ok(Err(error)) => first_error = first_error.take().or(Some(error)),
+                Err(_) => bail!("a thread of the benchmark panicked"),
+            }
+        }
+        Ok(())
+    })?;
+    match first_error {
+        Some(error) => Err(error),
+        None => Ok(all.finish(engine, begun.elapsed().as_secs_f64(), cpu_seconds()? - cpu)),
+    }
+}
+
+/// User and system time of this process, its kernel threads for io_uring among it.
+fn cpu_seconds() -> anyhow::Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).context("reading the CPU time")?;
+    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+}
+
+/// Where a buffer's transfer goes, and when it began.
+#[derive(Clone, Copy)]
+struct UnderWay {
+    offset: u64,
+    begun: Instant,
+}
+
+fn by_ring(file: &File, thread: &Thread<'_>) -> anyhow::Result<Recorder> {
+    let Thread { job, begun, .. } = thread;
+    let mut recorder = Recorder::new();
+    let mut offsets = Offsets::new(job, thread.number);
+    let mut ring = Ring::new(file, job.depth, job.block).context("making a ring of transfers")?;
+    let mut under_way = vec![UnderWay { offset: 0, begun: *begun }; job.depth as usize];
+    // What is written is not what was found there; filled once where nobody compares it.
+    if job.direction == Direction::Write && !job.verify {
+        (0..under_way.len())
+            .for_each(|slot| Pattern { seed: job.seed }.fill(ring.buffer(slot), slot as u64 * 8));
+    }
+    let mut free: Vec<usize> = (0..under_way.len()).rev().collect();
+    let mut last_end = Instant::now();
+    let mut now = last_end;
+    loop {
+        while !thread.is_over(now) && recorder.error_count() < GIVE_UP {
+            let Some(slot) = free.pop() else { break };
+            let Some(offset) = offsets.next() else {
+                free.push(slot);
+                break;
+            };
+            if job.direction == Direction::Write && job.verify {
+                Pattern { seed: job.seed }.fill(ring.buffer(slot), offset);
+            }
+            under_way[slot] = UnderWay { offset, begun: Instant::now() };
+            ring.begin(job.direction, slot, offset);
+        }
+        if free.len() == under_way.len() {
+            return Ok(recorder);
+        }
+        let ended = ring.wait(LOOK).context("waiting for a transfer")?.to_vec();
+        now = Instant::now();
+        if ended.is_empty() && now.duration_since(last_end) > LOST {
+            let slot = (0..under_way.len()).find(|slot| !free.contains(slot)).unwrap_or_default();
+            let what =
+                format!("no answer after {} s; {} transfers are lost", LOST.as_secs(), ring.under_way());
+            recorder.error(under_way[slot].offset, what, false);
+            return Ok(recorder);
+        }
+        for ended in ended {
+            last_end = now;
+            free.push(ended.slot);
+            let UnderWay { offset, begun: started } = under_way[ended.slot];
+            match ended.result {
+                Ok(bytes) if bytes == job.block => {
+                    let latency = now.duration_since(started);
+                    recorder.transfer(
+                        bytes.into(),
+                        nanoseconds(latency),
+                        nanoseconds(now.duration_since(*begun)),
+                    );
+                    check(job, ring.buffer(ended.slot), offset, &mut recorder);
+                }
+                Ok(bytes) => recorder.error(offset, format!("{bytes} of {} bytes", job.block), false),
+                Err(errno) => recorder.error(offset, words(&io::Error::from_raw_os_error(errno)), false),
+            }
+        }
+    }
+}
+
+fn by_thread(file: &File, thread: &Thread<'_>) -> anyhow::Result<Recorder> {
+    let Thread { job, begun, .. } = thread;
+    let mut recorder = Recorder::new();
+    let mut buffers = Buffers::new(1, job.block as usize).context("taking memory")?;
+    let buffer = buffers.get_mut(0);
+    for offset in Offsets::new(job, thread.number) {
+        let started = Instant::now();
+        if thread.is_over(started) || recorder.error_count() >= GIVE_UP {
+            break;
+        }
+        let done = match job.direction {
+            Direction::Read => file.read_at(buffer, offset),
+            Direction::Write => {
+                Pattern { seed: job.seed }.fill(buffer, offset);
+                file.write_at(buffer, offset)
+            }
+        };
+        match done {
+            Ok(bytes) if bytes == buffer.len() => {
+                let now = Instant::now();
+                let latency = nanoseconds(now.duration_since(started));
+                recorder.transfer(bytes as u64, latency, nanoseconds(now.duration_since(*begun)));
+                check(job, buffer, offset, &mut recorder);
+            }
+            Ok(bytes) => recorder.error(offset, format!("{bytes} of {} bytes", job.block), false),
+            Err(error) => recorder.error(offset, words(&error), false),
+        }
+    }
+    Ok(recorder)
+}
+
+fn check(job: &Job, buffer: &[u8], offset: u64, recorder: &mut Recorder) {
+    if job.verify
+        && job.direction == Direction::Read
+        && let Err(mismatch) = (Pattern { seed: job.seed }).check(buffer, offset)
+    {
+        recorder.error(offset, mismatch.to_string(), true);
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    duration.as_nanos().try_into().unwrap_or(u64::MAX)
+}
+
+/// An error without its number, which differs between systems.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::job::{Order, Until};
+    use super::*;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    const GO: AtomicBool = AtomicBool::new(false);
+
+    /// A file of 8 MiB that holds the pattern of seed 3, opened without the page cache where the filesystem can.
+    fn file(folder: &std::path::Path) -> File {
+        let path = folder.join("data");
+        let mut bytes = vec![0; 8 << 20];
+        Pattern { seed: 3 }.fill(&mut bytes, 0);
+        fs_err::write(&path, bytes).unwrap();
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true).write(true);
+        let direct = options.clone().custom_flags(libc::O_DIRECT).open(&path);
+        direct.or_else(|_| options.open(&path)).unwrap()
+    }
+
+    fn job() -> Job {
+        Job {
+            direction: Direction::Read,
+            order: Order::Sequential,
+            block: 64 << 10,
+            depth: 4,
+            threads: 3,
+            range: 0..8 << 20,
+            until: Until::Once,
+            seed: 3,
+            verify: true,
+        }
+    }
+
+    type Engine = fn(&File, &Thread<'_>) -> anyhow::Result<Recorder>;
+
+    fn with(engine: Engine, file: &File, job: &Job) -> Samples {
+        measure("x", job, &GO, |thread| engine(file, &thread)).unwrap()
+    }
+
+    #[test]
+    fn every_block_is_read_once_and_is_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(dir.path());
+        for engine in [by_ring as Engine, by_thread] {
+            let samples = with(engine, &file, &job());
+            assert_eq!((samples.total_bytes(), samples.transfers()), (8 << 20, 128));
+            assert_eq!(samples.errors, []);
+            let wrong = with(engine, &file, &Job { seed: 4, ..job() });
+            assert!(
+                wrong.errors.iter().all(|error| error.wrong_data) && wrong.error_count >= 64,
+                "{wrong:?}"
+            );
+            let random = with(engine, &file, &Job { order: Order::Random, block: 4096, ..job() });
+            assert_eq!((random.transfers(), random.error_count), (2048, 0));
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(dir.path());
+        for (seed, engine) in [(10, by_ring as Engine), (11, by_thread)] {
+            let write = Job { direction: Direction::Write, seed, ..job() };
+            assert_eq!(with(engine, &file, &write).error_count, 0);
+            assert_eq!(with(engine, &file, &Job { seed, ..job() }).errors, []);
+            assert!(with(engine, &file, &job()).error_count > 0);
+        }
+    }
+
+    #[test]
+    fn the_clock_and_the_caller_end_a_job() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(dir.path());
+        let timed = Job { until: Until::Seconds(0.3), verify: false, ..job() };
+        let samples = run(&file, &timed, &GO).unwrap();
+        assert!((0.3..5.0).contains(&samples.seconds), "{}", samples.seconds);
+        assert!(samples.transfers() > 0 && samples.figures().gib_per_second > 0.0);
+        let stopped =
+            run(&file, &Job { until: Until::Seconds(60.0), ..timed }, &AtomicBool::new(true)).unwrap();
+        assert!(stopped.seconds < 10.0 && stopped.transfers() == 0);
+    }
+
+    #[test]
+    fn a_range_beyond_the_end_is_errors_and_an_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(dir.path());
+        for engine in [by_ring as Engine, by_thread] {
+            let beyond = Job { range: 1 << 40..2 << 40, threads: 1, until: Until::Seconds(30.0), ..job() };
+            let samples = with(engine, &file, &beyond);
+            assert_eq!(samples.errors[0].what, "0 of 65536 bytes");
+            assert!(samples.error_count >= GIVE_UP && samples.seconds < 10.0);
+        }
+        let read_only = File::open(dir.path().join("data")).unwrap();
+        let write = Job { direction: Direction::Write, threads: 1, ..job() };
+        assert_eq!(with(by_ring, &read_only, &write).errors[0].what, "Bad file descriptor");
+    }
+}
