@@ -7,6 +7,8 @@ pub mod job;
 pub mod measurement;
 pub mod offsets;
 pub mod pattern;
+pub mod plan;
 mod ring;
 pub mod scratch;
 pub mod storage;
+pub mod table;

@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::OpenOptionsExt as _;
 
-    const GO: AtomicBool = AtomicBool::new(false);
+    static GO: AtomicBool = AtomicBool::new(false);
 
     /// A file of 8 MiB that holds the pattern of seed 3, opened without the page cache where the filesystem can.
     fn file(folder: &std::path::Path) -> File {

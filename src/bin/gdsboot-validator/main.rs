@@ -1,5 +1,6 @@
 //! gdsboot-validator: static; PID 1 in the image, and a plain command anywhere else.
 
+mod bench;
 mod capture;
 mod check;
 mod explain;
@@ -35,6 +36,7 @@ enum Command {
     Judge(check::JudgeArgs),
     Facts(facts::FactsArgs),
     Capture(capture::CaptureArgs),
+    Bench(bench::BenchArgs),
     List(explain::ListArgs),
     Explain(explain::ExplainArgs),
 }
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Judge(args) => check::judge(args),
         Command::Facts(args) => facts::run(args),
         Command::Capture(args) => capture::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::List(args) => explain::list(args),
         Command::Explain(args) => explain::explain(args),
     };
