@@ -13,7 +13,8 @@
 //! | [`topology`] | how near GPUs and NVMe controllers are, and what p2pdma makes of it |
 //! | [`power`] | asleep or awake, and can it be reset |
 //! | [`kernel`] | does the kernel take modules |
-//! | [`driver`] | NVIDIA's driver: loaded, fitting, healthy |
+//! | [`gpu_start`] | does the driver find, claim and start the GPUs |
+//! | [`driver`] | NVIDIA's driver: loaded, and fitting its libraries |
 //! | [`nvidia_fs`], [`p2pdma`] | the pieces of the two direct routes |
 //! | [`storage`] | filesystem, device-mapper, RAID, the drives' health |
 //! | [`cufile`] | libcufile, and what its settings exclude |
@@ -34,6 +35,7 @@ pub mod devices;
 pub mod driver;
 pub mod each;
 pub mod gds;
+pub mod gpu_start;
 pub mod host;
 pub mod iommu;
 pub mod judge;
@@ -69,6 +71,7 @@ const REGISTER: &[&[Check]] = &[
     iommu::CHECKS,
     topology::CHECKS,
     kernel::CHECKS,
+    gpu_start::CHECKS,
     driver::CHECKS,
     nvidia_fs::CHECKS,
     p2pdma::CHECKS,

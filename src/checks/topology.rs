@@ -214,11 +214,21 @@ fn switch(context: &Context<'_>) -> Outcome {
         ),
         // Guests' data goes up to the host's IOMMU in any case.
         Side::Host => note(far, "under passthrough the data goes over the root complex in any case"),
+        Side::BareMetal if !is_below_switch(context) => note(
+            far,
+            "no GPU of this machine hangs below a PCIe switch, and the root complex carries the data",
+        ),
         Side::BareMetal => far.expected("PIX or PXB").remedy(Remedy::new(
             Who::Hardware,
             "use an NVMe slot on the GPU's PCIe switch, where the machine has one",
         )),
     })
+}
+
+/// Is a GPU below a switch: a root port, the switch's upstream port, and one of its downstream ports?
+fn is_below_switch(context: &Context<'_>) -> bool {
+    let places = Places::new(context.facts);
+    context.gpus().iter().filter_map(|gpu| places.of(gpu)).any(|place| place.bridges.len() >= 3)
 }
 
 fn p2pdma(context: &Context<'_>) -> Outcome {
@@ -461,8 +471,15 @@ mod tests {
         assert_eq!(answer("topology.socket", &far, Side::Guest), Note);
         let flat = flat([0, 0]);
         assert_eq!(answer("topology.socket", &flat, Side::BareMetal), Pass);
-        assert_eq!(answer("topology.switch", &flat, Side::BareMetal), Fail);
+        // Nothing better can be had where there is no switch.
+        assert_eq!(answer("topology.switch", &flat, Side::BareMetal), Note);
         assert_eq!(answer("topology.switch", &flat, Side::Host), Note);
+        let mut beside = good(Side::BareMetal);
+        edit(&mut beside, NVME_AT, |nvme| {
+            let Fact::Known { value, .. } = &mut nvme.path else { panic!("path") };
+            value.bridges = vec!["0000:00:1c.7".into()];
+        });
+        assert_eq!(answer("topology.switch", &beside, Side::BareMetal), Fail);
         let outcome = ask("topology.switch", &flat, Side::Guest);
         assert_eq!(outcome.answer, Note);
         assert!(outcome.evidence[0].text.contains("nvidia-smi PHB, NCCL PHB, nvidia-fs distance 130, cross"));
