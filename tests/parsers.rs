@@ -55,6 +55,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             b"Package: a\nVersion: 1:2-3\nDescription: x\n y\nReplaces: b (<< 2), c\n".to_vec(),
             b"Sat, 22 Nov 2026 13:26:06 UTC".to_vec(),
         ],
+        "captured_machine" => captured_machines(),
         "captured_text" => vec![
             b" GDS release version: 1.16.1.26\n DRIVER CONFIGURATION:\n NVMe : nvfs, compat\n GPU index 0 X bar:1 bar size (MiB):256 supports GDS\n".to_vec(),
             br#"{ // c
@@ -122,6 +123,108 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         ],
         _ => panic!("{target} has no seeds"),
     }
+}
+
+/// A server as its files, and a guest as what programs printed there.
+fn captured_machines() -> Vec<Vec<u8>> {
+    let gpu = "sys/bus/pci/devices/0000:41:00.0";
+    let nvme = "sys/bus/pci/devices/0000:42:00.0";
+    let server = [
+        (format!("{gpu}/vendor"), "0x10de\n"),
+        (format!("{gpu}/device"), "0x2331\n"),
+        (format!("{gpu}/class"), "0x030200\n"),
+        (format!("{gpu}/numa_node"), "1\n"),
+        (
+            format!("{gpu}/resource"),
+            "0x81000000 0x81ffffff 0x40200\n0x0 0x0 0x0\n0x2000000000 0x3fffffffff 0x14220c\n",
+        ),
+        (format!("{gpu}/resource1_resize"), "00000000000fffc0\n"),
+        (format!("{gpu}/current_link_speed"), "16.0 GT/s PCIe\n"),
+        (format!("{gpu}/max_link_speed"), "32.0 GT/s PCIe\n"),
+        (format!("{gpu}/aer_dev_fatal"), "Undefined 0\nDLP 3\nTOTAL_ERR_FATAL 3\n"),
+        (format!("{gpu}/reset_method"), "flr bus\n"),
+        (format!("{gpu}/power_state"), "D3cold\n"),
+        (format!("{nvme}/vendor"), "0x144d\n"),
+        (format!("{nvme}/class"), "0x010802\n"),
+        ("sys/class/nvme/nvme0/state".into(), "live\n"),
+        ("sys/class/nvme/nvme0/transport".into(), "pcie\n"),
+        ("sys/class/nvme/nvme0/address".into(), "0000:42:00.0\n"),
+        ("sys/block/nvme0n1/size".into(), "7501476528\n"),
+        ("sys/block/nvme0n1/nvme0n1p1/partition".into(), "1\n"),
+        ("sys/block/nvme0n1/nvme0n1p1/start".into(), "2048\n"),
+        ("sys/kernel/iommu_groups/12/type".into(), "DMA-FQ\n"),
+        ("sys/firmware/acpi/tables/DMAR".into(), "DMAR\u{50}\0\0\0\u{1}x"),
+        ("proc/cpuinfo".into(), "processor : 0\nvendor_id : GenuineIntel\ncpu family : 6\nflags : vmx\n"),
+        ("proc/cmdline".into(), "root=/dev/nvme1n1p2 intel_iommu=on iommu=pt\n"),
+        ("proc/meminfo".into(), "MemTotal: 2113929216 kB\nHugePages_Total: 8\n"),
+        ("proc/modules".into(), "nvidia_fs 1 0 - Live 0x0 (OE)\nnvidia 1 1 nvidia_fs, Live 0x0 (OE)\n"),
+        ("proc/kallsyms".into(), "0 T nvme_v1_register_nvfs_dma_ops [nvme]\n"),
+        ("proc/self/mountinfo".into(), "30 1 259:1 / /data\\040x rw - ext4 /dev/nvme0n1p1 rw,data=ordered\n"),
+        ("proc/sys/kernel/osrelease".into(), "6.8.0-79-generic\n"),
+        ("proc/sys/kernel/tainted".into(), "12288\n"),
+        (
+            "proc/driver/nvidia/version".into(),
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release\n",
+        ),
+        ("proc/driver/nvidia/params".into(), "RegistryDwords: \"RMForceStaticBar1=1;\"\n"),
+        (
+            "proc/driver/nvidia/gpus/0000:41:00.0/information".into(),
+            "Model: \t NVIDIA H100\nDevice Minor: \t 0\n",
+        ),
+        ("proc/driver/nvidia-fs/version".into(), "version: 2.27\n"),
+        (
+            "proc/driver/nvidia-fs/peer_distance".into(),
+            "gpu\t\tpeer\t\tpeerrank\tp2pdist\tlink\tgen\tclass\n0000:41:00.0\t0000:42:00.0\t0x0082\t0x0082\tx4\tgen4\tnvme\n",
+        ),
+        ("proc/driver/nvidia-fs/stats".into(), "GDS Version: 1.15\nReads: n=5 ok=5 err=0 readMiB=2\n"),
+        (
+            "etc/cufile.json".into(),
+            "{ // c\n\"properties\": {\"use_pci_p2pdma\": true,}, \"denylist\": {\"drivers\": []} }\n",
+        ),
+        ("var/lib/dkms/nvidia/580.95.05/6.8.0-79-generic/x86_64/x".into(), ""),
+        (
+            "dev/kmsg".into(),
+            "6,0,0,-;Linux version 6.8.0\n3,1,9,-;NVRM: Xid (PCI:0000:41:00): 79, GPU has fallen off\n SUBSYSTEM=pci\n",
+        ),
+    ];
+    let printed = |program: &str| format!("run/gdsboot/commands/{program}/stdout");
+    let guest = [
+        (
+            printed("lspci-1"),
+            "01:00.0 3D controller [0302]: NVIDIA Corporation GH100 [10de:2331] (rev a1)\n\tControl: I/O- Mem+\n\tNUMA node: 0\n\t\
+             Region 1: Memory at 2000000000 (64-bit, prefetchable) [size=128G]\n\tCapabilities: [78] Express (v2) Endpoint\n\t\t\
+             LnkCap:\tPort #0, Speed 32GT/s, Width x16\n\t\tLnkSta:\tSpeed 16GT/s (downgraded), Width x8 (downgraded)\n\t\
+             Kernel driver in use: nvidia\n00: de 10 31 23 06 04 10 00 a1 00 02 03 00 00 00 00\n",
+        ),
+        (
+            printed("dmidecode-1"),
+            "Handle 0x0100\nSystem Information\n\tManufacturer: QEMU\n\tProduct Name: Standard PC (Q35 + ICH9, 2009)\n",
+        ),
+        (printed("lscpu-1"), "Vendor ID: AuthenticAMD\nModel name: AMD EPYC\nHypervisor vendor: KVM\n"),
+        (printed("systemd-detect-virt-1"), "kvm\n"),
+        (printed("lsmod-1"), "Module Size Used by\nnvidia 1 1 nvidia_uvm\n"),
+        (printed("uname-1"), "Linux vm 6.8.0-79-generic #79-Ubuntu SMP x86_64\n"),
+        (
+            printed("modinfo-1"),
+            "filename: /lib/modules/x/nvidia.ko\nlicense: Dual MIT/GPL\nversion: 580.95.05\n",
+        ),
+        (
+            printed("nvidia-smi-1"),
+            "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n",
+        ),
+        (
+            printed("dmesg-1"),
+            "[    1.0] pci 0000:01:00.0: BAR 1: no space for [mem size 0x2000000000 64bit pref]\n",
+        ),
+        ("run/gdsboot/commands/dmesg-1/argv".into(), "dmesg\n-T\n"),
+        ("run/gdsboot/commands/dmesg-1/status".into(), "0\n"),
+        ("etc/environment".into(), "CUFILE_FORCE_COMPAT_MODE=\"true\"\n"),
+        ("var/log/cufile.log".into(), " 24-11-2026 [pid=1] ERROR cufio:1 fd direct IO not set\n"),
+    ];
+    let framed = |files: &[(String, &str)]| {
+        files.iter().map(|(path, text)| format!("== {path}\n{text}")).collect::<String>().into_bytes()
+    };
+    vec![framed(&server), framed(&guest)]
 }
 
 /// Flips, cuts, repeats and overwrites, as bad media and bad people do.

@@ -2,6 +2,8 @@
 //! without bound. The test `tests/parsers.rs` runs the same functions on damaged fixtures.
 
 use gdsboot::builder::{apt, deb, elf, lock, mirror, module_info, profile, sbat};
+use gdsboot::checks::check::{Side, Status};
+use gdsboot::checks::judge::judge;
 use gdsboot::checks::waiver;
 use gdsboot::facts::cufile::CufileConfig;
 use gdsboot::facts::cufile_env::CufileVariable;
@@ -10,20 +12,23 @@ use gdsboot::facts::gdsio::GdsioRun;
 use gdsboot::facts::log_lines::LogLines;
 use gdsboot::facts::nvidia_smi::NvidiaSmi;
 use gdsboot::facts::pci_config::PciConfig;
-use gdsboot::facts::{Root, dma, kmsg, module_tree};
+use gdsboot::facts::{Facts, Root, dma, kmsg, module_tree};
 use gdsboot::report::events::Event;
 use gdsboot::report::fat::{Fat, ReadAt};
-use gdsboot::report::{gpt, json, menu};
+use gdsboot::report::model::Report;
+use gdsboot::report::utc::Utc;
+use gdsboot::report::{gpt, html, json, junit, menu, text as report_text};
 use gdsboot::smoke::machine::Machine;
 use std::io;
-use std::path::Path;
+use std::path::{Component, Path};
 
 /// A parser under its name.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file of its name in `fuzz_targets/`.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     ("apt_output", apt_output),
+    ("captured_machine", captured_machine),
     ("captured_text", captured_text),
     ("config_space", config_space),
     ("deb", deb),
@@ -55,6 +60,40 @@ pub fn apt_output(data: &[u8]) {
     let _ = mirror::parse_deb822(&text);
     let _ = deb::stanza(&text);
     let _ = deb::parse_control(&text);
+}
+
+/// A whole machine, from its files to every form of its report: each part begins with a line `== path`.
+pub fn captured_machine(data: &[u8]) {
+    let Ok(folder) = tempfile::tempdir() else { return };
+    let mut rest = data;
+    while let Some(part) = rest.strip_prefix(b"== ") {
+        let end = part.windows(4).position(|four| four == b"\n== ").map_or(part.len(), |at| at + 1);
+        let (part, next) = part.split_at(end);
+        rest = next;
+        let Some(line) = part.iter().position(|byte| *byte == b'\n') else { continue };
+        let (Ok(path), bytes) = (std::str::from_utf8(&part[..line]), &part[line + 1..]) else { continue };
+        let path = Path::new(path);
+        if path.components().all(|component| matches!(component, Component::Normal(_))) {
+            let path = folder.path().join(path);
+            let made = path.parent().is_some_and(|parent| std::fs::create_dir_all(parent).is_ok());
+            if made && !path.is_dir() {
+                let _ = std::fs::write(path, bytes);
+            }
+        }
+    }
+    let facts = Facts::read(&Root::at(folder.path()));
+    for side in [Side::Guest, Side::Host, Side::BareMetal] {
+        let judgement = judge(&facts, side, None, &[], "2026-11-24");
+        // A check that panics is an error of its own, and a bug all the same.
+        assert!(!judgement.findings.iter().any(|finding| finding.status == Status::Error));
+        let _ = junit::write(judgement.verdict, &judgement.findings, &mut io::sink());
+        let report = Report::of_check(facts.clone(), judgement, "0a1b2c3d".into(), Utc(0));
+        let _ = html::write(&report, &mut io::sink());
+        let _ = report_text::write(&report, &mut io::sink());
+        let mut bytes = Vec::new();
+        json::write(&report, &mut bytes).expect("a report can be written");
+        assert_eq!(json::read(&bytes).expect("a report can be read"), report);
+    }
 }
 
 /// What programs printed on a machine, and files that its owner wrote.
