@@ -270,6 +270,48 @@ fn gdschecks_word_on_acs() {
     assert_ne!(finding(&found, "gds.acs").status, Status::Pass);
     let gdscheck = judged(complete, &[]);
     assert_ne!(finding(&gdscheck, "gds.acs").status, Status::Fail);
+    // The same words on bare metal.
+    let metal = [
+        (GDSCHECK, acs.as_str()),
+        ("sys/class/dmi/id/sys_vendor", "Supermicro\n"),
+        ("sys/class/dmi/id/product_name", "SYS-420GP\n"),
+        ("proc/cpuinfo", "processor : 0\nvendor_id : AuthenticAMD\ncpu family : 25\nflags : fpu\n"),
+    ];
+    assert_eq!(finding(&judged(complete, &metal), "gds.acs").status, Status::Fail);
+}
+
+/// nvidia-fs takes RAID 0, which P2PDMA does not; of RAID 1 nobody is sure.
+#[test]
+fn arrays_by_route() {
+    let level = |level| [("sys/block/md0/md/level", level), ("sys/block/md0/slaves/nvme0n1/x", "")];
+    for (build, raid, status) in [
+        (with_nvidia_fs as fn(&Path), "raid0\n", Status::Pass),
+        (with_nvidia_fs, "raid1\n", Status::Info),
+        (with_nvidia_fs, "raid5\n", Status::Fail),
+        (complete, "raid0\n", Status::Fail),
+    ] {
+        let judgement = judged(build, &level(raid));
+        assert_eq!(finding(&judgement, "storage.raid").status, status, "{raid}");
+    }
+}
+
+#[test]
+fn a_fabric_is_ready_or_not() {
+    for (state, status) in [("Completed", Status::Pass), ("N/A", Status::Pass), ("In Progress", Status::Fail)]
+    {
+        let text = format!(
+            "==============NVSMI LOG==============\nDriver Version : 580.95.05\n\nGPU 00000000:01:00.0\n    Fabric\n        State                             : {state}\n        Status                            : Success\n"
+        );
+        let judgement = judged(
+            complete,
+            &[
+                ("run/gdsboot/commands/nvidia-smi-1/stdout", &text),
+                ("run/gdsboot/commands/nvidia-smi-1/argv", "nvidia-smi\n-q\n"),
+            ],
+        );
+        let finding = finding(&judgement, "driver.fabric-manager");
+        assert_eq!(finding.status, status, "{state}: {}", finding.why);
+    }
 }
 
 /// Modules that were built here for the kernel that runs pass; those for another that are loaded are worth a note.

@@ -101,7 +101,7 @@ pub fn to_vfio(context: &Context<'_>, text: &str) -> Remedy {
     let of_gpus = context.pci().iter().filter(|device| {
         device.vendor.value() == Some(&NVIDIA)
             && device.device.value().is_some()
-            && gpus.iter().any(|gpu| slot(&gpu.address) == slot(&device.address))
+            && gpus.iter().any(|gpu| gpu.slot() == device.slot())
     });
     let ids: BTreeSet<String> = of_gpus.map(PciDevice::ids).collect();
     let ids = if ids.is_empty() {
@@ -115,11 +115,6 @@ pub fn to_vfio(context: &Context<'_>, text: &str) -> Remedy {
         .command("echo 'softdep nouveau pre: vfio-pci' >> /etc/modprobe.d/vfio.conf")
         .command("echo 'softdep snd_hda_intel pre: vfio-pci' >> /etc/modprobe.d/vfio.conf")
         .command("update-initramfs -u -k all && reboot")
-}
-
-/// The address without its function.
-fn slot(address: &str) -> &str {
-    address.rsplit_once('.').map_or(address, |(slot, _)| slot)
 }
 
 /// A size as people say it.

@@ -139,7 +139,9 @@ pub(crate) fn add(facts: &mut Facts, class: u32, ids: &str, way: &str) {
 
 /// What one check answers.
 pub(crate) fn ask(id: &str, facts: &Facts, side: Side) -> Outcome {
-    (super::find(id).expect(id).run)(&Context::new(facts, side))
+    let outcome = (super::find(id).expect(id).run)(&Context::new(facts, side));
+    super::coverage::record(id, &outcome.answer);
+    outcome
 }
 
 /// Its answer alone.
