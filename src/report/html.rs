@@ -16,6 +16,13 @@ const TEMPLATE: &str = include_str!("../../image/templates/report.html");
 /// How many reasons stand under the verdict.
 const FIRST_REASONS: usize = 3;
 
+/// What is to be done, or to be asked.
+#[derive(Debug, Serialize)]
+struct Section {
+    title: &'static str,
+    groups: Vec<Group>,
+}
+
 /// Remedies of one who acts.
 #[derive(Debug, Serialize)]
 struct Group {
@@ -44,7 +51,7 @@ struct Page<'a> {
     why: &'a [String],
     /// How many there are besides.
     more_why: usize,
-    remedies: Vec<Group>,
+    actions: Vec<Section>,
     findings: Vec<Row<'a>>,
     topology: Vec<TopologyRow>,
     topology_svg: String,
@@ -87,7 +94,7 @@ pub fn write(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
         side: report.side.map(side_words),
         why,
         more_why: more_why.len(),
-        remedies: remedies(&report.findings),
+        actions: actions(&report.findings),
         findings: report.findings.iter().map(row).collect(),
         topology: topology::rows(&report.facts),
         topology_svg: topology::svg(&report.facts),
@@ -129,23 +136,33 @@ fn side_words(side: Side) -> &'static str {
     }
 }
 
-/// What is to be done, grouped by who does it; within a group in the findings' order. What failed comes before what is
-/// to be asked.
-fn remedies(findings: &[Finding]) -> Vec<Group> {
-    let order = [Who::Bios, Who::Hardware, Who::Hypervisor, Who::VmConfiguration, Who::Guest];
-    let wanted = |f: &&Finding| {
-        f.status == Status::Fail || (f.status == Status::Unknown && f.severity <= Severity::Major)
-    };
-    let mut groups = Vec::new();
-    for who in order {
-        let items: Vec<_> = findings
-            .iter()
-            .filter(wanted)
-            .flat_map(|f| f.remedy.iter().filter(|r| r.who == who).map(move |r| (f, r)))
-            .map(|(f, r)| Action { id: f.id.clone(), text: r.text.clone(), commands: r.commands.clone() })
-            .collect();
-        if !items.is_empty() {
-            groups.push(Group { who: heading(who), items });
+/// What must be mended, and what could not be seen from there.
+fn actions(findings: &[Finding]) -> Vec<Section> {
+    let failed = findings.iter().filter(|f| f.status == Status::Fail);
+    let unseen = findings.iter().filter(|f| f.status == Status::Unknown && f.severity <= Severity::Major);
+    let sections = [
+        Section { title: "What to do, by who does it", groups: by_who(failed) },
+        Section { title: "What to ask, by who can see it", groups: by_who(unseen) },
+    ];
+    sections.into_iter().filter(|section| !section.groups.is_empty()).collect()
+}
+
+/// The remedies of some findings, grouped by who acts: first whoever has the first of them, within a group in the findings'
+/// order.
+fn by_who<'a>(findings: impl Iterator<Item = &'a Finding>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for finding in findings {
+        for remedy in &finding.remedy {
+            let action = Action {
+                id: finding.id.clone(),
+                text: remedy.text.clone(),
+                commands: remedy.commands.clone(),
+            };
+            let who = heading(remedy.who);
+            match groups.iter_mut().find(|group| group.who == who) {
+                Some(group) => group.items.push(action),
+                None => groups.push(Group { who, items: vec![action] }),
+            }
         }
     }
     groups
@@ -206,6 +223,20 @@ mod tests {
         for foreign in ["<script", "http://", "https://", "src=", "@import", "url("] {
             assert!(!page.contains(foreign), "{foreign}");
         }
+    }
+
+    #[test]
+    fn whoever_has_the_first_remedy_comes_first_and_questions_come_last() {
+        let page = page(&sample());
+        let at = |words: &str| page.find(words).unwrap_or_else(|| panic!("{words}: {page}"));
+        let first = sample().findings.into_iter().find(|f| f.status == Status::Fail).unwrap();
+        let group = heading(first.remedy[0].who).replace('\'', "&#x27;");
+        let first_group = &page[at("What to do")..];
+        assert!(
+            first_group[first_group.find("<h3>").unwrap()..].starts_with(&format!("<h3>{group}")),
+            "{page}"
+        );
+        assert!(at("What to do") < at("What to ask") && at("What to ask") < at("All findings"));
     }
 
     #[test]
