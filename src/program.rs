@@ -95,7 +95,7 @@ fn wait(child: &mut Child, limit: Duration) -> anyhow::Result<Option<ExitStatus>
     Ok(None)
 }
 
-fn text(file: &mut File) -> anyhow::Result<String> {
+pub(crate) fn text(file: &mut File) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.take(LIMIT).read_to_end(&mut bytes)?;
@@ -103,7 +103,7 @@ fn text(file: &mut File) -> anyhow::Result<String> {
 }
 
 /// The last line of a program's complaints, as the end of a message.
-fn last_words(stderr: &str) -> String {
+pub(crate) fn last_words(stderr: &str) -> String {
     stderr
         .lines()
         .rev()

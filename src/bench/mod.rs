@@ -1,14 +1,24 @@
-//! The benchmark: what transfers are made ([`job`]), how bytes travel between a drive and the CPU's memory ([`storage`]),
-//! what came of it ([`measurement`]), and what is written and found again ([`pattern`]).
+//! The benchmark: what transfers are made ([`job`]), how bytes travel between a drive and the CPU's memory ([`storage`])
+//! or a GPU's ([`worker`], [`worker_process`]), what came of it ([`measurement`]), what is written and found again
+//! ([`pattern`]), and what proves which route the bytes took ([`route`]).
 //!
-//! Nothing in here opens a file for writing but [`scratch`].
+//! Nothing in here opens a drive or a file of it for writing but [`scratch`].
 
+pub mod cufile_errors;
+pub mod cufile_settings;
+pub mod cufile_stats;
 pub mod job;
 pub mod measurement;
 pub mod offsets;
 pub mod pattern;
 pub mod plan;
 mod ring;
+pub mod route;
 pub mod scratch;
 pub mod storage;
 pub mod table;
+pub mod threads;
+pub mod worker;
+pub mod worker_process;
+
+pub use ring::Buffers;

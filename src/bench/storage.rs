@@ -6,22 +6,17 @@ use super::measurement::{Recorder, Samples};
 use super::offsets::Offsets;
 use super::pattern::Pattern;
 use super::ring::{Buffers, Ring};
-use anyhow::{Context as _, bail};
-use nix::sys::resource::{UsageWho, getrusage};
+use super::threads::{GIVE_UP, MOST_THREADS, Thread, measure, nanoseconds, words};
+use anyhow::Context as _;
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// After so many failures a thread gives up: the drive is gone or broken.
-const GIVE_UP: u64 = 64;
 /// A transfer that takes longer is lost. The kernel gives an NVMe command 30 s, and two more tries (nvme_core.io_timeout).
 const LOST: Duration = Duration::from_secs(120);
 /// How long one look for ended transfers may take.
 const LOOK: Duration = Duration::from_secs(1);
-/// Without io_uring: no more threads than this.
-const MOST_THREADS: u32 = 256;
 
 /// Makes the job's transfers with `file`, which was opened with O_DIRECT where the drive is meant and not the page cache.
 /// `stop` ends it early; what came of it until then is the result.
@@ -40,65 +35,6 @@ pub fn run(file: &File, job: &Job, stop: &AtomicBool) -> anyhow::Result<Samples>
             measure("pread", &job, stop, |context| by_thread(file, &context))
         }
     }
-}
-
-/// What a thread has to know.
-struct Thread<'a> {
-    number: u32,
-    job: &'a Job,
-    stop: &'a AtomicBool,
-    begun: Instant,
-}
-
-impl Thread<'_> {
-    fn is_over(&self, now: Instant) -> bool {
-        self.stop.load(Ordering::Relaxed)
-            || self.job.limit().is_some_and(|limit| now.duration_since(self.begun) >= limit)
-    }
-}
-
-/// Runs `transfer` in as many threads as the job has, and puts together what they measured.
-fn measure(
-    engine: &str,
-    job: &Job,
-    stop: &AtomicBool,
-    transfer: impl Fn(Thread<'_>) -> anyhow::Result<Recorder> + Sync,
-) -> anyhow::Result<Samples> {
-    let cpu = cpu_seconds()?;
-    let begun = Instant::now();
-    let transfer = &transfer;
-    let (mut all, mut first_error) = (Recorder::new(), None);
-    std::thread::scope(|scope| -> anyhow::Result<()> {
-        let mut threads = Vec::new();
-        for number in 0..job.threads {
-            let thread = Thread { number, job, stop, begun };
-            let builder = std::thread::Builder::new().name(format!("transfer-{number}"));
-            let spawned = builder.spawn_scoped(scope, move || transfer(thread));
-            // Those that run already end by themselves or by `stop`.
-            threads.push(
-                spawned.inspect_err(|_| stop.store(true, Ordering::Relaxed)).context("starting a thread")?,
-            );
-        }
-        for thread in threads {
-            match thread.join() {
-                Ok(Ok(recorder)) => all.merge(recorder),
-                Ok(Err(error)) => first_error = first_error.take().or(Some(error)),
-                Err(_) => bail!("a thread of the benchmark panicked"),
-            }
-        }
-        Ok(())
-    })?;
-    match first_error {
-        Some(error) => Err(error),
-        None => Ok(all.finish(engine, begun.elapsed().as_secs_f64(), cpu_seconds()? - cpu)),
-    }
-}
-
-/// User and system time of this process, its kernel threads for io_uring among it.
-fn cpu_seconds() -> anyhow::Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).context("reading the CPU time")?;
-    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
 /// Where a buffer's transfer goes, and when it began.
@@ -162,7 +98,7 @@ fn by_ring(file: &File, thread: &Thread<'_>) -> anyhow::Result<Recorder> {
                     check(job, ring.buffer(ended.slot), offset, &mut recorder);
                 }
                 Ok(bytes) => recorder.error(offset, format!("{bytes} of {} bytes", job.block), false),
-                Err(errno) => recorder.error(offset, words(&io::Error::from_raw_os_error(errno)), false),
+                Err(errno) => recorder.error(offset, words(&std::io::Error::from_raw_os_error(errno)), false),
             }
         }
     }
@@ -206,16 +142,6 @@ fn check(job: &Job, buffer: &[u8], offset: u64, recorder: &mut Recorder) {
     {
         recorder.error(offset, mismatch.to_string(), true);
     }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    duration.as_nanos().try_into().unwrap_or(u64::MAX)
-}
-
-/// An error without its number, which differs between systems.
-fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 #[cfg(test)]
