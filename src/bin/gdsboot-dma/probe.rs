@@ -1,35 +1,13 @@
-//! gdsboot-dma: the dynamic worker, the only program that loads libcuda, libcufile and NVML. It is a program of its own
-//! because the validator is static, and because a library that crashes or hangs must not take the validator with it.
-//!
-//! `gdsboot-dma probe` answers with one line of JSON, a [`DmaProbe`]. A library or a function that is missing is a fact
-//! and no error: the exit status is 0 whenever the line was printed.
+//! What NVIDIA's libraries say about themselves, before anything is transferred.
 
-use clap::{Parser, Subcommand};
+use crate::library::words;
 use gdsboot::facts::dma::{Call, DmaProbe, Library, VERSION};
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// Talks to NVIDIA's user-space libraries for the validator.
-#[derive(Debug, Parser)]
-#[command(name = "gdsboot-dma", version, about)]
-struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Says which libraries can be loaded and which versions they are, as one line of JSON.
-    Probe {
-        /// Call cuInit too: it opens the GPU, which can take many seconds on a broken one.
-        #[arg(long)]
-        init: bool,
-    },
-}
-
-fn main() -> ExitCode {
-    let Args { command: Command::Probe { init } } = Args::parse();
+/// Prints a [`DmaProbe`]; with `init`, cuInit is tried too.
+pub fn main(init: bool) -> ExitCode {
     let probe = DmaProbe { v: VERSION, libraries: vec![cuda(init), cufile(), nvml()] };
     let line = match serde_json::to_string(&probe) {
         Ok(line) => line,
@@ -178,12 +156,4 @@ fn loaded_path(name: &str) -> Option<String> {
         file.strip_prefix(stem).is_some_and(|rest| rest.starts_with(".so"))
     })?;
     Some(path.to_owned())
-}
-
-/// The loader's words, without the crate's own around them.
-fn words(error: &libloading::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => source.to_string(),
-        None => error.to_string(),
-    }
 }

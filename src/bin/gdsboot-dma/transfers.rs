@@ -1,0 +1,238 @@
+//! Makes a task's transfers, with what is counted and compared around them.
+
+use crate::cuda::{Cuda, GpuMemory};
+use crate::cufile::Lib;
+use crate::mover::{Mover, Way};
+use gdsboot::bench::job::{Direction, Job};
+use gdsboot::bench::measurement::Recorder;
+use gdsboot::bench::offsets::Offsets;
+use gdsboot::bench::threads::{GIVE_UP, MOST_THREADS, Thread, measure, nanoseconds};
+use gdsboot::bench::worker::{Counters, Engine, Failure, Ran, SAMPLED, Task, Verified};
+use std::fs::File;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// `properties.io_batchsize` as it is by default; larger batches were seen to hang.
+const LARGEST_BATCH: u32 = 128;
+
+/// What a task is made with.
+pub struct Tools<'a> {
+    pub cuda: &'a Cuda,
+    pub cufile: Option<&'a Lib>,
+    pub file: &'a File,
+    /// Says which call comes next.
+    pub calling: &'a dyn Fn(&str),
+}
+
+/// Makes the transfers.
+pub fn run(tools: &Tools<'_>, task: &Task) -> Result<Ran, Failure> {
+    let Tools { cuda, file, calling, .. } = *tools;
+    let lib = match task.engine.is_cufile() {
+        true => Some(tools.cufile.ok_or_else(|| because("libcufile was not opened"))?),
+        false => None,
+    };
+    task.job.check().map_err(|text| because(&text))?;
+    let (job, width) = shape(task);
+    let job = &job;
+
+    calling("cuMemAlloc_v2");
+    let bytes = job.block as usize;
+    let memory =
+        |_| -> Result<Vec<GpuMemory<'_>>, Failure> { (0..width).map(|_| cuda.alloc(bytes)).collect() };
+    let memory: Vec<Vec<GpuMemory<'_>>> = (0..job.threads).map(memory).collect::<Result<_, _>>()?;
+    let (mut handle, mut registered) = (None, Vec::new());
+    if let Some(lib) = lib {
+        calling("cuFileHandleRegister");
+        handle = Some(lib.handle(std::os::fd::AsRawFd::as_raw_fd(file))?);
+        calling("cuFileBufRegister");
+        for memory in memory.iter().flatten() {
+            registered.push(lib.register(memory)?);
+        }
+    }
+    let way = || -> Result<Way<'_>, Failure> {
+        Ok(match (task.engine, lib, &handle) {
+            (Engine::Cufile, _, Some(handle)) => Way::Cufile(handle),
+            (Engine::CufileBatch, Some(lib), Some(handle)) => Way::Batch(handle, lib.batch(width)?),
+            (Engine::HostCopy, ..) => Way::HostCopy(cuda.pinned(bytes)?),
+            _ => Way::Bounce(cuda.pinned(bytes)?),
+        })
+    };
+    calling(if task.engine == Engine::CufileBatch { "cuFileBatchIOSetUp" } else { "cuMemAllocHost_v2" });
+    let mut movers = Vec::new();
+    for memory in &memory {
+        let mut mover = Mover { cuda, file, way: way()?, memory, job, holds: task.holds };
+        mover.fill()?;
+        movers.push(Mutex::new(mover));
+    }
+
+    let mut ran = Ran { before: counters(lib, tools, &mut Vec::new()), ..Ran::default() };
+    calling(name(task));
+    let verified = Mutex::new(Verified::default());
+    let samples = measure(engine(task), job, &AtomicBool::new(false), |thread| {
+        let mut mover = locked(&movers[thread.number as usize]);
+        Ok(transfers(&mut mover, &thread, width as usize, &verified))
+    });
+    ran.samples = samples.map_err(|error| because(&format!("{error:#}")))?;
+    ran.verified = verified.into_inner().unwrap_or_else(PoisonError::into_inner);
+    ran.transfers = ran.samples.transfers();
+    if ran.verified == Verified::default() && ran.transfers > 0 {
+        ran.transfers += compare_some(&mut locked(&movers[0]), &mut ran.verified);
+    }
+    ran.moved = ran.transfers * u64::from(job.block);
+    ran.after = counters(lib, tools, &mut ran.failures);
+    calling("cuFileBufDeregister");
+    Ok(ran)
+}
+
+/// The job as its threads make it, and how many transfers each has under way.
+fn shape(task: &Task) -> (Job, u32) {
+    let job = task.job.clone();
+    if task.engine == Engine::CufileBatch {
+        let width = job.depth.min(LARGEST_BATCH);
+        return (Job { depth: width, ..job }, width);
+    }
+    // The other calls make one transfer each.
+    let blocks = u32::try_from(job.blocks()).unwrap_or(u32::MAX);
+    let threads = job.threads.saturating_mul(job.depth).min(MOST_THREADS).min(blocks);
+    (Job { threads, depth: 1, ..job }, 1)
+}
+
+/// What the transfers are made by, for the samples.
+fn engine(task: &Task) -> &'static str {
+    match task.engine {
+        Engine::Cufile => "cuFile",
+        Engine::CufileBatch => "cuFile batches",
+        Engine::Bounce => "bounce",
+        Engine::HostCopy => "host copy",
+    }
+}
+
+/// The function that makes the transfers.
+fn name(task: &Task) -> &'static str {
+    match (task.engine, task.job.direction) {
+        (Engine::Cufile, Direction::Read) => "cuFileRead",
+        (Engine::Cufile, Direction::Write) => "cuFileWrite",
+        (Engine::CufileBatch, _) => "cuFileBatchIOSubmit",
+        (Engine::Bounce, Direction::Read) => "pread",
+        (Engine::Bounce, Direction::Write) => "pwrite",
+        (Engine::HostCopy, Direction::Read) => "cuMemcpyHtoDAsync_v2",
+        (Engine::HostCopy, Direction::Write) => "cuMemcpyDtoHAsync_v2",
+    }
+}
+
+fn counters(lib: Option<&Lib>, tools: &Tools<'_>, failures: &mut Vec<Failure>) -> Option<Counters> {
+    let lib = lib?;
+    (tools.calling)("cuFileGetStatsL3");
+    lib.counters().map_err(|failure| failures.push(failure)).ok()
+}
+
+/// One thread's part of the job. All that goes wrong is in the recorder.
+fn transfers(
+    mover: &mut Mover<'_>,
+    thread: &Thread<'_>,
+    width: usize,
+    verified: &Mutex<Verified>,
+) -> Recorder {
+    let (mut recorder, job) = (Recorder::new(), mover.job);
+    if let Err(failure) = mover.cuda.enter() {
+        recorder.error(0, failure.to_string(), false);
+        return recorder;
+    }
+    // What was written is read back after the clock has stopped.
+    let compares = job.verify && (job.direction == Direction::Read || matches!(mover.way, Way::HostCopy(_)));
+    let mut offsets = Offsets::new(job, thread.number);
+    while !thread.is_over(Instant::now()) && recorder.error_count() < GIVE_UP {
+        let together: Vec<u64> = offsets.by_ref().take(width).collect();
+        if together.is_empty() {
+            break;
+        }
+        for (slot, offset) in together.iter().enumerate().filter(|_| job.verify) {
+            if let Err(failure) = mover.prepare(slot, *offset) {
+                recorder.error(*offset, failure.to_string(), false);
+                return recorder;
+            }
+        }
+        let started = Instant::now();
+        let results = mover.transfer(&together);
+        let now = Instant::now();
+        for (slot, (offset, result)) in together.into_iter().zip(results).enumerate() {
+            match whole(result, job) {
+                Ok(bytes) => {
+                    let latency = nanoseconds(now.duration_since(started));
+                    recorder.transfer(bytes, latency, nanoseconds(now.duration_since(thread.begun)));
+                }
+                Err(what) => {
+                    recorder.error(offset, what, false);
+                    continue;
+                }
+            }
+            if compares && let Some((what, wrong)) = compare(mover, slot, offset, &mut locked(verified)) {
+                recorder.error(offset, what, wrong);
+            }
+        }
+    }
+    recorder
+}
+
+/// A transfer that made less than all of its block is none.
+fn whole(result: Result<usize, Failure>, job: &Job) -> Result<u64, String> {
+    match result {
+        Ok(bytes) if bytes as u64 == u64::from(job.block) => Ok(bytes as u64),
+        Ok(bytes) => Err(format!("{bytes} of {} bytes", job.block)),
+        Err(failure) => Err(failure.to_string()),
+    }
+}
+
+/// Compares a block and notes what came of it; what is wrong, and whether the data is.
+fn compare(
+    mover: &mut Mover<'_>,
+    slot: usize,
+    offset: u64,
+    verified: &mut Verified,
+) -> Option<(String, bool)> {
+    let (what, wrong) = match mover.compare(slot, offset) {
+        Ok(result) => {
+            verified.blocks += 1;
+            (result.err()?, true)
+        }
+        Err(failure) => (failure.to_string(), false),
+    };
+    verified.wrong += u64::from(wrong);
+    verified.first.get_or_insert_with(|| what.clone());
+    Some((what, wrong))
+}
+
+/// Transfers and compares blocks all over the range; how many transfers were made.
+fn compare_some(mover: &mut Mover<'_>, verified: &mut Verified) -> u64 {
+    let (job, mut made) = (mover.job, 0);
+    let (blocks, some) = (job.blocks(), job.blocks().min(SAMPLED));
+    for number in 0..some {
+        let block = u128::from(blocks) * u128::from(number) / u128::from(some);
+        let offset = job.range.start + block as u64 * u64::from(job.block);
+        let transferred = match mover.prepare(0, offset) {
+            Ok(()) => {
+                mover.transfer(&[offset]).into_iter().next().unwrap_or_else(|| Err(because("no answer")))
+            }
+            Err(failure) => Err(failure),
+        };
+        match whole(transferred, job) {
+            Ok(_) => made += 1,
+            Err(what) => {
+                verified.first.get_or_insert(what);
+                break;
+            }
+        }
+        compare(mover, 0, offset, verified);
+    }
+    made
+}
+
+/// A thread that panicked ends the task by itself; what it held is whole.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn because(text: &str) -> Failure {
+    Failure { text: text.to_owned(), ..Failure::default() }
+}
