@@ -191,7 +191,7 @@ pub struct Cufile {
     pub counts: bool,
     /// Calls that failed or are missing, and without which it goes on.
     pub failures: Vec<Failure>,
-    /// Does it only imitate NVIDIA's library?
+    /// Does it, or libcuda, only imitate NVIDIA's?
     pub simulated: bool,
 }
 

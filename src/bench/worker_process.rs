@@ -120,7 +120,8 @@ impl WorkerProcess {
         let config = folder.path().join("cufile.json");
         fs_err::write(&config, settings.json(folder.path()).to_string())?;
         let stderr = tempfile::tempfile().context("making a file for the DMA worker's words")?;
-        // Unlike the file itself, a copy of its descriptor is inherited. Only this child is to have it.
+        // Unlike the file itself, a copy of its descriptor is inherited. It is gone from here after the start: no later
+        // child gets it.
         let inherited = file.map(dup).transpose().context("handing a file to the DMA worker")?;
         let mut child = Command::new(program)
             .arg("run")

@@ -169,10 +169,14 @@ impl Lib {
         Ok(set.map(|(_, name)| name.to_owned()).collect())
     }
 
-    /// Begins to count; functions since 1.15.
-    pub fn count(&self) -> Result<(), Failure> {
+    /// Chooses what is counted; a function since 1.15. Releases differ in whether the driver may be open by then.
+    pub fn choose_counters(&self) -> Result<(), Failure> {
         // SAFETY: levels are 0 to 3.
-        checked("cuFileSetStatsLevel", unsafe { self.functions.set_stats_level(PER_GPU) }?)?;
+        checked("cuFileSetStatsLevel", unsafe { self.functions.set_stats_level(PER_GPU) }?)
+    }
+
+    /// Begins to count; a function since 1.15. The driver is open.
+    pub fn start_counters(&self) -> Result<(), Failure> {
         // SAFETY: it takes nothing.
         checked("cuFileStatsStart", unsafe { self.functions.stats_start() }?)
     }
@@ -360,7 +364,7 @@ impl Batch<'_> {
 #[allow(unsafe_code, reason = "calls into libcufile")]
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        // SAFETY: its transfers have ended.
+        // SAFETY: its transfers have ended, or cuFile said that it does not know: memory is freed after this.
         let _ = unsafe { self.lib.functions.batch_destroy(self.batch) };
     }
 }

@@ -131,14 +131,13 @@ impl Open {
     }
 
     fn open_cufile(&mut self, answers: &Answers) -> Result<Cufile, Failure> {
-        if self.cuda.is_none() {
-            return Err(because("no GPU was opened".into()));
-        }
+        let cuda = self.cuda.as_ref().ok_or_else(|| because("no GPU was opened".into()))?;
         answers.calling("libcufile.so.0");
         let lib = Lib::load()?;
-        let mut cufile = Cufile { simulated: lib.simulated, ..Cufile::default() };
+        let mut cufile = Cufile { simulated: lib.simulated || cuda.simulated, ..Cufile::default() };
         let failures = &mut cufile.failures;
         cufile.version = lib.version().map_err(|failure| failures.push(failure)).ok();
+        let chosen = lib.choose_counters();
         answers.calling("cuFileDriverOpen");
         lib.open()?;
         match lib.driver() {
@@ -149,7 +148,7 @@ impl Open {
             Err(failure) => failures.push(failure),
         }
         cufile.p2p_flags = lib.p2p_flags().map_err(|failure| failures.push(failure)).ok();
-        match lib.count() {
+        match chosen.or_else(|_| lib.choose_counters()).and_then(|()| lib.start_counters()) {
             Ok(()) => cufile.counts = true,
             Err(failure) => failures.push(failure),
         }

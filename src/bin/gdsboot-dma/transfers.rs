@@ -77,7 +77,7 @@ pub fn run(tools: &Tools<'_>, task: &Task) -> Result<Ran, Failure> {
     ran.verified = verified.into_inner().unwrap_or_else(PoisonError::into_inner);
     ran.transfers = ran.samples.transfers();
     if ran.verified == Verified::default() && ran.transfers > 0 {
-        ran.transfers += compare_some(&mut locked(&movers[0]), &mut ran.verified);
+        ran.transfers += compare_some(job, &movers, &mut ran.verified);
     }
     ran.moved = ran.transfers * u64::from(job.block);
     ran.after = counters(lib, tools, &mut ran.failures);
@@ -203,11 +203,12 @@ fn compare(
     Some((what, wrong))
 }
 
-/// Transfers and compares blocks all over the range; how many transfers were made.
-fn compare_some(mover: &mut Mover<'_>, verified: &mut Verified) -> u64 {
-    let (job, mut made) = (mover.job, 0);
+/// Transfers and compares blocks all over the range, with every thread's memory in turn; how many transfers were made.
+fn compare_some(job: &Job, movers: &[Mutex<Mover<'_>>], verified: &mut Verified) -> u64 {
+    let mut made = 0;
     let (blocks, some) = (job.blocks(), job.blocks().min(SAMPLED));
-    for number in 0..some {
+    for (number, mover) in (0..some).zip(movers.iter().cycle()) {
+        let mover = &mut locked(mover);
         let block = u128::from(blocks) * u128::from(number) / u128::from(some);
         let offset = job.range.start + block as u64 * u64::from(job.block);
         let transferred = match mover.prepare(0, offset) {
