@@ -77,6 +77,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "deb" => [Compression::None, Compression::Gzip, Compression::Xz, Compression::Zstd]
             .map(|c| Deb::new("a", "1").file("usr/bin/a", vec![5; 3000]).symlink("l", "usr").compress(c).bytes())
             .to_vec(),
+        "disk" => [u64::MAX, 64 << 10, 0].map(|size| [&size.to_le_bytes()[..], &disks().1].concat()).to_vec(),
         "elf" => vec![module(), artefacts::loader(&["sbat,1,x,y,1,z", "grub,5,x,y,1,z"])],
         "fat" => vec![disks().0],
         "gdsio_output" => vec![

@@ -1,6 +1,7 @@
 //! What is fuzzed: one function per parser, from bytes to nothing. They may refuse, they must not panic, hang or grow
 //! without bound. The test `tests/parsers.rs` runs the same functions on damaged fixtures.
 
+use gdsboot::bench::signatures::{self, Ends, Probe};
 use gdsboot::builder::{apt, deb, elf, lock, mirror, module_info, profile, sbat};
 use gdsboot::checks::check::{Side, Status};
 use gdsboot::checks::judge::judge;
@@ -26,12 +27,13 @@ use std::path::{Component, Path};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file of its name in `fuzz_targets/`.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     ("apt_output", apt_output),
     ("captured_machine", captured_machine),
     ("captured_text", captured_text),
     ("config_space", config_space),
     ("deb", deb),
+    ("disk", disk),
     ("elf", elf),
     ("fat", fat),
     ("gdsio_output", gdsio_output),
@@ -120,6 +122,19 @@ pub fn deb(data: &[u8]) {
     if std::fs::write(&path, data).is_ok() {
         let _ = deb::read(&path, folder.path(), &|_| true);
     }
+}
+
+/// What anybody may have left on a disk; the first eight bytes say how large it claims to be.
+pub fn disk(data: &[u8]) {
+    let Some((claimed, data)) = data.split_first_chunk() else { return };
+    for bytes in [u64::from_le_bytes(*claimed), data.len() as u64] {
+        let _ = signatures::find(&Ends { first: data, last: data, bytes });
+        let _ = signatures::find(&Ends { first: &[], last: data, bytes });
+    }
+    let whole = data.len() / 512 * 512;
+    let _ = Probe::of(whole as u64, 512, u64::from_le_bytes(*claimed), |offset, into| {
+        Bytes(data).read_exact_at(into, offset)
+    });
 }
 
 /// What a program or a library needs, and the generations of a boot loader.

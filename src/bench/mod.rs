@@ -15,6 +15,7 @@ pub mod plan;
 mod ring;
 pub mod route;
 pub mod scratch;
+pub mod signatures;
 pub mod storage;
 pub mod table;
 pub mod threads;
