@@ -1,9 +1,11 @@
 //! The benchmark: what transfers are made ([`job`]), how bytes travel between a drive and the CPU's memory ([`storage`])
 //! or a GPU's ([`worker`], [`worker_process`]), what came of it ([`measurement`]), what is written and found again
-//! ([`pattern`]), and what proves which route the bytes took ([`route`]).
+//! ([`pattern`]), what proves which route the bytes took ([`route`]), and
+//! which disk nobody would miss ([`candidate`], [`signatures`]).
 //!
 //! Nothing in here opens a drive or a file of it for writing but [`scratch`].
 
+pub mod candidate;
 pub mod cufile_errors;
 pub mod cufile_settings;
 pub mod cufile_stats;

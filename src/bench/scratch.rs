@@ -1,14 +1,20 @@
 //! Where a benchmark may write. Level 0 never does: a device or a file is opened for reading alone. Level 1 makes a
-//! temporary file in a folder that the operator named. This is the only file of the benchmark that opens or makes
-//! anything for writing.
+//! temporary file in a folder that the operator named. Level 2 writes to a whole disk that the operator named by its
+//! serial number and that is blank, level 3 to one that holds data which the operator gave up in so many words. This is
+//! the only file of the benchmark that opens or makes anything for writing.
 
-use crate::error::{Advise as _, Status};
+use super::candidate::{self, Disk, Request};
+use super::ring::Buffers;
+use super::signatures::{CHUNK, Probe};
+use crate::error::{Advise as _, Status, usage};
+use crate::facts::Root;
 use anyhow::{Context as _, ensure};
 use nix::fcntl::{FallocateFlags, fallocate};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek as _, SeekFrom};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 /// A file or device, open without the page cache.
 #[derive(Debug)]
@@ -66,39 +72,118 @@ pub fn temporary(folder: &Path, bytes: u64) -> anyhow::Result<Target> {
         .status(Status::Usage)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::FileExt as _;
+/// How many seconds pass before data is given up.
+pub const COUNTDOWN: u32 = 10;
 
-    #[test]
-    fn reading_never_makes_and_never_writes() {
-        let dir = tempfile::tempdir().unwrap();
-        let missing = dir.path().join("missing");
-        assert!(for_reading(&missing).is_err() && !missing.exists());
-        for path in [dir.path(), Path::new("/dev/null"), Path::new("/proc/self/mem")] {
-            assert!(for_reading(path).is_err(), "{}", path.display());
+/// Called once for each second before data is given up: the disk, what is on it, and the seconds that are left. An error
+/// stops it all, and nothing was opened for writing.
+pub type Countdown<'a> = &'a mut dyn FnMut(&Disk, &Probe, u32) -> anyhow::Result<()>;
+
+/// Level 2, or level 3 where the request consents to wiping: the whole disk with that serial number. Nothing is written.
+///
+/// All is asked twice, and the second time of the disk that is open, so that it is the disk that was looked at. While the
+/// file is open, nobody can mount the disk or make anything of it.
+///
+/// # Errors
+/// Anything is not as it should be, or could not be found out.
+pub fn disk(request: &Request<'_>, countdown: Countdown<'_>) -> anyhow::Result<Target> {
+    claim(&Live { root: Root::live() }, request, countdown)
+}
+
+fn claim(machine: &dyn Machine, request: &Request<'_>, countdown: Countdown<'_>) -> anyhow::Result<Target> {
+    let disks = machine.disks()?;
+    let disk = candidate::choose(&disks, request)?;
+    let probe = look(&machine.open(&disk.name, false)?, disk, request.seed)?;
+    candidate::accept(disk, &probe, request)?;
+    if request.gives_up_data() {
+        for left in (1..=COUNTDOWN).rev() {
+            countdown(disk, &probe, left)?;
+            machine.wait();
         }
-        let path = dir.path().join("data");
-        fs_err::write(&path, [1; 4096]).unwrap();
-        // Not every filesystem has O_DIRECT.
-        if let Ok(target) = for_reading(&path) {
-            assert_eq!((target.bytes, target.writable), (4096, false));
-            assert!(target.file.write_at(&[2; 4096], 0).is_err());
-        }
-        assert_eq!(fs_err::read(&path).unwrap(), [1; 4096]);
+    }
+    let opened = machine.open(&disk.name, true)?;
+    let disks = machine.disks()?;
+    let again = candidate::choose(&disks, request)?;
+    let is_same = again == disk && look(&opened, again, request.seed)? == probe;
+    if !is_same {
+        let what = format!("{} ({}) changed while it was being looked at", disk.name, request.serial);
+        return Err(usage(what, "find out who changed it, and begin again"));
+    }
+    Ok(Target { file: opened.file, bytes: disk.bytes, writable: true })
+}
+
+/// Probes what is open, which has to be `disk`.
+fn look(opened: &Opened, disk: &Disk, seed: u64) -> anyhow::Result<Probe> {
+    let Opened { file, number, bytes } = opened;
+    if (number, *bytes) != (&disk.number, disk.bytes) {
+        let Disk { name, number: expected, bytes: size, .. } = disk;
+        let what = format!("/dev/{name} is device {number} of {bytes} bytes, not {expected} of {size}");
+        return Err(usage(what, "find out who changed it, and begin again"));
+    }
+    // O_DIRECT asks for aligned memory.
+    let mut buffers = Buffers::new(1, CHUNK as usize)?;
+    Probe::of(disk.bytes, disk.block, seed, |offset, into| {
+        let buffer = buffers.get_mut(0).get_mut(..into.len()).ok_or(std::io::ErrorKind::InvalidInput)?;
+        file.read_exact_at(buffer, offset)?;
+        into.copy_from_slice(buffer);
+        Ok(())
+    })
+    .with_context(|| format!("reading {}", disk.name))
+    .hint("what cannot be read may hold anything: use another disk, and see the kernel's log for this one")
+}
+
+/// An open disk, as its descriptor says.
+struct Opened {
+    file: File,
+    /// `major:minor`.
+    number: String,
+    bytes: u64,
+}
+
+/// What is asked of a machine, so that tests can change it in between.
+trait Machine {
+    fn disks(&self) -> anyhow::Result<Vec<Disk>>;
+    /// Opens a disk by its name: for reading alone, or for both and for nobody else.
+    fn open(&self, name: &str, exclusive: bool) -> anyhow::Result<Opened>;
+    /// Lets a second pass.
+    fn wait(&self);
+}
+
+struct Live {
+    root: Root,
+}
+
+impl Machine for Live {
+    fn disks(&self) -> anyhow::Result<Vec<Disk>> {
+        candidate::read_all(&self.root)
+            .context("finding out which disks are in use")
+            .hint("run as root where /proc and /sys are mounted; what cannot be seen may be in use")
     }
 
-    #[test]
-    fn a_temporary_file_leaves_nothing_behind() {
-        let dir = tempfile::tempdir().unwrap();
-        if let Ok(target) = temporary(dir.path(), 1 << 20) {
-            assert_eq!((target.bytes, target.writable), (1 << 20, true));
-            assert_eq!(target.file.metadata().unwrap().len(), 1 << 20);
+    fn open(&self, name: &str, exclusive: bool) -> anyhow::Result<Opened> {
+        let path = self.root.locate(&format!("/dev/{name}"))?;
+        let flags = libc::O_DIRECT | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(flags);
+        if exclusive {
+            // Of a block device: fails where the kernel or another such opener uses it or a partition of it.
+            options.write(true).custom_flags(flags | libc::O_EXCL);
         }
-        assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 0);
-        let error = temporary(dir.path(), u64::MAX).unwrap_err();
-        assert!(crate::error::one_line(&error).contains("are more than half"), "{error:?}");
-        assert!(temporary(Path::new("/nonexistent"), 1).is_err());
+        let mut file = options
+            .open(&path)
+            .with_context(|| format!("opening {}", path.display()))
+            .hint("run as root; `Device or resource busy` is a disk that somebody uses")?;
+        let metadata = file.metadata()?;
+        ensure!(metadata.file_type().is_block_device(), "{} is no block device", path.display());
+        let number = candidate::number(metadata.rdev());
+        let bytes = file.seek(SeekFrom::End(0))?;
+        Ok(Opened { file, number, bytes })
+    }
+
+    fn wait(&self) {
+        std::thread::sleep(Duration::from_secs(1));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,7 @@ impl Mount {
     }
 
     /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
-    fn parse_mountinfo(line: &str) -> Option<Self> {
+    pub(crate) fn parse_mountinfo(line: &str) -> Option<Self> {
         let (mount, filesystem) = line.split_once(" - ")?;
         let mut mount = mount.split(' ').skip(2);
         let device = mount.next()?.to_owned();
