@@ -507,7 +507,7 @@ mod tests {
         let names: Vec<&str> = capture.entries.keys().filter_map(|path| path.to_str()).collect();
         assert_eq!(names, ["etc/profile", "etc/profile.d/gds.sh"]);
         assert!(is_private(Path::new("etc/systemd/system")) && !is_private(Path::new("etc")));
-        assert_eq!(replaced(b"aXXXb", b"XX", b"-"), Some(b"a-Xb".to_vec()));
+        assert_eq!(replaced(b"a111b", b"11", b"-"), Some(b"a-1b".to_vec()));
     }
 
     #[test]
