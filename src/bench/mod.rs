@@ -1,7 +1,7 @@
 //! The benchmark: what transfers are made ([`job`]), how bytes travel between a drive and the CPU's memory ([`storage`])
 //! or a GPU's ([`worker`], [`worker_process`]), what came of it ([`measurement`]), what is written and found again
-//! ([`pattern`]), what proves which route the bytes took ([`route`]), and
-//! which disk nobody would miss ([`candidate`], [`signatures`]).
+//! ([`pattern`]), what proves which route the bytes took ([`route`]), and which disk nobody would miss ([`candidate`],
+//! [`signatures`]).
 //!
 //! Nothing in here opens a drive or a file of it for writing but [`scratch`].
 

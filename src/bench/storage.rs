@@ -56,6 +56,7 @@ fn by_ring(file: &File, thread: &Thread<'_>) -> anyhow::Result<Recorder> {
             .for_each(|slot| Pattern { seed: job.seed }.fill(ring.buffer(slot), slot as u64 * 8));
     }
     let mut free: Vec<usize> = (0..under_way.len()).rev().collect();
+    let mut ended = Vec::with_capacity(under_way.len());
     let mut last_end = Instant::now();
     let mut now = last_end;
     loop {
@@ -74,7 +75,8 @@ fn by_ring(file: &File, thread: &Thread<'_>) -> anyhow::Result<Recorder> {
         if free.len() == under_way.len() {
             return Ok(recorder);
         }
-        let ended = ring.wait(LOOK).context("waiting for a transfer")?.to_vec();
+        ended.clear();
+        ended.extend_from_slice(ring.wait(LOOK).context("waiting for a transfer")?);
         now = Instant::now();
         if ended.is_empty() && now.duration_since(last_end) > LOST {
             let slot = (0..under_way.len()).find(|slot| !free.contains(slot)).unwrap_or_default();
@@ -83,7 +85,7 @@ fn by_ring(file: &File, thread: &Thread<'_>) -> anyhow::Result<Recorder> {
             recorder.error(under_way[slot].offset, what, false);
             return Ok(recorder);
         }
-        for ended in ended {
+        for ended in &ended {
             last_end = now;
             free.push(ended.slot);
             let UnderWay { offset, begun: started } = under_way[ended.slot];
