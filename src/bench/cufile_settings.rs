@@ -6,6 +6,7 @@ use std::path::Path;
 
 /// Which route cuFile is told to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Wanted {
     /// nvidia-fs.
@@ -20,6 +21,7 @@ pub enum Wanted {
 
 /// What a worker's cuFile may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CufileSettings {
     /// The route.
     pub wanted: Wanted,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 /// Which way bytes go, seen from memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// From the drive.
@@ -17,6 +18,7 @@ pub enum Direction {
 
 /// In which order the blocks are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
     /// One after the other; each thread has a part of the range for itself.
@@ -27,6 +29,7 @@ pub enum Order {
 
 /// When a job ends.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Until {
     /// After so many seconds; a sequential job begins again at the end of its range.
@@ -37,6 +40,7 @@ pub enum Until {
 
 /// Transfers of one size and kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Job {
     /// Which way.
     pub direction: Direction,

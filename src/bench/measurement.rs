@@ -33,6 +33,7 @@ pub const ERRORS: usize = 16;
 
 /// A transfer that failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TransferError {
     /// Where in the file or device, in bytes.
@@ -45,6 +46,7 @@ pub struct TransferError {
 
 /// Figures of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Figures {
     /// GiB (2^30 bytes) per second.

@@ -14,6 +14,7 @@ pub mod measurement;
 pub mod offsets;
 pub mod pattern;
 pub mod plan;
+pub mod results;
 mod ring;
 pub mod route;
 pub mod scratch;

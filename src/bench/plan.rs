@@ -4,10 +4,12 @@ use super::job::{Direction, Job, Order, Until};
 use serde::{Deserialize, Serialize};
 
 /// How thorough a benchmark is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Thoroughness {
     /// The few figures that tell a healthy drive from a sick one.
+    #[default]
     Quick,
     /// Every size with one thread, some, and one for each CPU.
     Full,

@@ -9,8 +9,38 @@ use super::cufile_settings::CufileSettings;
 use super::job::{Direction, Job};
 use super::worker::{Counters, Cufile, Engine, Failure, GpuCounters, OpCounters, Ran};
 use crate::facts::nvidia_fs::Stats;
-use crate::report::model::Route;
 use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// How bytes travelled between NVMe and GPU memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Route {
+    /// nvidia-fs and a patched nvme.
+    Nvfs,
+    /// The kernel's PCI peer-to-peer DMA.
+    P2pdma,
+    /// Coherent memory of a Grace machine.
+    C2c,
+    /// Through the CPU's memory.
+    Compat,
+    /// No transfer was proven.
+    #[default]
+    None,
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Nvfs => "nvfs",
+            Self::P2pdma => "p2pdma",
+            Self::C2c => "c2c",
+            Self::Compat => "compat",
+            Self::None => "none",
+        })
+    }
+}
 
 /// What is known of a task.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +63,7 @@ pub struct Known<'a> {
 
 /// What came out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// Every byte went by DMA, and what arrived is right.
@@ -48,6 +79,7 @@ pub enum Outcome {
 
 /// Transfers by one route.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Share {
     /// The route.
     pub route: Route,
@@ -59,6 +91,7 @@ pub struct Share {
 
 /// A route with what proves it, or the reason why none is proven.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Proof {
     /// What came out.

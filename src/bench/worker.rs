@@ -114,6 +114,7 @@ pub enum Answer {
 
 /// A call that failed, or something else that kept the worker from doing what it was asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Failure {
     /// The function, where it was one.
@@ -153,6 +154,7 @@ impl fmt::Display for Failure {
 
 /// A GPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Gpu {
     /// Its product name.
@@ -177,6 +179,7 @@ pub struct Gpu {
 
 /// libcufile, opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Cufile {
     /// Its version, such as `1.16.1`.
@@ -217,6 +220,7 @@ pub struct Ran {
 
 /// Data that was compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Verified {
     /// Blocks that were compared.

@@ -6,8 +6,9 @@ mod synthetic;
 use super::check::{Finding, Status};
 use super::context::side_of;
 use super::judge::{Judgement, judge};
+use crate::bench::route::Route;
 use crate::facts::{Facts, Root};
-use crate::report::model::{Route, Verdict};
+use crate::report::model::Verdict;
 use std::path::Path;
 use synthetic::file;
 

@@ -7,8 +7,9 @@
 use super::check::{Answer, Check, Finding, Outcome, Severity, Side, Status};
 use super::context::Context;
 use super::waiver::{self, Waiver};
+use crate::bench::route::Route;
 use crate::facts::Facts;
-use crate::report::model::{Route, Verdict};
+use crate::report::model::Verdict;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

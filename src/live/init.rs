@@ -6,6 +6,7 @@ use super::params::Params;
 use super::partition::{self, Partition};
 use super::report_partition::ReportPartition;
 use super::{luggage, mounts, nvidia_nodes, power, settings, shell, switch_root, udev, verify};
+use crate::bench::route::Route;
 use crate::boot_contract::{
     INITRAMFS_MODULES, REPORT_LABEL, ROOT_MODULES, RUN_CAPTURE, RUN_DMA, RUN_LIBRARIES, RUN_MANIFEST,
     RUN_MODULE_LOADS, RUN_REPORT_TEXT,
@@ -20,7 +21,7 @@ use crate::facts::{Fact, Facts, Root};
 use crate::manifest::Manifest;
 use crate::program;
 use crate::report::events::What;
-use crate::report::model::{After, Report, Route, SCHEMA, Settings, Verdict, new_run_id, reasons};
+use crate::report::model::{After, Report, SCHEMA, Settings, Verdict, new_run_id, reasons};
 use crate::report::utc::Utc;
 use crate::report::{screen, text};
 use anyhow::{Context as _, anyhow, bail};

@@ -5,7 +5,8 @@
 //! does not know ([`What::Unknown`]) and fields that it does not know, refuses a newer `v`, and must expect a kernel
 //! message before [`PREFIX`] on the same line. `seq` counts from 0 without gaps, so that a lost line shows.
 
-use super::model::{After, Route, Verdict};
+use super::model::{After, Verdict};
+use crate::bench::route::Route;
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 

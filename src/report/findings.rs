@@ -169,8 +169,9 @@ fn side_words(judgement: &Judgement) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::route::Route;
     use crate::checks::check::{Evidence, Remedy, Side};
-    use crate::report::model::{Route, Verdict};
+    use crate::report::model::Verdict;
 
     fn finding(id: &str, status: Status) -> Finding {
         Finding {

@@ -1,9 +1,10 @@
 //! The report as one page: no scripts, nothing from elsewhere, readable on a phone and on paper.
 
 use super::findings::{severity_word, who_words, word};
-use super::model::{Report, Route, Verdict};
+use super::model::{Report, Verdict};
 use super::text;
 use super::topology::{self, Row as TopologyRow};
+use crate::bench::route::Route;
 use crate::checks::check::{Finding, Severity, Side, Status, Who};
 use crate::facts::Fact;
 use anyhow::Context as _;

@@ -1,6 +1,7 @@
 //! What a report says. One value; every form of it that people or programs read is rendered from this.
 
 use super::utc::Utc;
+use crate::bench::route::Route;
 use crate::checks::check::{Finding, Severity, Side, Status as FindingStatus};
 use crate::checks::judge::Judgement;
 use crate::checks::waiver::Waiver;
@@ -109,36 +110,6 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.word())
-    }
-}
-
-/// How bytes travelled between NVMe and GPU memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Route {
-    /// nvidia-fs and a patched nvme.
-    Nvfs,
-    /// The kernel's PCI peer-to-peer DMA.
-    P2pdma,
-    /// Coherent memory of a Grace machine.
-    C2c,
-    /// Through the CPU's memory.
-    Compat,
-    /// No transfer was proven.
-    #[default]
-    None,
-}
-
-impl fmt::Display for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Nvfs => "nvfs",
-            Self::P2pdma => "p2pdma",
-            Self::C2c => "c2c",
-            Self::Compat => "compat",
-            Self::None => "none",
-        })
     }
 }
 

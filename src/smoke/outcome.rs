@@ -160,8 +160,9 @@ pub fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::route::Route;
+    use crate::report::model::Verdict;
     use crate::report::model::tests::sample;
-    use crate::report::model::{Route, Verdict};
     use crate::smoke::guest::{Line, Speaker};
     use std::os::unix::process::ExitStatusExt as _;
     use std::process::ExitStatus;

@@ -1,0 +1,362 @@
+//! What a benchmark found, as a report keeps it: figures, proofs and what went wrong. The raw samples that every figure was
+//! computed from are lines of a file of their own ([`RawLine`]).
+
+use super::cufile_settings::CufileSettings;
+use super::job::Job;
+use super::measurement::{Figures, Samples, TransferError};
+use super::plan::Thoroughness;
+use super::route::{Outcome, Proof};
+use super::worker::{Counters, Cufile, Gpu, Verified};
+use crate::facts::gdsio::GdsioRun;
+use serde::{Deserialize, Serialize};
+
+/// Everything that one benchmark found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Results {
+    /// How thorough it was meant to be.
+    pub thoroughness: Thoroughness,
+    /// What was planned, in seconds.
+    pub planned_seconds: f64,
+    /// What it took.
+    pub seconds: f64,
+    /// How far the machine's clock was set while it ran, in seconds. No figure depends on that clock.
+    pub clock_set_seconds: f64,
+    /// Libraries that imitate NVIDIA's were in use: nothing in here says anything about a machine.
+    pub simulated: bool,
+    /// The GPUs that took part, ordered by PCI address.
+    pub gpus: Vec<GpuSeen>,
+    /// The drives and files that took part.
+    pub drives: Vec<Drive>,
+    /// What the transfers between each GPU and each drive prove.
+    pub pairs: Vec<Pair>,
+    /// What was measured, in that order.
+    pub measurements: Vec<Measurement>,
+    /// What gdsio said beside it.
+    pub gdsio: Vec<GdsioMeasured>,
+    /// Programs of the operator's own.
+    pub workloads: Vec<WorkloadResult>,
+    /// What was planned and not done.
+    pub not_done: Vec<NotDone>,
+}
+
+/// A GPU as the libraries show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct GpuSeen {
+    /// Its number, in the order of PCI addresses.
+    pub index: u32,
+    /// What libcuda and NVML say of it.
+    pub gpu: Gpu,
+    /// What cuFile says of itself there, where it could be opened.
+    pub cufile: Option<Cufile>,
+}
+
+/// What may be written to a drive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// Nothing: it is read, whatever it holds.
+    #[default]
+    ReadOnly,
+    /// A temporary file on it.
+    TemporaryFile,
+    /// All of it: it was blank.
+    Blank,
+    /// All of it: what it held was given up.
+    Wiped,
+}
+
+/// A drive, or a file on one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Drive {
+    /// The name that measurements refer to: `nvme0n1`, or a path.
+    pub name: String,
+    /// The model, where it is known.
+    pub model: Option<String>,
+    /// The PCI address of its controller, where it is known.
+    pub pci: Option<String>,
+    /// Bytes that may be touched.
+    pub bytes: u64,
+    /// Transfers are multiples of so many bytes.
+    pub block: u32,
+    /// What may be written.
+    pub level: Level,
+}
+
+/// What is known of the way between a GPU and a drive.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Pair {
+    /// The GPU's PCI address.
+    pub gpu: String,
+    /// The drive's name.
+    pub drive: String,
+    /// What `nvidia-smi topo -m` calls the distance: `PIX`, `PXB`, `PHB`, `NODE`, `SYS`.
+    pub distance: Option<String>,
+    /// Is no other drive nearer to this GPU?
+    pub near: bool,
+    /// What was tried, in that order.
+    pub attempts: Vec<Attempt>,
+}
+
+impl Pair {
+    /// The attempt that proves most: a direct route before a mixed one before copies by the CPU.
+    pub fn best(&self) -> Option<&Attempt> {
+        let rank = |attempt: &&Attempt| match attempt.proof.outcome {
+            Outcome::Direct => 0,
+            Outcome::Mixed => 1,
+            Outcome::Compat => 2,
+            Outcome::Unproven => 3,
+        };
+        self.attempts.iter().min_by_key(rank)
+    }
+
+    /// What it proves.
+    pub fn outcome(&self) -> Outcome {
+        self.best().map_or(Outcome::Unproven, |attempt| attempt.proof.outcome)
+    }
+}
+
+/// One run with settings of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Attempt {
+    /// What cuFile was told.
+    pub settings: CufileSettings,
+    /// The [`Measurement`] that it comes from, where transfers were made.
+    pub measurement: Option<u32>,
+    /// What it proves.
+    pub proof: Proof,
+    /// Why there were no transfers.
+    pub error: Option<String>,
+}
+
+/// Between what bytes were moved, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The drive and the CPU's memory: the drive's own ceiling.
+    Storage,
+    /// The CPU's memory and the GPU: the ceiling of the GPU's link.
+    HostCopy,
+    /// The drive, the CPU's memory and the GPU: what GPUDirect Storage saves.
+    Bounce,
+    /// The drive and the GPU, by cuFile.
+    Cufile,
+    /// The same in batches.
+    CufileBatch,
+    /// The same on a CUDA stream.
+    CufileStream,
+}
+
+/// What a measurement is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// It wakes the link up; its figures count for nothing.
+    WarmUp,
+    /// A new file is written once, before anything is measured that it holds.
+    Fill,
+    /// Its figures.
+    Figures,
+    /// To prove a route: every block is compared, which costs time, so that its figures count for little.
+    Proof,
+    /// A model-sized part of the drive is read once.
+    Load,
+    /// As others, while all GPUs are busy.
+    Together,
+}
+
+/// A job and what came of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Measurement {
+    /// Its number, from 1: raw samples bear it too.
+    pub number: u32,
+    /// Between what.
+    pub kind: Kind,
+    /// What for.
+    pub purpose: Purpose,
+    /// The GPU's PCI address, where one took part.
+    pub gpu: Option<String>,
+    /// The drive's name, where one took part.
+    pub drive: Option<String>,
+    /// What cuFile was told, where it took part.
+    pub settings: Option<CufileSettings>,
+    /// The transfers.
+    pub job: Job,
+    /// The figures.
+    pub figures: Figures,
+    /// Transfers that failed.
+    pub errors: u64,
+    /// The first of them.
+    pub first_error: Option<TransferError>,
+    /// What was compared.
+    pub verified: Option<Verified>,
+    /// What the transfers prove, where cuFile made them.
+    pub proof: Option<Proof>,
+    /// The devices while it ran.
+    pub state: State,
+}
+
+/// Devices at work.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct State {
+    /// The GPU's highest temperature, in degrees Celsius.
+    pub gpu_celsius: Option<f64>,
+    /// Why the GPU ran slower than it can, in NVML's words: `hw_thermal_slowdown`.
+    pub gpu_slowed: Vec<String>,
+    /// The GPU's link at its fastest.
+    pub gpu_link: Option<LinkState>,
+    /// The drive's highest temperature.
+    pub drive_celsius: Option<f64>,
+    /// The temperature from which on the drive warns.
+    pub drive_limit_celsius: Option<f64>,
+    /// The drive's link at its fastest.
+    pub drive_link: Option<LinkState>,
+}
+
+/// A PCI Express link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct LinkState {
+    /// GT/s of each lane.
+    pub speed: f64,
+    /// Lanes.
+    pub width: u32,
+    /// The most GT/s that the device can do.
+    pub speed_max: f64,
+    /// The most lanes that the device has.
+    pub width_max: u32,
+}
+
+impl LinkState {
+    /// What it can carry each way, in GiB/s: 8b/10b or 128b/130b coding, and packets of 256 bytes with 24 of their own.
+    pub fn ceiling(self) -> f64 {
+        let coding = if self.speed < 8.0 { 0.8 } else { 128.0 / 130.0 };
+        let bytes = self.speed * 1e9 / 8.0 * f64::from(self.width) * coding * 256.0 / 280.0;
+        bytes / f64::from(1 << 30)
+    }
+
+    /// Is it slower or narrower than the device can do?
+    pub fn is_downgraded(self) -> bool {
+        self.speed < self.speed_max || self.width < self.width_max
+    }
+}
+
+/// What gdsio said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct GdsioMeasured {
+    /// The GPU's PCI address.
+    pub gpu: String,
+    /// The drive's name.
+    pub drive: String,
+    /// The command as it was run.
+    pub command: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// Its answer.
+    pub run: GdsioRun,
+    /// Why there is none.
+    pub error: Option<String>,
+}
+
+/// What came of a program of the operator's own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct WorkloadResult {
+    /// What the operator calls it.
+    pub name: String,
+    /// The command as it was run.
+    pub command: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// Did it keep the operator's rule?
+    pub passed: bool,
+    /// Which part of the rule it kept or broke.
+    pub why: String,
+    /// The figure that the rule is about, where it has one.
+    pub figure: Option<f64>,
+    /// The last of what it printed.
+    pub output: String,
+}
+
+/// Why something was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// There is no GPU, or none that libcuda can open.
+    NoGpu,
+    /// A library or a function of it is missing.
+    Library,
+    /// The DMA worker crashed, hung or made no sense.
+    Worker,
+    /// The drive is gone, or cannot be opened or read.
+    Drive,
+    /// The drive or file is too small for it.
+    Size,
+    /// A filesystem has no room.
+    Room,
+    /// The time that was planned is over.
+    Time,
+    /// It makes no sense there.
+    Refused,
+}
+
+/// Something that was planned and not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NotDone {
+    /// What.
+    pub what: String,
+    /// The GPU's PCI address, where it concerns one.
+    pub gpu: Option<String>,
+    /// The drive's name, where it concerns one.
+    pub drive: Option<String>,
+    /// Which kind of reason.
+    pub cause: Cause,
+    /// The reason.
+    pub why: String,
+}
+
+/// A line of the file of raw samples: all that one [`Measurement`] was computed from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RawLine {
+    /// The measurement's number.
+    pub number: u32,
+    /// Its samples.
+    pub samples: Samples,
+    /// cuFile's counters before, where they were read.
+    pub before: Option<Counters>,
+    /// The same, after.
+    pub after: Option<Counters>,
+    /// The devices, once a second and at the end.
+    pub states: Vec<State>,
+}
+
+impl Results {
+    /// The measurements of a pair; drives and GPUs alone where one of them is `None`.
+    pub fn of<'a>(
+        &'a self,
+        gpu: Option<&'a str>,
+        drive: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Measurement> {
+        self.measurements.iter().filter(move |m| m.gpu.as_deref() == gpu && m.drive.as_deref() == drive)
+    }
+}
