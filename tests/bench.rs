@@ -1,7 +1,7 @@
 //! `gdsboot-validator bench`, as its users run it: real files, past the page cache.
 
 use assert_cmd::Command;
-use gdsboot::bench::measurement::{Figures, Samples};
+use gdsboot::bench::transfer::measurement::{Figures, Samples};
 use serde_json::Value;
 use std::path::Path;
 

@@ -1,13 +1,13 @@
 //! gdsboot-dma's worker and its parent, end to end, with libraries that imitate NVIDIA's over the CPU's memory
 //! (qemu/simulated-cufile). Files are read and written past the page cache.
 
-use gdsboot::bench::Buffers;
-use gdsboot::bench::cufile_settings::{CufileSettings, Wanted};
-use gdsboot::bench::job::{Direction, Job, Order, Until};
-use gdsboot::bench::pattern::Pattern;
 use gdsboot::bench::route::{Known, Outcome, Proof, Route, prove, refused};
+use gdsboot::bench::storage::Buffers;
+use gdsboot::bench::transfer::job::{Direction, Job, Order, Until};
+use gdsboot::bench::transfer::pattern::Pattern;
+use gdsboot::bench::worker::process::{WorkerError, WorkerProcess};
+use gdsboot::bench::worker::settings::{CufileSettings, Wanted};
 use gdsboot::bench::worker::{Cufile, Engine, Gpu, Holds, Ran, Task};
-use gdsboot::bench::worker_process::{WorkerError, WorkerProcess};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! What is fuzzed: one function per parser, from bytes to nothing. They may refuse, they must not panic, hang or grow
 //! without bound. The test `tests/parsers.rs` runs the same functions on damaged fixtures.
 
-use gdsboot::bench::signatures::{self, Ends, Probe};
+use gdsboot::bench::scratch::signatures::{self, Ends, Probe};
 use gdsboot::builder::{apt, deb, elf, lock, mirror, module_info, profile, sbat};
 use gdsboot::checks::check::{Side, Status};
 use gdsboot::checks::judge::judge;

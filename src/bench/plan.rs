@@ -1,6 +1,6 @@
 //! Which transfers a benchmark makes, and how long that takes.
 
-use super::job::{Direction, Job, Order, Until};
+use super::transfer::job::{Direction, Job, Order, Until};
 use serde::{Deserialize, Serialize};
 
 /// How thorough a benchmark is.

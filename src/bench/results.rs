@@ -1,11 +1,11 @@
 //! What a benchmark found, as a report keeps it: figures, proofs and what went wrong. The raw samples that every figure was
 //! computed from are lines of a file of their own ([`RawLine`]).
 
-use super::cufile_settings::CufileSettings;
-use super::job::Job;
-use super::measurement::{Figures, Samples, TransferError};
 use super::plan::Thoroughness;
 use super::route::{Outcome, Proof};
+use super::transfer::job::Job;
+use super::transfer::measurement::{Figures, Samples, TransferError};
+use super::worker::settings::CufileSettings;
 use super::worker::{Counters, Cufile, Gpu, Verified};
 use crate::facts::gdsio::GdsioRun;
 use serde::{Deserialize, Serialize};

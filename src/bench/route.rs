@@ -4,9 +4,9 @@
 //! What proves nothing is no input here: what gdscheck says, gdsio's `XferType`, modules that are loaded, BAR1 mappings,
 //! the `Ops` gauge, throughput.
 
-use super::cufile_errors::means_no_direct_route;
-use super::cufile_settings::CufileSettings;
-use super::job::{Direction, Job};
+use super::transfer::job::{Direction, Job};
+use super::worker::errors::means_no_direct_route;
+use super::worker::settings::CufileSettings;
 use super::worker::{Counters, Cufile, Engine, Failure, GpuCounters, OpCounters, Ran};
 use crate::facts::nvidia_fs::Stats;
 use serde::{Deserialize, Serialize};

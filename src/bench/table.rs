@@ -1,7 +1,7 @@
 //! Measurements as lines of text, 80 columns wide.
 
-use super::job::Job;
-use super::measurement::Samples;
+use super::transfer::job::Job;
+use super::transfer::measurement::Samples;
 
 /// The line above those of [`lines`]. Latencies are in microseconds, CPU in seconds for each GiB.
 pub fn heading() -> String {
@@ -44,7 +44,7 @@ fn short(microseconds: f64) -> String {
 mod tests {
     use super::super::plan::parse_job;
     use super::*;
-    use crate::bench::measurement::{Recorder, TransferError};
+    use crate::bench::transfer::measurement::{Recorder, TransferError};
 
     #[test]
     fn a_line_has_80_columns_and_says_what_failed() {

@@ -1,10 +1,10 @@
 //! What proves a route and what does not.
 
 use super::*;
-use crate::bench::cufile_settings::Wanted;
-use crate::bench::job::{Order, Until};
-use crate::bench::measurement::{Samples, TransferError};
+use crate::bench::transfer::job::{Order, Until};
+use crate::bench::transfer::measurement::{Samples, TransferError};
 use crate::bench::worker::Verified;
+use crate::bench::worker::settings::Wanted;
 use crate::facts::Root;
 use crate::facts::nvidia_fs::NvidiaFs;
 

@@ -1,4 +1,4 @@
-use super::super::candidate::tests::{disk as sample, machine, request};
+use super::candidate::tests::{disk as sample, machine, request};
 use super::*;
 use crate::error::{hint_of, one_line};
 use std::cell::RefCell;

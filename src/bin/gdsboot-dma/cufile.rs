@@ -2,9 +2,9 @@
 
 use crate::cuda::GpuMemory;
 use crate::library::{Library, functions};
-use gdsboot::bench::cufile_errors::name;
-use gdsboot::bench::cufile_stats::{self, BUFFER, SENTINEL};
-use gdsboot::bench::job::Direction;
+use gdsboot::bench::transfer::job::Direction;
+use gdsboot::bench::worker::errors::name;
+use gdsboot::bench::worker::stats::{self, BUFFER, SENTINEL};
 use gdsboot::bench::worker::{Counters, Failure};
 use std::ffi::{c_int, c_uint, c_void};
 use std::os::fd::RawFd;
@@ -189,7 +189,7 @@ impl Lib {
         let status = unsafe { self.functions.stats(words.as_mut_ptr().cast()) }?;
         checked("cuFileGetStatsL3", status)?;
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        cufile_stats::parse(&bytes).map_err(|text| Failure {
+        stats::parse(&bytes).map_err(|text| Failure {
             function: Some("cuFileGetStatsL3".into()),
             text,
             ..Failure::default()
@@ -258,7 +258,7 @@ impl Handle<'_> {
         usize::try_from(returned).map_err(|_| match returned {
             -1 => Failure {
                 function: Some(function.into()),
-                text: gdsboot::bench::threads::words(&std::io::Error::last_os_error()),
+                text: gdsboot::bench::transfer::threads::words(&std::io::Error::last_os_error()),
                 ..Failure::default()
             },
             _ => failed(function, -(returned as i64), None),

@@ -2,10 +2,10 @@
 
 use crate::cuda::{Cuda, GpuMemory, Pinned};
 use crate::cufile::{Batch, Handle};
-use gdsboot::bench::Buffers;
-use gdsboot::bench::job::{Direction, Job};
-use gdsboot::bench::pattern::Pattern;
-use gdsboot::bench::threads::words;
+use gdsboot::bench::storage::Buffers;
+use gdsboot::bench::transfer::job::{Direction, Job};
+use gdsboot::bench::transfer::pattern::Pattern;
+use gdsboot::bench::transfer::threads::words;
 use gdsboot::bench::worker::{Failure, Holds};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

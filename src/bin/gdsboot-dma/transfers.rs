@@ -3,10 +3,10 @@
 use crate::cuda::{Cuda, GpuMemory};
 use crate::cufile::Lib;
 use crate::mover::{Mover, Way};
-use gdsboot::bench::job::{Direction, Job};
-use gdsboot::bench::measurement::Recorder;
-use gdsboot::bench::offsets::Offsets;
-use gdsboot::bench::threads::{GIVE_UP, MOST_THREADS, Thread, measure, nanoseconds};
+use gdsboot::bench::transfer::job::{Direction, Job};
+use gdsboot::bench::transfer::measurement::Recorder;
+use gdsboot::bench::transfer::offsets::Offsets;
+use gdsboot::bench::transfer::threads::{GIVE_UP, MOST_THREADS, Thread, measure, nanoseconds};
 use gdsboot::bench::worker::{Counters, Engine, Failure, Ran, SAMPLED, Task, Verified};
 use std::fs::File;
 use std::sync::atomic::AtomicBool;

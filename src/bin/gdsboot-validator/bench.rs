@@ -2,10 +2,10 @@
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use gdsboot::bench::job::{Direction, Job};
-use gdsboot::bench::measurement::{Figures, Samples};
 use gdsboot::bench::plan::{Plan, Thoroughness, parse_job, size};
 use gdsboot::bench::scratch::{self, Target};
+use gdsboot::bench::transfer::job::{Direction, Job};
+use gdsboot::bench::transfer::measurement::{Figures, Samples};
 use gdsboot::bench::{storage, table};
 use gdsboot::error::{Advise as _, Status, usage};
 use gdsboot::facts::Root;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::bench::signatures::Signature;
+use crate::bench::scratch::signatures::Signature;
 use crate::error::{Status, hint_of, one_line, status_of};
 use std::path::Path;
 

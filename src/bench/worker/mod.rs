@@ -5,8 +5,13 @@
 //! Before each call that may crash or never return, the worker says [`Answer::Calling`], so that the validator knows which
 //! one it was.
 
-use super::job::Job;
-use super::measurement::Samples;
+pub mod errors;
+pub mod process;
+pub mod settings;
+pub mod stats;
+
+use crate::bench::transfer::job::Job;
+use crate::bench::transfer::measurement::Samples;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;

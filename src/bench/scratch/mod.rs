@@ -3,13 +3,16 @@
 //! serial number and that is blank, level 3 to one that holds data which the operator gave up in so many words. This is
 //! the only file of the benchmark that opens or makes anything for writing.
 
-use super::candidate::{self, Disk, Request};
-use super::ring::Buffers;
-use super::signatures::{CHUNK, Probe};
+pub mod candidate;
+pub mod signatures;
+
+use crate::bench::storage::Buffers;
 use crate::error::{Advise as _, Status, usage};
 use crate::facts::Root;
 use anyhow::{Context as _, ensure};
+use candidate::{Disk, Request};
 use nix::fcntl::{FallocateFlags, fallocate};
+use signatures::{CHUNK, Probe};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};

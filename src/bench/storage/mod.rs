@@ -1,13 +1,16 @@
 //! Transfers between a drive and the CPU's memory: what the drive can do by itself, the ceiling of every other route.
 //! io_uring where the kernel has it, else one thread for each transfer.
 
-use super::job::{Direction, Job};
-use super::measurement::{Recorder, Samples};
-use super::offsets::Offsets;
-use super::pattern::Pattern;
-use super::ring::{Buffers, Ring};
-use super::threads::{GIVE_UP, MOST_THREADS, Thread, measure, nanoseconds, words};
+mod ring;
+
+use crate::bench::transfer::job::{Direction, Job};
+use crate::bench::transfer::measurement::{Recorder, Samples};
+use crate::bench::transfer::offsets::Offsets;
+use crate::bench::transfer::pattern::Pattern;
+use crate::bench::transfer::threads::{GIVE_UP, MOST_THREADS, Thread, measure, nanoseconds, words};
 use anyhow::Context as _;
+pub use ring::Buffers;
+use ring::Ring;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::AtomicBool;
@@ -148,8 +151,8 @@ fn check(job: &Job, buffer: &[u8], offset: u64, recorder: &mut Recorder) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::job::{Order, Until};
     use super::*;
+    use crate::bench::transfer::job::{Order, Until};
     use std::os::unix::fs::OpenOptionsExt as _;
 
     static GO: AtomicBool = AtomicBool::new(false);

@@ -2,8 +2,8 @@
 //! its process group where it crashes, hangs or says something that is no answer. Each of these is an error with its name
 //! and the call that it happened in.
 
-use super::cufile_settings::CufileSettings;
-use super::worker::{Answer, Cufile, Failure, Gpu, Line, Ran, Request, Task, VERSION};
+use super::settings::CufileSettings;
+use super::{Answer, Cufile, Failure, Gpu, Line, Ran, Request, Task, VERSION};
 use crate::program::{ENVIRONMENT, last_words, text};
 use anyhow::Context as _;
 use nix::sys::signal::{Signal, killpg};
@@ -339,7 +339,7 @@ fn read(line: &[u8], asked: u64) -> Result<Answer, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::cufile_settings::Wanted;
+    use crate::bench::worker::settings::Wanted;
     use std::os::unix::fs::PermissionsExt as _;
 
     const SETTINGS: CufileSettings = CufileSettings { wanted: Wanted::Any, compat: false };

@@ -2,7 +2,7 @@
 //! which it is: between GDS 1.16 and 1.20 the structure grew by 112 bytes before the counters of the GPUs. The caller
 //! fills a larger buffer with [`SENTINEL`], and how far the library wrote tells them apart.
 
-use super::worker::{Counters, GpuCounters, OpCounters};
+use super::{Counters, GpuCounters, OpCounters};
 
 /// More than any layout that is known.
 pub const BUFFER: usize = 16384;

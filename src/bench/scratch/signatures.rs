@@ -4,7 +4,7 @@
 //! every one is 0xff, as drives return what was never written or was discarded. All else is data. The names only tell
 //! people what they would have lost.
 
-use super::offsets::random;
+use crate::bench::transfer::offsets::random;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::io;

@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd as _;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use super::job::Direction;
+use crate::bench::transfer::job::Direction;
 
 /// What O_DIRECT asks of memory on any drive: a page.
 const ALIGNMENT: usize = 4096;
