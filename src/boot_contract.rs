@@ -13,8 +13,6 @@ pub const PARAM_ROOT_SHA256: &str = "gdsboot.root-sha256";
 pub const PARAM_REPORT: &str = "gdsboot.report";
 /// Kernel parameter: what to do when the report is written: `poweroff` (default), `reboot`, `hold` or `shell`.
 pub const PARAM_AFTER: &str = "gdsboot.after";
-/// Kernel parameter: `1` leaves a capture of the machine beside the report.
-pub const PARAM_CAPTURE: &str = "gdsboot.capture";
 /// Kernel parameter: the name of a stage that panics when it begins, so that a test can see what becomes of a panic.
 pub const PARAM_BREAK: &str = "gdsboot.break";
 
@@ -43,6 +41,8 @@ pub const RUN_VALIDATOR: &str = "run/gdsboot/bin/gdsboot-validator";
 pub const RUN_DMA: &str = "run/gdsboot/bin/gdsboot-dma";
 /// On the running system: what came of loading modules, a fact as JSON. A capture takes it along.
 pub const RUN_MODULE_LOADS: &str = "run/gdsboot/module-loads.json";
+/// On the running system: what the benchmark found, as JSON. A capture takes it along.
+pub const RUN_BENCHMARK: &str = "run/gdsboot/benchmark.json";
 /// On the running system: what NVIDIA's libraries answered, a fact as JSON. A capture takes it along.
 pub const RUN_LIBRARIES: &str = "run/gdsboot/libraries.json";
 /// In the root: the modules to load for GDS, by name, one per line, in the order in which to try them.
@@ -64,5 +64,7 @@ pub const RUN_REPORT_TEXT: &str = "report.txt";
 pub const RUN_REPORT_HTML: &str = "report.html";
 /// The findings for CI systems, in a run's folder.
 pub const RUN_REPORT_JUNIT: &str = "junit.xml";
+/// The raw samples that the benchmark's figures are computed from, in a run's folder: a line of JSON for each measurement.
+pub const RUN_SAMPLES: &str = "samples.jsonl";
 /// The machine itself, in a run's folder, where that was asked for: what `gdsboot-validator check --root` reads.
 pub const RUN_CAPTURE: &str = "capture.tar.zst";

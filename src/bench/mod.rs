@@ -2,7 +2,10 @@
 //!
 //! | file | what it is about |
 //! |---|---|
-//! | [`plan`] | what is measured on a machine, and how long that takes |
+//! | [`survey`], [`drive`] | what there is to be measured |
+//! | [`plan`] | what is measured, and how long that takes |
+//! | [`run`] | the plan, carried out |
+//! | [`state`] | temperatures and links meanwhile |
 //! | [`results`] | what came of it, as a report keeps it |
 //! | [`route`] | what proves which route bytes took |
 //! | [`transfer`] | one job: which transfers, their samples, what is written and found again |
@@ -13,11 +16,23 @@
 //!
 //! Nothing in here opens a drive or a file of it for writing but [`scratch`].
 
+pub mod drive;
 pub mod plan;
 pub mod results;
 pub mod route;
+pub mod run;
 pub mod scratch;
+pub mod state;
 pub mod storage;
+pub mod survey;
 pub mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod transfer;
 pub mod worker;
+
+/// Another one for each run: an earlier run's data is no proof.
+pub fn seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    now.as_nanos() as u64 ^ u64::from(std::process::id()) << 32
+}

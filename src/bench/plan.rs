@@ -1,33 +1,176 @@
-//! Which transfers a benchmark makes, and how long that takes.
+//! What is measured on a machine, in which order, and how long that takes. Pure: what there is goes in, steps come out.
+//!
+//! Every GPU is measured with the drive that is nearest to it, and one that is farther away; the other pairs of a quick plan
+//! are only tried as far as it takes to know the route of each kind of distance, and of each drive. Drives, links and
+//! pairs are measured by the same jobs, so that their figures can be compared.
 
+use super::results::{Cause, NotDone};
 use super::transfer::job::{Direction, Job, Order, Until};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// How thorough a benchmark is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Thoroughness {
-    /// The few figures that tell a healthy drive from a sick one.
+    /// No transfers.
+    None,
+    /// The few figures that tell a healthy machine from a sick one: less than a minute for one GPU and one drive.
     #[default]
     Quick,
-    /// Every size with one thread, some, and one for each CPU.
+    /// Every size with one thread, some, and many; every pair.
     Full,
 }
 
-/// The jobs on one drive, in their order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
-    /// What is measured.
-    pub jobs: Vec<Job>,
-    /// How long it takes, in seconds.
+impl Thoroughness {
+    /// Reads `none`, `quick` or `full`.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::None, Self::Quick, Self::Full].into_iter().find(|known| known.word() == word)
+    }
+
+    /// The word that [`Thoroughness::parse`] reads.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Quick => "quick",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// How thorough.
+    pub thoroughness: Thoroughness,
+    /// Measurements instead of the plan's own, whose range and seed do not matter.
+    pub own: Vec<Job>,
+    /// How long each measurement takes, in seconds, where that is not the plan's own.
+    pub seconds: Option<f64>,
+    /// The machine's CPUs.
+    pub cpus: u32,
+    /// What random orders and the pattern are made from.
+    pub seed: u64,
+    /// Is gdsio there to be run beside?
+    pub gdsio: bool,
+}
+
+/// A drive or a file, as far as a plan depends on it.
+#[derive(Clone, Debug)]
+pub struct Space {
+    /// What it is called.
+    pub name: String,
+    /// Bytes that may be touched.
+    pub bytes: u64,
+    /// Transfers are multiples of so many bytes.
+    pub block: u32,
+    /// May it be written to?
+    pub writable: bool,
+}
+
+/// A part of a benchmark. GPUs and drives are numbers of the lists that the plan was made from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Part {
+    /// A new file is written once: what is read must have been written, because holes never touch the drive.
+    Fill {
+        /// The drive.
+        drive: usize,
+        /// The transfers.
+        job: Job,
+    },
+    /// The drive alone.
+    Storage {
+        /// The drive.
+        drive: usize,
+        /// The transfers.
+        jobs: Vec<Job>,
+    },
+    /// The GPU's link alone; the first job wakes it up.
+    Link {
+        /// The GPU.
+        gpu: usize,
+        /// The transfers.
+        jobs: Vec<Job>,
+    },
+    /// Which route a pair's transfers take: each way of asking cuFile where that is `thorough`, else those that are likely.
+    Route {
+        /// The GPU.
+        gpu: usize,
+        /// The drive.
+        drive: usize,
+        /// Transfers whose data is compared.
+        jobs: Vec<Job>,
+        /// Is every route tried, and what cuFile does by itself?
+        thorough: bool,
+    },
+    /// A pair's figures, each by a bounce through the CPU's memory and by cuFile.
+    Figures {
+        /// The GPU.
+        gpu: usize,
+        /// The drive.
+        drive: usize,
+        /// The transfers.
+        jobs: Vec<Job>,
+        /// At the end a model-sized part of the drive is read once, by cuFile.
+        load: Option<Load>,
+    },
+    /// Pairs at the same time.
+    Together {
+        /// GPUs and drives.
+        pairs: Vec<(usize, usize)>,
+        /// The transfers of each, on its own drive.
+        jobs: Vec<Job>,
+    },
+    /// gdsio beside the figures of a pair.
+    Gdsio {
+        /// The GPU.
+        gpu: usize,
+        /// The drive.
+        drive: usize,
+        /// How long each run takes, in seconds.
+        seconds: f64,
+    },
+}
+
+/// A read of as much as a model has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Load {
+    /// The transfers; fewer where the pair turned out to be slow.
+    pub job: Job,
+    /// How long it may take, in seconds.
     pub seconds: f64,
 }
 
-/// How long each job of the quick plan takes, in seconds.
-const QUICK_SECONDS: f64 = 4.0;
-/// The same for the full plan.
+/// A part with the time that it takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// What is done.
+    pub part: Part,
+    /// How long that takes, in seconds.
+    pub seconds: f64,
+}
+
+/// What is done, in this order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The steps.
+    pub steps: Vec<Step>,
+    /// What is left out, and why.
+    pub left_out: Vec<NotDone>,
+}
+
+/// How long a measurement takes, in seconds.
+const QUICK_SECONDS: f64 = 1.5;
 const FULL_SECONDS: f64 = 8.0;
+/// What a DMA worker needs until it can transfer, in seconds: libcuda and cuFile open the GPU.
+const START: f64 = 3.0;
+/// How many settings of cuFile are tried on a pair.
+const ATTEMPTS: f64 = 3.0;
+/// How long the model-sized read may take, in seconds.
+const LOAD_SECONDS: f64 = 6.0;
+/// A slow drive writes so many bytes in a second.
+const SLOW_WRITES: f64 = 1e9;
 /// Transfers of 4 KiB under way for each thread.
 const SMALL_DEPTH: u32 = 32;
 /// Bytes under way for each thread in sequential order.
@@ -35,169 +178,536 @@ const BYTES_UNDER_WAY: u32 = 16 << 20;
 /// Large transfers, in bytes.
 const LARGE: [u32; 3] = [1 << 20, 4 << 20, 16 << 20];
 const SMALL: u32 = 4096;
+/// More threads measure the scheduler.
+const MOST_THREADS: u32 = 32;
+/// What is loaded at once: a model of 16 GiB, and one of 64.
+const QUICK_LOAD: u64 = 16 << 30;
+const FULL_LOAD: u64 = 64 << 30;
+/// Where a drive is parted into what is read and what is written.
+const EDGE: u64 = 16 << 20;
 
-impl Plan {
-    /// The plan for `bytes` of a drive or file; writes are planned where it is `writable`.
-    pub fn new(thoroughness: Thoroughness, bytes: u64, writable: bool, cpus: u32, seed: u64) -> Self {
-        let some = cpus.clamp(1, 4);
-        let (threads, large, seconds) = match thoroughness {
-            Thoroughness::Quick => (vec![some], &LARGE[..1], QUICK_SECONDS),
+/// What a drive or a pair is measured by.
+#[derive(Clone, Debug, Default)]
+pub struct Jobs {
+    /// The measurements.
+    pub jobs: Vec<Job>,
+    /// Those that do not fit.
+    pub too_large: Vec<Job>,
+}
+
+impl Wish {
+    fn seconds(&self) -> f64 {
+        self.seconds.unwrap_or(match self.thoroughness {
+            Thoroughness::None => 0.0,
+            Thoroughness::Quick => QUICK_SECONDS,
+            Thoroughness::Full => FULL_SECONDS,
+        })
+    }
+
+    fn job(&self, direction: Direction, order: Order, block: u32, threads: u32, depth: u32) -> Job {
+        let until = Until::Seconds(self.seconds());
+        let (range, seed) = (0..0, self.seed);
+        Job { direction, order, block, depth, threads, range, until, seed, verify: false }
+    }
+
+    /// The measurements of a drive.
+    pub fn jobs(&self, space: &Space) -> Jobs {
+        let some = self.cpus.clamp(1, 4);
+        let (threads, large) = match self.thoroughness {
+            Thoroughness::None => return Jobs::default(),
+            Thoroughness::Quick => (vec![some], &LARGE[..1]),
             Thoroughness::Full => {
-                let mut threads = vec![1, some, cpus.max(1)];
+                let mut threads = vec![1, some, self.cpus.clamp(1, MOST_THREADS)];
                 threads.dedup();
-                (threads, &LARGE[..], FULL_SECONDS)
+                (threads, &LARGE[..])
             }
         };
-        // What is read must have been written: a file's holes never touch the drive.
-        let directions = if writable { &[Direction::Write, Direction::Read][..] } else { &[Direction::Read] };
-        let mut jobs = Vec::new();
-        for &direction in directions {
+        let mut found = Jobs::default();
+        let mut add = |job: Job| match space.fit(job.clone()) {
+            Some(job) => found.jobs.push(job),
+            None => found.too_large.push(job),
+        };
+        if !self.own.is_empty() {
+            let own = self.own.iter().filter(|job| job.direction == Direction::Read || space.writable);
+            own.for_each(|job| add(Job { seed: self.seed, ..job.clone() }));
+            return found;
+        }
+        for direction in [Direction::Read, Direction::Write] {
+            if direction == Direction::Write && !space.writable {
+                continue;
+            }
             for &threads in &threads {
                 let sizes =
                     large.iter().map(|size| (Order::Sequential, *size, (BYTES_UNDER_WAY / size).max(2)));
                 for (order, block, depth) in sizes.chain([(Order::Random, SMALL, SMALL_DEPTH)]) {
-                    let whole = bytes / u64::from(block) * u64::from(block);
-                    let until = Until::Seconds(seconds);
-                    let verify = false;
-                    let job =
-                        Job { direction, order, block, depth, threads, range: 0..whole, until, seed, verify };
-                    // A drive that is smaller than a transfer for each thread has no such figure.
-                    if job.check().is_ok() {
-                        jobs.push(job);
-                    }
+                    add(self.job(direction, order, block, threads, depth));
                 }
             }
         }
-        if writable {
-            jobs.splice(0..0, fill(bytes, seed));
-        }
-        Self { seconds: jobs.iter().filter_map(Job::limit).map(|limit| limit.as_secs_f64()).sum(), jobs }
+        found
+    }
+
+    /// Transfers all over a drive whose data is compared.
+    fn proving(&self, space: &Space) -> Vec<Job> {
+        let seconds = (self.seconds() / 2.0).min(2.0);
+        let jobs =
+            [(Direction::Read, LARGE[0], 2), (Direction::Read, SMALL, 2), (Direction::Write, LARGE[0], 2)];
+        let jobs = jobs.into_iter().filter(|(direction, ..)| *direction == Direction::Read || space.writable);
+        jobs.filter_map(|(direction, block, depth)| {
+            let job = self.job(direction, Order::Random, block, 2, depth);
+            space.fit(Job { until: Until::Seconds(seconds), verify: true, ..job })
+        })
+        .collect()
     }
 }
 
-/// Writes all of a new file once, before anything is measured that it holds.
-fn fill(bytes: u64, seed: u64) -> Option<Job> {
-    let block = LARGE[0];
-    let job = Job {
-        direction: Direction::Write,
-        order: Order::Sequential,
-        block,
-        depth: 8,
-        threads: 1,
-        range: 0..bytes / u64::from(block) * u64::from(block),
-        until: Until::Once,
-        seed,
-        verify: false,
-    };
-    job.check().is_ok().then_some(job)
+impl Space {
+    /// What is read, and what is written: never the same bytes, so that what is read is what was filled in.
+    fn range(&self, direction: Direction) -> Range<u64> {
+        let bytes = self.bytes / u64::from(self.block.max(1)) * u64::from(self.block.max(1));
+        if !self.writable {
+            return 0..bytes;
+        }
+        // The smaller part is written; a small file has smaller edges.
+        let unit = EDGE.min((bytes / 64).next_power_of_two().max(SMALL.into()));
+        let edge = bytes / 4 * 3 / unit * unit;
+        match direction {
+            Direction::Read => 0..edge,
+            Direction::Write => edge..bytes,
+        }
+    }
+
+    /// The job on this drive, where it fits.
+    fn fit(&self, job: Job) -> Option<Job> {
+        let block = u64::from(job.block);
+        let range = self.range(job.direction);
+        let range = range.start..range.start + (range.end - range.start) / block * block;
+        let job = Job { range, ..job };
+        (block.is_multiple_of(u64::from(self.block.max(1))) && job.check().is_ok()).then_some(job)
+    }
 }
 
-/// Reads a job as people write it: `read,random,4K,4x32,10s`. The range and the seed are the caller's.
-///
-/// # Errors
-/// Which word is wrong, and what it may be.
-pub fn parse_job(text: &str) -> Result<Job, String> {
-    let words: Vec<&str> = text.split(',').collect();
-    let [direction, order, block, shape, seconds] = words[..] else {
-        return Err(format!("{text:?} has {} words, not 5 as in read,random,4K,4x32,10s", words.len()));
-    };
-    let direction = match direction {
-        "read" => Direction::Read,
-        "write" => Direction::Write,
-        _ => return Err(format!("{direction:?} is neither read nor write")),
-    };
-    let order = match order {
-        "sequential" => Order::Sequential,
-        "random" => Order::Random,
-        _ => return Err(format!("{order:?} is neither sequential nor random")),
-    };
-    let block = size(block).and_then(|bytes| u32::try_from(bytes).ok());
-    let block = block.ok_or_else(|| format!("{:?} is no size such as 4K or 1M", words[2]))?;
-    let parsed =
-        shape.split_once('x').and_then(|(threads, depth)| Some((threads.parse().ok()?, depth.parse().ok()?)));
-    let (threads, depth) = parsed.ok_or_else(|| format!("{shape:?} is no THREADSxDEPTH such as 4x32"))?;
-    let number = seconds.strip_suffix('s').and_then(|number| number.parse::<f64>().ok());
-    let seconds = number.filter(|s| *s > 0.0 && *s <= 86_400.0);
-    let seconds = seconds.ok_or_else(|| format!("{:?} is no time such as 10s, a day at most", words[4]))?;
-    let until = Until::Seconds(seconds);
-    Ok(Job { direction, order, block, depth, threads, range: 0..0, until, seed: 0, verify: false })
+impl Space {
+    /// Writes once what is going to be read, where nothing has been written.
+    fn fill(&self, wish: &Wish) -> Option<Job> {
+        let range = self.range(Direction::Read);
+        let block = [LARGE[0], SMALL].into_iter().find(|block| range.end >= u64::from(*block))?;
+        let range = 0..range.end / u64::from(block) * u64::from(block);
+        let job = wish.job(Direction::Write, Order::Sequential, block, 1, 8);
+        let job = Job { range, until: Until::Once, verify: true, ..job };
+        (self.writable && job.check().is_ok()).then_some(job)
+    }
 }
 
-/// `4K`, `16M`, `2G` or a number of bytes; powers of 1024.
-pub fn size(text: &str) -> Option<u64> {
-    let (number, shift) = match text.as_bytes().last()? {
-        b'K' => (&text[..text.len() - 1], 10),
-        b'M' => (&text[..text.len() - 1], 20),
-        b'G' => (&text[..text.len() - 1], 30),
-        b'T' => (&text[..text.len() - 1], 40),
-        _ => (text, 0),
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+/// The distances of a machine: for each GPU one rank for each drive, the smaller the nearer. Ranks that are equal are the
+/// same kind of distance.
+pub type Ranks = [Vec<u8>];
+
+impl Plan {
+    /// The plan for `drives` and GPUs, whose PCI addresses are `gpus`.
+    pub fn new(wish: &Wish, drives: &[Space], gpus: &[String], ranks: &Ranks) -> Self {
+        let mut plan = Self::default();
+        if wish.thoroughness == Thoroughness::None {
+            return plan;
+        }
+        let jobs: Vec<Jobs> = drives.iter().map(|drive| wish.jobs(drive)).collect();
+        for (drive, (space, jobs)) in drives.iter().zip(&jobs).enumerate() {
+            plan.drive(wish, drive, space, jobs);
+        }
+        for gpu in 0..ranks.len() {
+            plan.link(wish, gpu);
+        }
+        if drives.is_empty() {
+            return plan;
+        }
+        let pairs = Pairs::new(wish.thoroughness, drives.len(), ranks);
+        for &(gpu, drive) in &pairs.all {
+            let thorough = pairs.measured.contains(&(gpu, drive));
+            let route = wish.proving(&drives[drive]);
+            let attempt = START + seconds_of(&route);
+            let seconds = attempt * if thorough { ATTEMPTS } else { 1.0 };
+            plan.add(Part::Route { gpu, drive, jobs: route, thorough }, seconds);
+            if thorough {
+                plan.pair(wish, (gpu, drive), &drives[drive], &jobs[drive].jobs);
+            }
+        }
+        plan.together(wish, drives, &pairs);
+        plan.left_out.extend(pairs.left_out.iter().map(|&(gpu, drive)| NotDone {
+            what: "the route".into(),
+            gpu: gpus.get(gpu).cloned(),
+            drive: Some(drives[drive].name.clone()),
+            cause: Cause::Time,
+            why: "a quick plan tries one pair of each distance; the full one tries all".into(),
+        }));
+        plan
+    }
+
+    fn add(&mut self, part: Part, seconds: f64) {
+        self.steps.push(Step { part, seconds });
+    }
+
+    fn drive(&mut self, wish: &Wish, drive: usize, space: &Space, jobs: &Jobs) {
+        if let Some(job) = space.fill(wish) {
+            let seconds = (job.range.end - job.range.start) as f64 / SLOW_WRITES;
+            self.add(Part::Fill { drive, job }, seconds);
+        }
+        if !jobs.jobs.is_empty() {
+            self.add(Part::Storage { drive, jobs: jobs.jobs.clone() }, seconds_of(&jobs.jobs));
+        }
+        self.left_out.extend(jobs.too_large.iter().map(|job| NotDone {
+            what: job.to_string(),
+            gpu: None,
+            drive: Some(space.name.clone()),
+            cause: Cause::Size,
+            why: format!(
+                "{} bytes are too few for {} threads of {} bytes",
+                space.bytes, job.threads, job.block
+            ),
+        }));
+    }
+
+    fn link(&mut self, wish: &Wish, gpu: usize) {
+        // No file is touched: the range only says which block of the pattern is copied.
+        let job = |direction, seconds| Job {
+            range: 0..1 << 30,
+            until: Until::Seconds(seconds),
+            ..wish.job(direction, Order::Sequential, LARGE[2], 2, 1)
+        };
+        let seconds = wish.seconds();
+        let jobs = vec![
+            job(Direction::Read, seconds / 2.0),
+            job(Direction::Read, seconds),
+            job(Direction::Write, seconds),
+        ];
+        let total = START + seconds_of(&jobs);
+        self.add(Part::Link { gpu, jobs }, total);
+    }
+
+    /// The figures of a pair: each job by a bounce and by cuFile, small and large ones also in cuFile's other ways.
+    fn pair(&mut self, wish: &Wish, (gpu, drive): (usize, usize), space: &Space, jobs: &[Job]) {
+        if jobs.is_empty() {
+            return;
+        }
+        let most = if wish.thoroughness == Thoroughness::Full { FULL_LOAD } else { QUICK_LOAD };
+        let block = LARGE[1];
+        let load = space
+            .fit(Job { until: Until::Once, ..wish.job(Direction::Read, Order::Sequential, block, 4, 2) });
+        let load = load.map(|job| Load {
+            job: Job { range: 0..job.range.end.min(most) / u64::from(block) * u64::from(block), ..job },
+            seconds: wish.seconds.map_or(LOAD_SECONDS, |seconds| seconds * 3.0),
+        });
+        let ways = |job: &Job| (2 + usize::from(has_other_ways(job))) as f64;
+        let transfers: f64 = jobs.iter().map(|job| ways(job) * seconds_of(std::slice::from_ref(job))).sum();
+        let seconds = START + transfers + load.as_ref().map_or(0.0, |load| load.seconds);
+        self.add(Part::Figures { gpu, drive, jobs: jobs.to_vec(), load }, seconds);
+        if wish.gdsio && space.writable {
+            let seconds = wish.seconds();
+            // gdsio starts anew for each of three modes, and gdsio_verify once.
+            self.add(Part::Gdsio { gpu, drive, seconds }, 4.0 * (START + seconds));
+        }
+    }
+
+    fn together(&mut self, wish: &Wish, drives: &[Space], pairs: &Pairs) {
+        if pairs.together.len() < 2 {
+            return;
+        }
+        let some = wish.cpus.clamp(1, 4);
+        let job = wish.job(Direction::Read, Order::Sequential, LARGE[0], some, BYTES_UNDER_WAY / LARGE[0]);
+        let fitting: Vec<_> = pairs
+            .together
+            .iter()
+            .filter_map(|pair| Some((*pair, drives[pair.1].fit(job.clone())?)))
+            .collect();
+        let (pairs, jobs): (Vec<_>, Vec<_>) = fitting.into_iter().unzip();
+        if pairs.len() >= 2 {
+            self.add(Part::Together { pairs, jobs }, START + wish.seconds());
+        }
+    }
+
+    /// What is done and what is left out, a line each, for people. `gpus` are PCI addresses.
+    pub fn lines(&self, drives: &[Space], gpus: &[String]) -> Vec<String> {
+        let steps = self
+            .steps
+            .iter()
+            .map(|step| format!("{:>6.0} s  {}", step.seconds, step.part.words(drives, gpus)));
+        let left_out = self.left_out.iter().map(|not| {
+            let about: Vec<&str> = [&not.gpu, &not.drive].into_iter().flatten().map(String::as_str).collect();
+            format!("       -  {} ({}): {}", not.what, about.join(", "), not.why)
+        });
+        steps.chain(left_out).collect()
+    }
+
+    /// How long all of it takes, in seconds.
+    pub fn seconds(&self) -> f64 {
+        self.steps.iter().map(|step| step.seconds).sum()
+    }
+}
+
+impl Part {
+    /// What it is, for people. `gpus` are PCI addresses.
+    pub fn words(&self, drives: &[Space], gpus: &[String]) -> String {
+        let gpu = |gpu: &usize| format!("GPU {}", gpus.get(*gpu).map_or("?", String::as_str));
+        let drive = |drive: &usize| drives.get(*drive).map_or("?", |space| space.name.as_str());
+        match self {
+            Self::Fill { drive: d, .. } => format!("fill {}", drive(d)),
+            Self::Storage { drive: d, .. } => format!("{} alone", drive(d)),
+            Self::Link { gpu: g, .. } => format!("{} alone", gpu(g)),
+            Self::Route { gpu: g, drive: d, .. } => format!("route between {} and {}", drive(d), gpu(g)),
+            Self::Figures { gpu: g, drive: d, .. } => format!("{} with {}", drive(d), gpu(g)),
+            Self::Together { pairs, .. } => format!("{} pairs at the same time", pairs.len()),
+            Self::Gdsio { gpu: g, drive: d, .. } => format!("gdsio: {} with {}", drive(d), gpu(g)),
+        }
+    }
+}
+
+/// Is a job also made by cuFile's batches (small ones) or streams (large ones)? Once for each size is enough.
+pub fn has_other_ways(job: &Job) -> bool {
+    job.direction == Direction::Read && (job.block == SMALL || job.block == LARGE[0])
+}
+
+fn seconds_of(jobs: &[Job]) -> f64 {
+    jobs.iter().filter_map(Job::limit).map(|limit| limit.as_secs_f64()).sum()
+}
+
+/// Which pairs are tried, in which order.
+#[derive(Debug, Default)]
+struct Pairs {
+    /// Those whose route is looked for.
+    all: Vec<(usize, usize)>,
+    /// Those among them that are measured: the nearest drive of each GPU, and one that is farther.
+    measured: Vec<(usize, usize)>,
+    /// Those that are left out.
+    left_out: Vec<(usize, usize)>,
+    /// Each drive with the GPU that is nearest to it, all at the same time.
+    together: Vec<(usize, usize)>,
+}
+
+impl Pairs {
+    fn new(thoroughness: Thoroughness, drives: usize, ranks: &Ranks) -> Self {
+        let mut pairs = Self::default();
+        let mut uses = vec![0_usize; drives];
+        // Of drives that are equally far, the one that fewer GPUs have.
+        let mut nearest = |gpu: usize, of: &dyn Fn(u8) -> bool| {
+            let ranked = ranks[gpu].iter().enumerate().filter(|(_, rank)| of(**rank));
+            let found =
+                ranked.min_by_key(|(drive, rank)| (**rank, uses[*drive], *drive)).map(|(drive, _)| drive);
+            found.inspect(|drive| uses[*drive] += 1)
+        };
+        let near: Vec<usize> = (0..ranks.len()).filter_map(|gpu| nearest(gpu, &|_| true)).collect();
+        for (gpu, &drive) in near.iter().enumerate() {
+            pairs.measured.push((gpu, drive));
+        }
+        // The farthest drive of the GPU that has the farthest one; of every GPU where there is time.
+        let far = |gpu: usize| {
+            let rank = *ranks[gpu].iter().max()?;
+            (rank > ranks[gpu][near[gpu]]).then_some((rank, gpu))
+        };
+        let mut farthest: Vec<(u8, usize)> = (0..near.len()).filter_map(far).collect();
+        farthest.sort_by_key(|(rank, gpu)| (std::cmp::Reverse(*rank), *gpu));
+        if thoroughness != Thoroughness::Full {
+            farthest.truncate(1);
+        }
+        for (rank, gpu) in farthest {
+            pairs.measured.extend(nearest(gpu, &|other| other == rank).map(|drive| (gpu, drive)));
+        }
+        pairs.all = pairs.measured.clone();
+        for gpu in 0..ranks.len() {
+            let mut kinds: Vec<u8> = ranks[gpu].clone();
+            kinds.sort_unstable();
+            kinds.dedup();
+            for kind in kinds {
+                let is_there = |pairs: &Self| pairs.all.iter().any(|&(g, d)| g == gpu && ranks[g][d] == kind);
+                if !is_there(&pairs) {
+                    pairs.all.extend(nearest(gpu, &|rank| rank == kind).map(|drive| (gpu, drive)));
+                }
+            }
+        }
+        let mut busy = vec![0_usize; ranks.len()];
+        for drive in 0..drives {
+            let gpu = (0..ranks.len()).min_by_key(|&gpu| (ranks[gpu][drive], busy[gpu], gpu));
+            let Some(gpu) = gpu else { break };
+            busy[gpu] += 1;
+            pairs.together.push((gpu, drive));
+            if !pairs.all.iter().any(|&(_, tried)| tried == drive) {
+                pairs.all.push((gpu, drive));
+            }
+        }
+        // A GPU that no drive is nearest to reads from the one that is nearest to itself.
+        for (gpu, &drive) in near.iter().enumerate() {
+            if busy[gpu] == 0 {
+                pairs.together.push((gpu, drive));
+            }
+        }
+        for gpu in 0..ranks.len() {
+            for drive in (0..drives).filter(|drive| !pairs.all.contains(&(gpu, *drive))).collect::<Vec<_>>() {
+                if thoroughness == Thoroughness::Full {
+                    pairs.all.push((gpu, drive));
+                } else {
+                    pairs.left_out.push((gpu, drive));
+                }
+            }
+        }
+        pairs
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const TIB: u64 = 1 << 40;
+
+    fn wish(thoroughness: Thoroughness) -> Wish {
+        Wish { thoroughness, own: vec![], seconds: None, cpus: 16, seed: 1, gdsio: false }
+    }
+
+    fn space(bytes: u64, writable: bool) -> Space {
+        Space { name: "x".into(), bytes, block: 512, writable }
+    }
+
+    fn plan(wish: &Wish, drives: &[Space], ranks: &Ranks) -> Plan {
+        let gpus: Vec<String> = (0..ranks.len()).map(|gpu| format!("0000:0{gpu}:00.0")).collect();
+        Plan::new(wish, drives, &gpus, ranks)
+    }
+
+    fn words(jobs: &[Job]) -> Vec<String> {
+        jobs.iter().map(Job::to_string).collect()
+    }
+
     #[test]
-    fn a_quick_plan_is_short_and_writes_only_where_it_may() {
-        let plan = Plan::new(Thoroughness::Quick, 1 << 40, false, 16, 1);
-        let jobs: Vec<String> = plan.jobs.iter().map(Job::to_string).collect();
-        assert_eq!(jobs, ["read sequential 1 MiB, 4 x 16", "read random 4 KiB, 4 x 32"]);
-        assert!((plan.seconds - 8.0).abs() < 1e-9);
-        let plan = Plan::new(Thoroughness::Quick, 1 << 30, true, 1, 1);
-        let jobs: Vec<String> = plan.jobs.iter().map(Job::to_string).collect();
-        assert_eq!(
-            jobs,
-            [
-                "write sequential 1 MiB, 1 x 8",
-                "write sequential 1 MiB, 1 x 16",
-                "write random 4 KiB, 1 x 32",
-                "read sequential 1 MiB, 1 x 16",
-                "read random 4 KiB, 1 x 32"
-            ]
-        );
+    fn a_quick_plan_for_one_pair_takes_less_than_a_minute() {
+        for writable in [false, true] {
+            let plan = plan(&wish(Thoroughness::Quick), &[space(TIB, writable)], &[vec![0]]);
+            // A file of the default size.
+            let fill = if writable { 4.0 - TIB as f64 * 0.75 / SLOW_WRITES } else { 0.0 };
+            let seconds = plan.seconds() + fill;
+            assert!((30.0..60.0).contains(&seconds), "{seconds}: {plan:#?}");
+        }
+    }
+
+    #[test]
+    fn drives_are_written_only_where_they_may_be_and_never_where_they_are_read() {
+        let jobs = wish(Thoroughness::Quick).jobs(&space(TIB, false)).jobs;
+        assert_eq!(words(&jobs), ["read sequential 1 MiB, 4 x 16", "read random 4 KiB, 4 x 32"]);
+        for bytes in [1 << 20, 100 << 20, 1 << 30, TIB] {
+            let plan = plan(&wish(Thoroughness::Full), &[space(bytes, true)], &[vec![0]]);
+            let (mut read, mut written, mut filled) = (0..0, 0..0, 0..0);
+            let all = plan.steps.iter().flat_map(|step| match &step.part {
+                Part::Fill { job, .. } => {
+                    filled = job.range.clone();
+                    vec![]
+                }
+                Part::Storage { jobs, .. } | Part::Route { jobs, .. } => jobs.clone(),
+                Part::Figures { jobs, load, .. } => {
+                    jobs.iter().chain(load.iter().map(|load| &load.job)).cloned().collect()
+                }
+                _ => vec![],
+            });
+            for job in all {
+                assert_eq!(job.check(), Ok(()));
+                assert!(job.range.end <= bytes, "{job:?}");
+                match job.direction {
+                    Direction::Read => read.end = read.end.max(job.range.end),
+                    Direction::Write => written = job.range.start..job.range.end.max(written.end),
+                }
+            }
+            assert!(read.end <= filled.end, "{bytes}: {read:?} of {filled:?}");
+            assert!(filled.end <= written.start || written.is_empty(), "{bytes}: {filled:?} and {written:?}");
+        }
     }
 
     #[test]
     fn a_full_plan_has_every_size_with_few_and_many_threads() {
-        let plan = Plan::new(Thoroughness::Full, 1 << 40, false, 64, 1);
-        assert_eq!(plan.jobs.len(), 12);
-        assert!(plan.jobs.iter().all(|job| job.check().is_ok() && job.direction == Direction::Read));
-        assert_eq!(plan.jobs[2].to_string(), "read sequential 16 MiB, 1 x 2");
-        assert_eq!(plan.jobs[11].to_string(), "read random 4 KiB, 64 x 32");
+        let jobs = wish(Thoroughness::Full).jobs(&space(TIB, false)).jobs;
+        assert_eq!(jobs.len(), 12);
+        assert_eq!(jobs[2].to_string(), "read sequential 16 MiB, 1 x 2");
+        assert_eq!(jobs[11].to_string(), "read random 4 KiB, 16 x 32");
     }
 
     #[test]
-    fn a_tiny_drive_has_a_smaller_plan() {
+    fn what_does_not_fit_a_small_drive_is_named() {
         for bytes in [0, 4095, 4096, 1 << 20, 20 << 20] {
-            let plan = Plan::new(Thoroughness::Full, bytes, true, 8, 1);
-            for job in &plan.jobs {
-                assert_eq!(job.check(), Ok(()));
-                assert!(job.range.end <= bytes);
+            let plan = plan(&wish(Thoroughness::Full), &[space(bytes, true)], &[vec![0]]);
+            assert!(plan.left_out.iter().all(|not| not.cause == Cause::Size));
+            assert!(!plan.left_out.is_empty(), "{bytes}");
+        }
+        let plan = plan(&wish(Thoroughness::Quick), &[space(1 << 20, false)], &[vec![0]]);
+        assert_eq!(plan.left_out[0].what, "read sequential 1 MiB, 4 x 16");
+        assert_eq!(plan.left_out[0].why, "1048576 bytes are too few for 4 threads of 1048576 bytes");
+        assert!(matches!(&plan.steps[0].part, Part::Storage { jobs, .. } if jobs.len() == 1));
+    }
+
+    #[test]
+    fn blocks_are_multiples_of_the_drive_s_own() {
+        let large = Space { block: 16384, ..space(TIB, false) };
+        let jobs = wish(Thoroughness::Quick).jobs(&large);
+        assert_eq!(words(&jobs.jobs), ["read sequential 1 MiB, 4 x 16"]);
+        assert_eq!(words(&jobs.too_large), ["read random 4 KiB, 4 x 32"]);
+    }
+
+    /// The pairs whose route is tried, the measured ones, and those that run together.
+    type Chosen = (Vec<(usize, usize)>, Vec<(usize, usize)>, Vec<(usize, usize)>);
+
+    fn chosen(thoroughness: Thoroughness, ranks: &Ranks) -> Chosen {
+        let drives: Vec<_> = ranks[0].iter().map(|_| space(TIB, false)).collect();
+        let plan = plan(&wish(thoroughness), &drives, ranks);
+        let (mut tried, mut measured, mut together) = (vec![], vec![], vec![]);
+        for step in plan.steps {
+            match step.part {
+                Part::Route { gpu, drive, .. } => tried.push((gpu, drive)),
+                Part::Figures { gpu, drive, .. } => measured.push((gpu, drive)),
+                Part::Together { pairs, .. } => together = pairs,
+                _ => {}
             }
         }
-        assert_eq!(Plan::new(Thoroughness::Full, 4095, true, 8, 1).jobs, []);
+        (tried, measured, together)
     }
 
     #[test]
-    fn a_job_as_people_write_it() {
-        let job = parse_job("read,random,4K,4x32,10s").unwrap();
-        assert_eq!(job.to_string(), "read random 4 KiB, 4 x 32");
-        assert_eq!(job.until, Until::Seconds(10.0));
-        for (text, why) in [
-            ("read", "has 1 words"),
-            ("scan,random,4K,4x32,10s", "neither read nor write"),
-            ("read,mixed,4K,4x32,10s", "neither sequential nor random"),
-            ("read,random,4Q,4x32,10s", "no size"),
-            ("read,random,99999999999G,4x32,10s", "no size"),
-            ("read,random,4K,432,10s", "no THREADSxDEPTH"),
-            ("read,random,4K,4x32,10", "no time"),
-            ("read,random,4K,4x32,NaNs", "no time"),
-            ("read,random,4K,4x32,-1s", "no time"),
-        ] {
-            let error = parse_job(text).unwrap_err();
-            assert!(error.contains(why), "{error}");
-        }
+    fn each_gpu_is_measured_with_its_nearest_drive_and_one_with_the_farthest() {
+        // Two sockets with a GPU and two drives each.
+        let ranks = [vec![0, 0, 4, 4], vec![4, 4, 0, 0]];
+        let (tried, measured, together) = chosen(Thoroughness::Quick, &ranks);
+        assert_eq!(measured, [(0, 0), (1, 2), (0, 3)]);
+        assert_eq!(tried, [(0, 0), (1, 2), (0, 3), (1, 1)]);
+        assert_eq!(together, [(0, 0), (0, 1), (1, 2), (1, 3)]);
+        let (tried, measured, _) = chosen(Thoroughness::Full, &ranks);
+        assert_eq!((tried.len(), measured.len()), (8, 4));
+    }
+
+    #[test]
+    fn equal_drives_are_shared_out() {
+        let ranks = vec![vec![2; 4]; 4];
+        let (tried, measured, together) = chosen(Thoroughness::Quick, &ranks);
+        assert_eq!(measured, [(0, 0), (1, 1), (2, 2), (3, 3)]);
+        assert_eq!((tried, together.len()), (measured, 4));
+        // More GPUs than drives.
+        let (.., together) = chosen(Thoroughness::Quick, &vec![vec![2]; 3]);
+        assert_eq!(together, [(0, 0), (1, 0), (2, 0)]);
+        // One of each is no crowd.
+        assert_eq!(chosen(Thoroughness::Quick, &[vec![0]]).2, []);
+    }
+
+    #[test]
+    fn a_large_machine_is_done_in_minutes_and_says_what_it_left_out() {
+        let ranks: Vec<Vec<u8>> = (0..8)
+            .map(|gpu| (0..16).map(|drive| if gpu / 4 == drive / 8 { 0 } else { 4 }).collect())
+            .collect();
+        let drives: Vec<_> = (0..16).map(|_| space(TIB, false)).collect();
+        let plan = plan(&wish(Thoroughness::Quick), &drives, &ranks);
+        assert!((120.0..600.0).contains(&plan.seconds()), "{}", plan.seconds());
+        let tried: Vec<_> =
+            plan.steps.iter().filter(|step| matches!(step.part, Part::Route { .. })).collect();
+        assert_eq!(tried.len() + plan.left_out.len(), 128);
+        assert!(plan.left_out.iter().all(|not| not.cause == Cause::Time && not.gpu.is_some()));
+    }
+
+    #[test]
+    fn without_a_gpu_there_are_the_drives_and_without_drives_the_gpus() {
+        let drives_only = plan(&wish(Thoroughness::Quick), &[space(TIB, false)], &[]);
+        assert!(matches!(drives_only.steps[..], [Step { part: Part::Storage { .. }, .. }]));
+        let gpus_only = plan(&wish(Thoroughness::Quick), &[], &[vec![]]);
+        assert!(matches!(gpus_only.steps[..], [Step { part: Part::Link { .. }, .. }]));
+        assert_eq!(plan(&wish(Thoroughness::None), &[space(TIB, true)], &[vec![0]]), Plan::default());
     }
 }

@@ -2,12 +2,16 @@
 //! computed from are lines of a file of their own ([`RawLine`]).
 
 use super::plan::Thoroughness;
-use super::route::{Outcome, Proof};
+use super::route::{Known, Outcome, Proof, Route, prove};
+use super::state;
 use super::transfer::job::Job;
-use super::transfer::measurement::{Figures, Samples, TransferError};
+use super::transfer::measurement::{Figures, TransferError};
 use super::worker::settings::CufileSettings;
-use super::worker::{Counters, Cufile, Gpu, Verified};
+use super::worker::{Cufile, Engine, Gpu, Ran, Verified};
+use crate::boot_contract::RUN_BENCHMARK;
+use crate::facts::Root;
 use crate::facts::gdsio::GdsioRun;
+use crate::facts::nvidia_fs::Stats;
 use serde::{Deserialize, Serialize};
 
 /// Everything that one benchmark found.
@@ -25,6 +29,8 @@ pub struct Results {
     pub clock_set_seconds: f64,
     /// Libraries that imitate NVIDIA's were in use: nothing in here says anything about a machine.
     pub simulated: bool,
+    /// The steps of the plan, in order.
+    pub steps: Vec<StepTime>,
     /// The GPUs that took part, ordered by PCI address.
     pub gpus: Vec<GpuSeen>,
     /// The drives and files that took part.
@@ -39,6 +45,19 @@ pub struct Results {
     pub workloads: Vec<WorkloadResult>,
     /// What was planned and not done.
     pub not_done: Vec<NotDone>,
+}
+
+/// A step of the plan.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct StepTime {
+    /// What was done.
+    pub what: String,
+    /// How long that was to take, in seconds.
+    pub planned_seconds: f64,
+    /// How long it took.
+    pub seconds: f64,
 }
 
 /// A GPU as the libraries show it.
@@ -71,7 +90,7 @@ pub enum Level {
 }
 
 /// A drive, or a file on one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Drive {
@@ -87,6 +106,9 @@ pub struct Drive {
     pub block: u32,
     /// What may be written.
     pub level: Level,
+    /// The part of it that holds nothing, 0 to 1, by samples: a drive answers for what was never written without looking
+    /// at its flash.
+    pub blank: Option<f64>,
 }
 
 /// What is known of the way between a GPU and a drive.
@@ -109,13 +131,7 @@ pub struct Pair {
 impl Pair {
     /// The attempt that proves most: a direct route before a mixed one before copies by the CPU.
     pub fn best(&self) -> Option<&Attempt> {
-        let rank = |attempt: &&Attempt| match attempt.proof.outcome {
-            Outcome::Direct => 0,
-            Outcome::Mixed => 1,
-            Outcome::Compat => 2,
-            Outcome::Unproven => 3,
-        };
-        self.attempts.iter().min_by_key(rank)
+        self.attempts.iter().min_by_key(|attempt| attempt.proof.outcome)
     }
 
     /// What it proves.
@@ -124,15 +140,15 @@ impl Pair {
     }
 }
 
-/// One run with settings of its own.
+/// One way of asking cuFile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Attempt {
     /// What cuFile was told.
     pub settings: CufileSettings,
-    /// The [`Measurement`] that it comes from, where transfers were made.
-    pub measurement: Option<u32>,
-    /// What it proves.
+    /// The [`Measurement`]s that it comes from, where transfers were made.
+    pub measurements: Vec<u32>,
+    /// What all of them prove together: the least that one of them does.
     pub proof: Proof,
     /// Why there were no transfers.
     pub error: Option<String>,
@@ -194,6 +210,10 @@ pub struct Measurement {
     pub settings: Option<CufileSettings>,
     /// The transfers.
     pub job: Job,
+    /// Bytes that were transferred.
+    pub bytes: u64,
+    /// From the first transfer's beginning to the last one's end, in seconds.
+    pub seconds: f64,
     /// The figures.
     pub figures: Figures,
     /// Transfers that failed.
@@ -340,17 +360,120 @@ pub struct NotDone {
 pub struct RawLine {
     /// The measurement's number.
     pub number: u32,
-    /// Its samples.
-    pub samples: Samples,
-    /// cuFile's counters before, where they were read.
-    pub before: Option<Counters>,
-    /// The same, after.
-    pub after: Option<Counters>,
+    /// What its transfers came to.
+    pub ran: Ran,
+    /// What cuFile said of itself, where it made them.
+    pub cufile: Option<Cufile>,
+    /// nvidia-fs's counters before and after, where it has any.
+    pub nvidia_fs: Option<(Stats, Stats)>,
     /// The devices, once a second and at the end.
     pub states: Vec<State>,
 }
 
+impl Kind {
+    /// How the DMA worker makes it; `None` where the validator itself does.
+    pub fn engine(self) -> Option<Engine> {
+        match self {
+            Self::Storage => None,
+            Self::HostCopy => Some(Engine::HostCopy),
+            Self::Bounce => Some(Engine::Bounce),
+            Self::Cufile => Some(Engine::Cufile),
+            Self::CufileBatch => Some(Engine::CufileBatch),
+            Self::CufileStream => Some(Engine::CufileStream),
+        }
+    }
+}
+
+impl Measurement {
+    /// A measurement by that name, of which nothing has been computed yet.
+    pub fn new(number: u32, kind: Kind, purpose: Purpose, job: Job) -> Self {
+        Self {
+            number,
+            kind,
+            purpose,
+            gpu: None,
+            drive: None,
+            settings: None,
+            job,
+            bytes: 0,
+            seconds: 0.0,
+            figures: Figures::default(),
+            errors: 0,
+            first_error: None,
+            verified: None,
+            proof: None,
+            state: State::default(),
+        }
+    }
+
+    /// The same with all that is computed from raw samples. `uuid` is the GPU's.
+    #[must_use]
+    pub fn computed(self, raw: &RawLine, uuid: Option<&str>) -> Self {
+        let RawLine { ran, cufile, nvidia_fs, states, .. } = raw;
+        let proof =
+            self.settings.zip(self.kind.engine()).zip(cufile.as_ref()).map(|((settings, engine), cufile)| {
+                let nvidia_fs = nvidia_fs.as_ref().map(|(before, after)| (before, after));
+                let gpu = uuid.unwrap_or_default();
+                prove(&Known { engine, job: &self.job, gpu, ran, settings, cufile, nvidia_fs })
+            });
+        Self {
+            bytes: ran.samples.total_bytes(),
+            seconds: ran.samples.seconds,
+            figures: ran.samples.figures(),
+            errors: ran.samples.error_count,
+            first_error: ran.samples.errors.first().cloned(),
+            verified: (ran.verified != Verified::default()).then(|| ran.verified.clone()),
+            proof,
+            state: state::summary(states),
+            ..self
+        }
+    }
+
+    /// Is it one whose figures count?
+    pub fn counts(&self) -> bool {
+        matches!(self.purpose, Purpose::Figures | Purpose::Load | Purpose::Together) && self.bytes > 0
+    }
+}
+
+impl Kind {
+    /// In a word or two.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Storage => "drive alone",
+            Self::HostCopy => "GPU alone",
+            Self::Bounce => "bounce",
+            Self::Cufile => "cuFile",
+            Self::CufileBatch => "cuFile batches",
+            Self::CufileStream => "cuFile streams",
+        }
+    }
+}
+
 impl Results {
+    /// Computes everything again from the raw samples, and says what differs. The measurements' numbers tell which samples
+    /// are theirs.
+    pub fn recompute(&self, raw: &[RawLine]) -> Vec<String> {
+        let mut differences = Vec::new();
+        for measurement in &self.measurements {
+            let number = measurement.number;
+            let Some(raw) = raw.iter().find(|raw| raw.number == number) else {
+                differences.push(format!("measurement {number} has no raw samples"));
+                continue;
+            };
+            let uuid = self.gpus.iter().find(|seen| Some(&seen.gpu.pci) == measurement.gpu.as_ref());
+            let again = measurement.clone().computed(raw, uuid.map(|seen| seen.gpu.uuid.as_str()));
+            if again != *measurement {
+                differences.push(format!("measurement {number} is not what its raw samples give"));
+            }
+        }
+        differences
+    }
+
+    /// What a run of the image measured and left for whoever looks later: a capture, or its shell.
+    pub fn left_by_run(root: &Root) -> Option<Self> {
+        serde_json::from_slice(root.bytes(&format!("/{RUN_BENCHMARK}")).value()?).ok()
+    }
+
     /// The measurements of a pair; drives and GPUs alone where one of them is `None`.
     pub fn of<'a>(
         &'a self,
@@ -358,5 +481,39 @@ impl Results {
         drive: Option<&'a str>,
     ) -> impl Iterator<Item = &'a Measurement> {
         self.measurements.iter().filter(move |m| m.gpu.as_deref() == gpu && m.drive.as_deref() == drive)
+    }
+
+    /// The direct route, where it is proven that every GPU that took part reaches at least one drive by DMA and that all
+    /// data is right. The route that most pairs take; imitated libraries prove nothing.
+    pub fn proven(&self) -> Option<Route> {
+        let direct: Vec<&Pair> = self.pairs.iter().filter(|pair| pair.outcome() == Outcome::Direct).collect();
+        let reaches = |gpu: &GpuSeen| direct.iter().any(|pair| pair.gpu == gpu.gpu.pci);
+        if self.simulated || self.gpus.is_empty() || !self.gpus.iter().all(reaches) || self.has_wrong_data() {
+            return None;
+        }
+        let routes = direct.iter().filter_map(|pair| pair.best()?.proof.route);
+        let mut counted: Vec<(Route, usize)> = Vec::new();
+        for route in routes {
+            match counted.iter_mut().find(|(known, _)| *known == route) {
+                Some((_, count)) => *count += 1,
+                None => counted.push((route, 1)),
+            }
+        }
+        // Proven without a name: copies by the CPU were forbidden, and both direct routes possible.
+        let most = counted.iter().rev().max_by_key(|(_, count)| *count);
+        Some(most.map_or(Route::Direct, |(route, _)| *route))
+    }
+
+    /// [`Route::Compat`] where transfers were made and all of them by the CPU.
+    pub fn bounced(&self) -> Route {
+        let mut outcomes =
+            self.pairs.iter().map(Pair::outcome).filter(|outcome| *outcome != Outcome::Unproven).peekable();
+        let is_any = outcomes.peek().is_some() && !self.simulated;
+        if is_any && outcomes.all(|outcome| outcome == Outcome::Compat) { Route::Compat } else { Route::None }
+    }
+
+    /// Did anything arrive that was not sent?
+    pub fn has_wrong_data(&self) -> bool {
+        self.measurements.iter().any(|m| m.verified.as_ref().is_some_and(|verified| verified.wrong > 0))
     }
 }

@@ -6,7 +6,7 @@
 
 use super::transfer::job::{Direction, Job};
 use super::worker::errors::means_no_direct_route;
-use super::worker::settings::CufileSettings;
+use super::worker::settings::{CufileSettings, Wanted};
 use super::worker::{Counters, Cufile, Engine, Failure, GpuCounters, OpCounters, Ran};
 use crate::facts::nvidia_fs::Stats;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,8 @@ pub enum Route {
     P2pdma,
     /// Coherent memory of a Grace machine.
     C2c,
+    /// One of these three, and nothing tells which: copies by the CPU were forbidden, and the library does not count.
+    Direct,
     /// Through the CPU's memory.
     Compat,
     /// No transfer was proven.
@@ -36,6 +38,7 @@ impl fmt::Display for Route {
             Self::Nvfs => "nvfs",
             Self::P2pdma => "p2pdma",
             Self::C2c => "c2c",
+            Self::Direct => "direct",
             Self::Compat => "compat",
             Self::None => "none",
         })
@@ -61,8 +64,15 @@ pub struct Known<'a> {
     pub nvidia_fs: Option<(&'a Stats, &'a Stats)>,
 }
 
-/// What came out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+impl Route {
+    /// Does it spare the CPU the copying?
+    pub fn is_direct(self) -> bool {
+        matches!(self, Self::Nvfs | Self::P2pdma | Self::C2c | Self::Direct)
+    }
+}
+
+/// What came out, the best first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -114,6 +124,44 @@ impl Proof {
     /// Is it proven that this machine transfers by DMA?
     pub fn is_direct(&self) -> bool {
         self.outcome == Outcome::Direct && !self.simulated
+    }
+
+    /// What several kinds of transfers prove together, each with its name: the least that one of them does.
+    pub fn together(proofs: &[(String, Self)]) -> Self {
+        let (direct, bounced) =
+            proofs.iter().flat_map(|(_, proof)| &proof.shares).fold((0, 0), |(direct, bounced), share| {
+                match share.route {
+                    Route::Compat => (direct, bounced + share.transfers),
+                    _ => (direct + share.transfers, bounced),
+                }
+            });
+        let mut all = Self {
+            outcome: proofs.iter().map(|(_, proof)| proof.outcome).max().unwrap_or_default(),
+            simulated: proofs.iter().any(|(_, proof)| proof.simulated),
+            bounced: (direct + bounced > 0).then(|| bounced as f64 / (direct + bounced) as f64),
+            ..Self::default()
+        };
+        // Some kinds of transfers by DMA and others by the CPU is neither.
+        let is_some_direct =
+            proofs.iter().any(|(_, proof)| matches!(proof.outcome, Outcome::Direct | Outcome::Mixed));
+        if all.outcome == Outcome::Compat && is_some_direct {
+            all.outcome = Outcome::Mixed;
+        }
+        for (name, proof) in proofs {
+            all.route = all.route.or(proof.route);
+            for share in &proof.shares {
+                match all.shares.iter_mut().find(|known| known.route == share.route) {
+                    Some(known) => {
+                        known.transfers += share.transfers;
+                        known.bytes += share.bytes;
+                    }
+                    None => all.shares.push(share.clone()),
+                }
+            }
+            all.evidence.extend(proof.evidence.iter().map(|said| format!("{name}: {said}")));
+            all.lacks.extend(proof.lacks.iter().map(|said| format!("{name}: {said}")));
+        }
+        all
     }
 
     fn lacks(mut self, why: impl Into<String>) -> Self {
@@ -354,7 +402,24 @@ fn by_forbidding(known: &Known<'_>, counted: Option<OpCounters>, proof: &mut Pro
     if let (Some(route), false) = (named, flags.is_empty()) {
         proof.evidence.push(format!("cuFile says that {} is possible: {route}", flags.join(", ")));
     }
+    let named = named.or_else(|| by_exclusion(known, proof));
     Some(named)
+}
+
+/// The one direct route that is left, where the other was off or is seen not to have been used.
+fn by_exclusion(known: &Known<'_>, proof: &mut Proof) -> Option<Route> {
+    if known.settings.wanted == Wanted::Nvfs {
+        proof.evidence.push("P2PDMA was off: nvfs".into());
+        return Some(Route::Nvfs);
+    }
+    let (before, after) = known.nvidia_fs?;
+    let row = if known.job.direction == Direction::Read { "Reads" } else { "Writes" };
+    let counts = [before, after].iter().all(|stats| stats.counting == Some(true));
+    if counts && before.counter(row, "n")? == after.counter(row, "n")? {
+        proof.evidence.push("nvidia-fs counts, and counted nothing: p2pdma".into());
+        return Some(Route::P2pdma);
+    }
+    None
 }
 
 #[cfg(test)]

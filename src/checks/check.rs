@@ -197,6 +197,12 @@ impl Outcome {
         self
     }
 
+    /// One more remedy, where there is something to mend.
+    #[must_use]
+    pub fn remedy_if_failed(self, remedy: Remedy) -> Self {
+        if self.answer == Answer::Fail { self.remedy(remedy) } else { self }
+    }
+
     /// One more piece of evidence.
     #[must_use]
     pub fn evidence(mut self, from: impl Into<String>, text: impl Into<String>) -> Self {

@@ -6,7 +6,11 @@ mod synthetic;
 use super::check::{Finding, Status};
 use super::context::side_of;
 use super::judge::{Judgement, judge};
+use crate::bench::results::Results;
+use crate::bench::route::Outcome;
 use crate::bench::route::Route;
+use crate::bench::testing::healthy;
+use crate::bench::worker::Verified;
 use crate::facts::{Facts, Root};
 use crate::report::model::Verdict;
 use std::path::Path;
@@ -72,13 +76,17 @@ const GOOD: &str = " GDS release version: 1.16.1.26\n nvidia_fs minimum version:
     Platform verification succeeded\n";
 
 fn judged(build: fn(&Path), change: &[(&str, &str)]) -> Judgement {
+    judged_with(build, change, None)
+}
+
+fn judged_with(build: fn(&Path), change: &[(&str, &str)], bench: Option<&Results>) -> Judgement {
     let dir = tempfile::tempdir().unwrap();
     build(dir.path());
     for (path, text) in change {
         file(dir.path(), path, text);
     }
     let facts = Facts::read(&Root::at(dir.path()));
-    judge(&facts, side_of(&facts), None, &[], "2026-11-24")
+    judge(&facts, side_of(&facts), bench, &[], "2026-11-24")
 }
 
 fn finding<'a>(judgement: &'a Judgement, id: &str) -> &'a Finding {
@@ -95,6 +103,70 @@ fn nothing_fails_where_everything_is_there_and_yet_nothing_is_proven() {
         assert_eq!(judgement.route, Route::None);
         assert_eq!(finding(&judgement, "route.possible").status, Status::Pass);
     }
+}
+
+/// A benchmark of the machine's first GPU and drive.
+fn bench() -> Results {
+    healthy("0000:02:00.0", "0000:41:00.0")
+}
+
+/// The same with another outcome for every pair.
+fn with_outcome(outcome: Outcome) -> Results {
+    let mut bench = bench();
+    for attempt in bench.pairs.iter_mut().flat_map(|pair| &mut pair.attempts) {
+        attempt.proof.outcome = outcome;
+    }
+    bench
+}
+
+#[test]
+fn a_complete_machine_passes_with_a_proof_and_only_with_one() {
+    for build in [complete as fn(&Path), with_nvidia_fs] {
+        let judgement = judged_with(build, &[], Some(&bench()));
+        assert_eq!(
+            (judgement.verdict, judgement.route),
+            (Verdict::Pass, Route::Nvfs),
+            "{:#?}",
+            judgement.findings[0]
+        );
+    }
+    let bounced = judged_with(complete, &[], Some(&with_outcome(Outcome::Compat)));
+    assert_eq!((bounced.verdict, bounced.route), (Verdict::Fail, Route::Compat));
+    assert_eq!(bounced.findings[0].id, "transfer.route");
+    let unproven = judged_with(complete, &[], Some(&with_outcome(Outcome::Unproven)));
+    assert_eq!((unproven.verdict, unproven.route), (Verdict::Incomplete, Route::None));
+    // Wrong data, however direct.
+    let mut wrong = bench();
+    wrong.measurements[2].verified = Some(Verified { blocks: 1, wrong: 1, ..Verified::default() });
+    let wrong = judged_with(complete, &[], Some(&wrong));
+    assert_eq!((wrong.verdict, wrong.findings[0].id.as_str()), (Verdict::Fail, "transfer.data"));
+    // Imitations say nothing, for or against.
+    for outcome in [Outcome::Direct, Outcome::Compat] {
+        let simulated = Results { simulated: true, ..with_outcome(outcome) };
+        let judgement = judged_with(complete, &[], Some(&simulated));
+        assert_eq!((judgement.verdict, judgement.route), (Verdict::Incomplete, Route::None));
+    }
+}
+
+#[test]
+fn copies_by_the_cpu_follow_from_the_missing_piece_and_a_proof_refutes_it() {
+    let multipath = &[("sys/module/nvme_core/parameters/multipath", "Y\n")];
+    let bounced = judged_with(complete, multipath, Some(&with_outcome(Outcome::Compat)));
+    assert_eq!((bounced.verdict, bounced.findings[0].id.as_str()), (Verdict::Fail, "p2pdma.multipath"));
+    let route = finding(&bounced, "transfer.route");
+    assert_eq!((route.status, route.because.as_deref()), (Status::Skip, Some("p2pdma.multipath")));
+    // It still says what was seen.
+    assert!(route.why.contains("copied by the CPU") && !route.evidence.is_empty(), "{}", route.why);
+
+    let direct = judged_with(complete, multipath, Some(&bench()));
+    assert_eq!(direct.verdict, Verdict::Pass);
+    let refuted = finding(&direct, "p2pdma.multipath");
+    assert_eq!((refuted.status, refuted.remedy.len()), (Status::Info, 0));
+    assert!(refuted.why.ends_with("; yet transfers were made by DMA (nvfs)"), "{}", refuted.why);
+    // What the machine's own programs would meet is not refuted by ours.
+    let forced = ("etc/cufile.json", r#"{"properties": {"force_compat_mode": true}}"#);
+    let forced = judged_with(complete, &[forced, (GDSCHECK, "")], Some(&bench()));
+    assert_eq!(finding(&forced, "cufile.compat").status, Status::Fail);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a check sees: the facts, from which side they are looked at, and short ways to what many checks ask for.
 
 use super::check::Side;
+use crate::bench::results::Results;
 use crate::facts::pci::{Class, PciDevice};
 use crate::facts::{Fact, Facts};
 
@@ -11,12 +12,20 @@ pub struct Context<'a> {
     pub facts: &'a Facts,
     /// From where.
     pub side: Side,
+    /// What the benchmark found, where there was one.
+    pub bench: Option<&'a Results>,
 }
 
 impl<'a> Context<'a> {
     /// A machine, looked at from a side.
     pub fn new(facts: &'a Facts, side: Side) -> Self {
-        Self { facts, side }
+        Self { facts, side, bench: None }
+    }
+
+    /// The same with what the benchmark found.
+    #[must_use]
+    pub fn with_bench(self, bench: Option<&'a Results>) -> Self {
+        Self { bench, ..self }
     }
 
     /// All PCI functions; none where they cannot be seen.

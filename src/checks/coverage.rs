@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The guide's steps and causes, all of them.
-const GUIDE: [(&str, &[&str]); 5] = [
+const GUIDE: [(&str, &[&str]); 6] = [
     (
         "hypervisor",
         &[
@@ -96,6 +96,7 @@ const GUIDE: [(&str, &[&str]); 5] = [
         ],
     ),
     ("GDS", &["gdscheck", "possible routes"]),
+    ("benchmark", &["transfers", "data verification", "route proven", "throughput", "workloads"]),
 ];
 
 /// What every signature is about; the texts are in `signatures.rs`.

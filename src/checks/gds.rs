@@ -10,7 +10,7 @@ use crate::facts::cufile::USUAL;
 use crate::facts::cufile_env::CufileVariable;
 
 /// What must be right before cuFile's own words mean anything of their own.
-const CAUSES: &[&str] = &[
+pub const CAUSES: &[&str] = &[
     "driver.loaded",
     "driver.open",
     "driver.branch",

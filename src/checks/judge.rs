@@ -7,6 +7,8 @@
 use super::check::{Answer, Check, Finding, Outcome, Severity, Side, Status};
 use super::context::Context;
 use super::waiver::{self, Waiver};
+use super::{gds, transfers};
+use crate::bench::results::Results;
 use crate::bench::route::Route;
 use crate::facts::Facts;
 use crate::report::model::Verdict;
@@ -28,15 +30,42 @@ pub struct Judgement {
     pub findings: Vec<Finding>,
 }
 
-/// Judges a machine by all checks. `proven` is the route that transfers have proven, where there were any; `today` is the
-/// day on which waivers count, `YYYY-MM-DD`.
-pub fn judge(facts: &Facts, side: Side, proven: Option<Route>, waivers: &[Waiver], today: &str) -> Judgement {
+/// Judges a machine by all checks. `bench` is what transfers came to, where there were any; `today` is the day on which
+/// waivers count, `YYYY-MM-DD`.
+pub fn judge(
+    facts: &Facts,
+    side: Side,
+    bench: Option<&Results>,
+    waivers: &[Waiver],
+    today: &str,
+) -> Judgement {
     let checks: Vec<&Check> = super::all().collect();
-    let mut findings = run(&checks, &Context::new(facts, side));
+    let mut findings = run(&checks, &Context::new(facts, side).with_bench(bench));
+    let proven = bench.and_then(Results::proven);
+    if let Some(route) = proven {
+        refute(&mut findings, route);
+    }
     waiver::apply(&mut findings, waivers, today);
     findings.sort_by_key(|finding| rank(finding.status, finding.severity));
-    let verdict = verdict(&findings, proven);
-    Judgement { verdict, route: proven.unwrap_or(Route::None), side, findings }
+    let verdict = match bench {
+        // What imitations do says nothing about a machine.
+        Some(bench) if bench.simulated => Verdict::Incomplete,
+        _ => verdict(&findings, proven),
+    };
+    let route = bench.map_or(Route::None, |bench| proven.unwrap_or_else(|| bench.bounced()));
+    Judgement { verdict, route, side, findings }
+}
+
+/// What is proven needs no prerequisites: a missing piece of a direct route is no failure where transfers took one.
+fn refute(findings: &mut [Finding], route: Route) {
+    let is_refuted = |finding: &&mut Finding| {
+        finding.status == Status::Fail && transfers::PREREQUISITES.contains(&finding.id.as_str())
+    };
+    for finding in findings.iter_mut().filter(is_refuted) {
+        finding.status = Status::Info;
+        finding.why = format!("{}; yet transfers were made by DMA ({route})", finding.why);
+        finding.remedy.clear();
+    }
 }
 
 /// Runs checks in their order, and sorts what comes of them.
@@ -53,10 +82,19 @@ fn run(checks: &[&Check], context: &Context<'_>) -> Vec<Finding> {
                 }
                 None => {
                     let (finding, is_partial) = run_one(check, context);
-                    if finding.status == Status::Fail && !is_partial {
-                        causes.insert(check.id, check.id);
+                    let failed = finding.status == Status::Fail;
+                    match follows(check).iter().find_map(|id| causes.get(id).copied()) {
+                        Some(cause) if failed => {
+                            causes.insert(check.id, cause);
+                            Finding { status: Status::Skip, because: Some(cause.to_owned()), ..finding }
+                        }
+                        _ => {
+                            if failed && !is_partial {
+                                causes.insert(check.id, check.id);
+                            }
+                            finding
+                        }
                     }
-                    finding
                 }
             }
         } else {
@@ -66,6 +104,12 @@ fn run(checks: &[&Check], context: &Context<'_>) -> Vec<Finding> {
     }
     findings.sort_by_key(|finding| rank(finding.status, finding.severity));
     findings
+}
+
+/// Checks that explain a failure of this one, which is looked at all the same: that transfers were not direct follows from
+/// what is missing for a direct route, but where they were, it is not missing.
+fn follows(check: &Check) -> &'static [&'static str] {
+    if transfers::CONSEQUENCES.contains(&check.id) { gds::CAUSES } else { &[] }
 }
 
 /// A check's finding, and whether it concerns some of several devices alone.
@@ -154,10 +198,9 @@ fn verdict(findings: &[Finding], proven: Option<Route>) -> Verdict {
     let has_subjects = !findings.iter().any(|f| missing(f) && SUBJECTS.contains(&f.id.as_str()));
     let blocked = findings.iter().any(|f| failed(f) && f.severity <= Severity::Major);
     let broken = findings.iter().any(|f| f.status == Status::Error);
-    let direct = matches!(proven, Some(Route::Nvfs | Route::P2pdma | Route::C2c));
-    if has_subjects && (blocked || matches!(proven, Some(Route::Compat))) {
+    if has_subjects && blocked {
         Verdict::Fail
-    } else if direct && has_subjects && !broken {
+    } else if proven.is_some() && has_subjects && !broken {
         Verdict::Pass
     } else {
         Verdict::Incomplete
@@ -262,7 +305,6 @@ mod tests {
         let good = [finding("x", Severity::Blocker, Status::Pass)];
         assert_eq!(verdict(&good, None), Verdict::Incomplete);
         assert_eq!(verdict(&good, Some(Route::P2pdma)), Verdict::Pass);
-        assert_eq!(verdict(&good, Some(Route::Compat)), Verdict::Fail);
         let minor = [finding("x", Severity::Minor, Status::Fail)];
         assert_eq!(verdict(&minor, Some(Route::Nvfs)), Verdict::Pass);
         let major = [finding("x", Severity::Major, Status::Fail)];

@@ -20,6 +20,8 @@
 //! | [`cufile`] | libcufile, and what its settings exclude |
 //! | [`gds`] | cuFile, gdscheck, a hypervisor's logs |
 //! | [`routes`] | the two direct routes and their pieces |
+//! | [`transfers`] | what transfers prove: that they were made, that data is right, by which route |
+//! | [`throughput`], [`published`] | how fast they were, against the machine's own ceilings and what is published |
 //! | [`waiver`] | findings that somebody decided to live with |
 
 #[cfg(test)]
@@ -46,6 +48,7 @@ pub mod p2pdma;
 mod passthrough_cases;
 pub mod platform;
 pub mod power;
+pub mod published;
 pub mod routes;
 mod said;
 #[cfg(test)]
@@ -55,7 +58,9 @@ mod software_cases;
 pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod throughput;
 pub mod topology;
+pub mod transfers;
 pub mod virtual_machine;
 pub mod waiver;
 
@@ -80,6 +85,8 @@ const REGISTER: &[&[Check]] = &[
     gds::SETTINGS,
     cufile::CHECKS,
     gds::CHECKS,
+    transfers::CHECKS,
+    throughput::CHECKS,
 ];
 
 /// All checks in the register's order.

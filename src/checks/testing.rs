@@ -2,6 +2,7 @@
 
 use super::check::{Answer, Outcome, Side};
 use super::context::Context;
+use crate::bench::results::Results;
 use crate::facts::acpi::AcpiTables;
 use crate::facts::iommu::IommuGroup;
 use crate::facts::memory::Memory;
@@ -140,6 +141,18 @@ pub(crate) fn add(facts: &mut Facts, class: u32, ids: &str, way: &str) {
 /// What one check answers.
 pub(crate) fn ask(id: &str, facts: &Facts, side: Side) -> Outcome {
     let outcome = (super::find(id).expect(id).run)(&Context::new(facts, side));
+    super::coverage::record(id, &outcome.answer);
+    outcome
+}
+
+/// What one check answers of a good guest and what its benchmark found.
+pub(crate) fn ask_bench(id: &str, bench: &Results) -> Outcome {
+    ask_bench_on(id, bench, &good(Side::Guest), Side::Guest)
+}
+
+/// The same of any machine.
+pub(crate) fn ask_bench_on(id: &str, bench: &Results, facts: &Facts, side: Side) -> Outcome {
+    let outcome = (super::find(id).expect(id).run)(&Context::new(facts, side).with_bench(Some(bench)));
     super::coverage::record(id, &outcome.answer);
     outcome
 }

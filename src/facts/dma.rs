@@ -27,6 +27,9 @@ pub struct Library {
     pub error: Option<String>,
     /// Its calls that were made, in order.
     pub calls: Vec<Call>,
+    /// stub
+    #[serde(default)]
+    pub simulated: bool,
 }
 
 /// A call into a library.

@@ -212,6 +212,18 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Reads again what transfers may have changed: errors on links, the kernel's log, nvidia-fs's counters, the drives.
+    pub fn read_again(&mut self, root: &Root) {
+        let printed = self.commands.value().map_or(&[][..], Vec::as_slice);
+        self.pci = pci_devices(root, printed);
+        self.kernel_log = KernelLog::read(root, printed);
+        self.nvidia_fs = NvidiaFs::read(root);
+        self.nvme = NvmeController::read_all(root);
+        self.block = BlockDevice::read_all(root);
+    }
+}
+
 /// What a run of the image did to know it, and left as a fact for whoever looks later.
 fn left_by_run<T: DeserializeOwned>(root: &Root, path: &str, otherwise: &str) -> Fact<T> {
     match root.bytes(&format!("/{path}")).parse(|bytes| serde_json::from_slice::<Fact<T>>(&bytes)) {

@@ -1,15 +1,17 @@
 //! The validator as PID 1: from the initramfs to the verdict, and to the power switch. Read [`Run::go`] for the order.
 
+use super::benchmark::{self, Subject};
 use super::journal::{self, Journal};
 use super::module_loader::ModuleLoader;
 use super::params::Params;
 use super::partition::{self, Partition};
 use super::report_partition::ReportPartition;
 use super::{luggage, mounts, nvidia_nodes, power, settings, shell, switch_root, udev, verify};
+use crate::bench::results::Results;
 use crate::bench::route::Route;
 use crate::boot_contract::{
-    INITRAMFS_MODULES, REPORT_LABEL, ROOT_MODULES, RUN_CAPTURE, RUN_DMA, RUN_LIBRARIES, RUN_MANIFEST,
-    RUN_MODULE_LOADS, RUN_REPORT_TEXT,
+    INITRAMFS_MODULES, REPORT_LABEL, ROOT_MODULES, RUN_BENCHMARK, RUN_CAPTURE, RUN_DMA, RUN_LIBRARIES,
+    RUN_MANIFEST, RUN_MODULE_LOADS, RUN_REPORT_TEXT,
 };
 use crate::checks::context::side_of;
 use crate::checks::judge::judge;
@@ -78,6 +80,7 @@ struct Run {
     started: Utc,
     settings: Settings,
     facts: Facts,
+    measured: Option<Results>,
     partition: Option<ReportPartition>,
     /// Why the root could not be used.
     no_root: Option<String>,
@@ -102,6 +105,7 @@ impl Run {
             started: Utc::now(),
             settings,
             facts: Facts::default(),
+            measured: None,
             partition: None,
             no_root: None,
         }
@@ -127,6 +131,9 @@ impl Run {
             self.probe_libraries();
         }
         self.read_facts();
+        if entered {
+            self.benchmark(disk.as_ref());
+        }
         self.leave_capture();
         self.deliver();
     }
@@ -340,6 +347,35 @@ impl Run {
         }
     }
 
+    /// Makes transfers, and looks again at what they may have changed.
+    fn benchmark(&mut self, disk: Option<&Partition>) {
+        let so_far = self.report(false);
+        let keep: Vec<String> = disk.iter().flat_map(|disk| [disk.disk.clone(), disk.name.clone()]).collect();
+        let (root, partition) = (self.root.clone(), self.partition.take());
+        let measured = self.journal.stage("benchmark", |journal| {
+            let subject = Subject {
+                root: &root,
+                facts: &self.facts,
+                settings: &self.settings,
+                keep: &keep,
+                partition: partition.as_ref(),
+                so_far,
+            };
+            let measured = benchmark::measure(subject, &mut journal.consoles);
+            measured.iter().try_for_each(|results| luggage::leave(RUN_BENCHMARK, results))?;
+            Ok(measured)
+        });
+        self.partition = partition;
+        self.measured = measured.flatten();
+        if self.measured.is_some() {
+            let facts = &mut self.facts;
+            self.journal.stage("facts-again", |_| {
+                facts.read_again(&root);
+                Ok(())
+            });
+        }
+    }
+
     /// Leaves a capture beside the report, where one was asked for.
     fn leave_capture(&mut self) {
         if !self.settings.capture {
@@ -357,7 +393,7 @@ impl Run {
         }
     }
 
-    /// The report as of now. Nothing is proven without a transfer, and this gdsboot makes none.
+    /// The report as of now.
     fn report(&self, complete: bool) -> Report {
         let mut why: Vec<String> = self.no_root.clone().into_iter().collect();
         let panics = self.journal.problems.iter().filter(|problem| problem.panic);
@@ -369,20 +405,20 @@ impl Run {
         let mut side = None;
         let mut findings = Vec::new();
         let mut verdict = Verdict::Incomplete;
+        let mut route = Route::None;
         if complete {
-            let judgement =
-                judge(&self.facts, side_of(&self.facts), None, &self.settings.waive, &Utc::now().day());
+            let side_of = side_of(&self.facts);
+            let bench = self.measured.as_ref();
+            let judgement = judge(&self.facts, side_of, bench, &self.settings.waive, &Utc::now().day());
             // Where the run itself broke, nothing that it did not see counts against the machine.
             if why.is_empty() {
-                verdict = judgement.verdict;
+                (verdict, route) = (judgement.verdict, judgement.route);
             }
             why.extend(reasons(&judgement.findings));
             side = Some(judgement.side);
             findings = judgement.findings;
-            if why.is_empty() {
-                why.push(
-                    "every prerequisite that was looked at is there, but no transfer was measured".into(),
-                );
+            if why.is_empty() && verdict != Verdict::Pass {
+                why.push("every prerequisite that was looked at is there, but no transfer is proven".into());
             }
         } else {
             let last = self.journal.stages.last().map_or("the start", |stage| stage.name.as_str());
@@ -396,13 +432,14 @@ impl Run {
             finished: Utc::now(),
             complete,
             verdict,
-            route: Route::None,
+            route,
             why,
             side,
             findings,
             settings: self.settings.clone(),
             stages: self.journal.stages.clone(),
             problems: self.journal.problems.clone(),
+            benchmark: self.measured.clone(),
             facts: self.facts.clone(),
         }
     }
@@ -430,6 +467,7 @@ impl Run {
         self.journal.consoles.event(What::Verdict {
             verdict: report.verdict,
             route: report.route,
+            simulated: report.is_simulated(),
             exit_status: report.verdict.status() as u8,
             run_id: report.run_id,
             path: written,

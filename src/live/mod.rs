@@ -1,6 +1,7 @@
 //! What makes the validator an init. It is the only part of gdsboot that changes the machine it runs on, and [`init`]
 //! is its only way in.
 
+mod benchmark;
 mod console;
 mod init;
 mod journal;

@@ -1,9 +1,8 @@
 //! The kernel parameters that are ours, from `/proc/cmdline`. The kernel's own rules hold: words are parted by spaces,
 //! double quotes keep spaces together (lib/cmdline.c, `next_arg`), and what follows ` -- ` is not for us.
 
-use crate::boot_contract::{
-    PARAM_AFTER, PARAM_BREAK, PARAM_CAPTURE, PARAM_REPORT, PARAM_ROOT, PARAM_ROOT_SHA256, PARAM_ROOT_SIZE,
-};
+use super::settings;
+use crate::boot_contract::{PARAM_BREAK, PARAM_REPORT, PARAM_ROOT, PARAM_ROOT_SHA256, PARAM_ROOT_SIZE};
 
 /// What the boot loader said. Later words win, as in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,10 +15,8 @@ pub struct Params {
     pub root_sha256: Option<String>,
     /// The report partition's PARTUUID, lower case.
     pub report: Option<String>,
-    /// What to do afterwards, as it was written.
-    pub after: Option<String>,
-    /// Whether to leave a capture, as it was written.
-    pub capture: Option<String>,
+    /// Settings as they were written, key (without `gdsboot.`) and value, in their order.
+    pub settings: Vec<(String, String)>,
     /// The stage that panics.
     pub break_in: Option<String>,
     /// What was said and not understood.
@@ -60,10 +57,11 @@ impl Params {
                 }
                 "is not 64 hex digits"
             }
-            PARAM_AFTER => return self.after = Some(value.to_owned()),
-            PARAM_CAPTURE => return self.capture = Some(value.to_owned()),
             PARAM_BREAK => return self.break_in = Some(value.to_owned()),
-            _ => "is not known",
+            _ => match key.strip_prefix("gdsboot.").filter(|key| settings::KEYS.contains(key)) {
+                Some(key) => return self.settings.push((key.to_owned(), value.to_owned())),
+                None => "is not known",
+            },
         };
         self.complaints.push(format!("kernel command line: {key}={value} {complaint}"));
     }
@@ -111,7 +109,7 @@ mod tests {
             root_size: Some(4096),
             root_sha256: Some("ab".repeat(32)),
             report: Some("bbbbbbbb-0000-1111-2222-333333333333".into()),
-            after: Some("shell".into()),
+            settings: vec![("after".into(), "hold".into()), ("after".into(), "shell".into())],
             ..Params::default()
         };
         assert_eq!(Params::parse(&line), expected);

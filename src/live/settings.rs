@@ -4,13 +4,27 @@
 
 use super::params::Params;
 use super::smbios;
+use crate::bench::plan::Thoroughness;
+use crate::bench::transfer::job::size;
 use crate::boot_contract::REPORT_SETTINGS;
 use crate::checks::waiver::{self, Waiver};
 use crate::facts::{Fact, Root};
 use crate::report::model::{After, Settings};
 
+/// The keys that every place may set.
+pub const KEYS: [&str; 8] = [
+    "after",
+    "capture",
+    "bench",
+    "bench_seconds",
+    "scratch_serial",
+    "scratch_filesystem",
+    "scratch_size",
+    "wipe",
+];
+
 /// What one place says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Said {
     /// The place, as the report names it.
     from: &'static str,
@@ -18,6 +32,18 @@ struct Said {
     after: Option<After>,
     /// Whether to leave a capture.
     capture: Option<bool>,
+    /// How thorough the benchmark is.
+    bench: Option<Thoroughness>,
+    /// How long each of its measurements takes.
+    bench_seconds: Option<f64>,
+    /// The serial number of a disk that may be written to.
+    scratch_serial: Option<String>,
+    /// The UUID of a filesystem on which a temporary file may be made.
+    scratch_filesystem: Option<String>,
+    /// How large that file is.
+    scratch_size: Option<u64>,
+    /// The consent to lose what is on that disk.
+    wipe: Option<String>,
     /// Findings that are to be lived with.
     waive: Vec<Waiver>,
     /// What was not understood.
@@ -26,6 +52,10 @@ struct Said {
 
 /// Settings larger than this are not ours.
 const LIMIT: usize = 64 << 10;
+/// No measurement takes longer, in seconds.
+const LONGEST: f64 = 600.0;
+/// A temporary file is at least this large.
+const SMALLEST: u64 = 16 << 20;
 
 /// Reads all places. `file` is the content of `gdsboot.toml`, where the report partition has one.
 pub fn read(root: &Root, file: Option<&[u8]>, params: &Params) -> Settings {
@@ -45,6 +75,12 @@ fn resolve(places: Vec<Said>) -> Settings {
             settings.after_from = place.from.into();
         }
         settings.capture = place.capture.unwrap_or(settings.capture);
+        settings.bench = place.bench.unwrap_or(settings.bench);
+        settings.bench_seconds = place.bench_seconds.or(settings.bench_seconds);
+        settings.scratch_serial = place.scratch_serial.or(settings.scratch_serial);
+        settings.scratch_filesystem = place.scratch_filesystem.or(settings.scratch_filesystem);
+        settings.scratch_size = place.scratch_size.or(settings.scratch_size);
+        settings.wipe = place.wipe.or(settings.wipe);
         settings.waive.extend(place.waive);
         settings.complaints.extend(place.complaints);
     }
@@ -53,20 +89,41 @@ fn resolve(places: Vec<Said>) -> Settings {
 
 impl Said {
     fn take(&mut self, key: &str, value: &str) {
-        match (key, After::parse(value)) {
-            ("after", Some(after)) => self.after = Some(after),
-            ("after", None) => self
-                .complaints
-                .push(format!("{}: after = {value:?} is none of poweroff, reboot, hold, shell", self.from)),
-            ("capture", _) => match value {
-                "1" | "yes" | "true" => self.capture = Some(true),
-                "0" | "no" | "false" => self.capture = Some(false),
-                _ => {
-                    self.complaints.push(format!("{}: capture = {value:?} is none of yes, no", self.from));
-                }
+        let value = value.trim();
+        let wrong = match key {
+            "after" => match After::parse(value) {
+                Some(after) => return self.after = Some(after),
+                None => "is none of poweroff, reboot, hold, shell",
             },
-            _ => self.complaints.push(format!("{}: unknown key {key:?}", self.from)),
-        }
+            "capture" => match value {
+                "1" | "yes" | "true" => return self.capture = Some(true),
+                "0" | "no" | "false" => return self.capture = Some(false),
+                _ => "is none of yes, no",
+            },
+            "bench" => match Thoroughness::parse(value) {
+                Some(thoroughness) => return self.bench = Some(thoroughness),
+                None => "is none of none, quick, full",
+            },
+            "bench_seconds" => match value.parse::<f64>() {
+                Ok(seconds) if seconds > 0.0 && seconds <= LONGEST => {
+                    return self.bench_seconds = Some(seconds);
+                }
+                _ => "is no number of seconds above 0 and up to 600",
+            },
+            "scratch_size" => match size(value) {
+                Some(bytes) if bytes >= SMALLEST => return self.scratch_size = Some(bytes),
+                _ => "is no size such as 4G, 16M at least",
+            },
+            // What is meant by these is found out where it is used: nothing may be guessed.
+            "scratch_serial" if !value.is_empty() => return self.scratch_serial = Some(value.to_owned()),
+            "scratch_filesystem" if !value.is_empty() => {
+                return self.scratch_filesystem = Some(value.to_owned());
+            }
+            "wipe" if !value.is_empty() => return self.wipe = Some(value.to_owned()),
+            "scratch_serial" | "scratch_filesystem" | "wipe" => "is empty",
+            _ => return self.complaints.push(format!("{}: unknown key {key:?}", self.from)),
+        };
+        self.complaints.push(format!("{}: {key} = {value:?} {wrong}", self.from));
     }
 }
 
@@ -87,10 +144,7 @@ fn from_file(bytes: &[u8]) -> Said {
             for (key, value) in table.iter().filter(|(key, _)| *key != "waive") {
                 match value {
                     toml::Value::String(value) => said.take(key, value),
-                    other if matches!(key.as_str(), "after" | "capture") => {
-                        said.take(key, &other.to_string())
-                    }
-                    _ => said.take(key, ""),
+                    other => said.take(key, &other.to_string()),
                 }
             }
         }
@@ -153,12 +207,7 @@ fn from_fw_cfg(root: &Root) -> Said {
 
 fn from_params(params: &Params) -> Said {
     let mut said = Said { from: "kernel command line", ..Said::default() };
-    if let Some(after) = &params.after {
-        said.take("after", after);
-    }
-    if let Some(capture) = &params.capture {
-        said.take("capture", capture);
-    }
+    params.settings.iter().for_each(|(key, value)| said.take(key, value));
     said.complaints.extend(params.complaints.iter().cloned());
     said
 }
@@ -189,7 +238,7 @@ mod tests {
         assert_eq!(after(&nothing), (After::Hold, "SMBIOS OEM strings".into()));
         file("sys/firmware/qemu_fw_cfg/by_name/opt/gdsboot/after/raw", b"reboot");
         assert_eq!(after(&nothing), (After::Reboot, "fw_cfg".into()));
-        let params = Params { after: Some("poweroff".into()), ..nothing };
+        let params = Params { settings: vec![("after".into(), "poweroff".into())], ..nothing };
         assert_eq!(after(&params), (After::Poweroff, "kernel command line".into()));
     }
 
@@ -231,8 +280,38 @@ mod tests {
     }
 
     #[test]
+    fn what_the_benchmark_is_to_do() {
+        let said = from_file(
+            b"bench = 'full'\nbench_seconds = 2.5\nscratch_serial = 'S4YN 1'\nscratch_size = '8G'\nwipe = 'I-UNDERSTAND-S4YN 1'\n",
+        );
+        assert_eq!(said.complaints, Vec::<String>::new());
+        assert_eq!((said.bench, said.bench_seconds), (Some(Thoroughness::Full), Some(2.5)));
+        assert_eq!((said.scratch_serial.as_deref(), said.scratch_size), (Some("S4YN 1"), Some(8 << 30)));
+        assert_eq!(said.wipe.as_deref(), Some("I-UNDERSTAND-S4YN 1"));
+        for (text, why) in [
+            ("bench = 'thorough'", "bench = \"thorough\" is none of none, quick, full"),
+            ("bench_seconds = 0", "bench_seconds = \"0\" is no number of seconds"),
+            ("bench_seconds = nan", "is no number of seconds"),
+            ("scratch_size = '1K'", "is no size such as 4G"),
+            ("scratch_serial = ''", "scratch_serial = \"\" is empty"),
+            ("wipe = ' '", "wipe = \"\" is empty"),
+        ] {
+            let complaints = from_file(text.as_bytes()).complaints;
+            assert!(complaints.len() == 1 && complaints[0].contains(why), "{complaints:?}");
+        }
+        let params = Params::parse("gdsboot.bench=none gdsboot.scratch_filesystem=1234");
+        let dir = tempfile::tempdir().unwrap();
+        let settings = read(&Root::at(dir.path()), Some(b"bench = 'full'"), &params);
+        assert_eq!(
+            (settings.bench, settings.scratch_filesystem.as_deref()),
+            (Thoroughness::None, Some("1234"))
+        );
+        assert_eq!(settings.complaints, Vec::<String>::new());
+    }
+
+    #[test]
     fn a_bad_word_leaves_what_stood_before() {
-        let params = Params { after: Some("explode".into()), ..Params::default() };
+        let params = Params { settings: vec![("after".into(), "explode".into())], ..Params::default() };
         let dir = tempfile::tempdir().unwrap();
         let settings = read(&Root::at(dir.path()), Some(b"after = 'hold'"), &params);
         assert_eq!(settings.after, After::Hold);

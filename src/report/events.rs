@@ -113,6 +113,9 @@ pub enum What {
         verdict: Verdict,
         /// What was proven.
         route: Route,
+        /// Did libraries that imitate NVIDIA's take part?
+        #[serde(default)]
+        simulated: bool,
         /// The exit status that goes with it.
         exit_status: u8,
         /// The run, as in the report.

@@ -1,9 +1,11 @@
 //! The report as one page: no scripts, nothing from elsewhere, readable on a phone and on paper.
 
+use super::benchmark;
 use super::findings::{severity_word, who_words, word};
 use super::model::{Report, Verdict};
 use super::text;
 use super::topology::{self, Row as TopologyRow};
+use crate::bench::results::Results;
 use crate::bench::route::Route;
 use crate::checks::check::{Finding, Severity, Side, Status, Who};
 use crate::facts::Fact;
@@ -56,8 +58,23 @@ struct Page<'a> {
     findings: Vec<Row<'a>>,
     topology: Vec<TopologyRow>,
     topology_svg: String,
+    simulated: bool,
+    bench: Option<Bench>,
     pins: Vec<(String, String)>,
     text: String,
+}
+
+/// What the benchmark found.
+#[derive(Debug, Serialize)]
+struct Bench {
+    groups: Vec<benchmark::Bars>,
+    text: String,
+}
+
+impl Bench {
+    fn of(bench: &Results) -> Self {
+        Self { groups: benchmark::bars(bench), text: benchmark::lines(bench).join("\n") }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -99,6 +116,8 @@ pub fn write(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
         findings: report.findings.iter().map(row).collect(),
         topology: topology::rows(&report.facts),
         topology_svg: topology::svg(&report.facts),
+        simulated: report.is_simulated(),
+        bench: report.benchmark.as_ref().map(Bench::of),
         pins: pins(report),
         text: String::from_utf8_lossy(&plain).into_owned(),
     };
@@ -238,6 +257,20 @@ mod tests {
             "{page}"
         );
         assert!(at("What to do") < at("What to ask") && at("What to ask") < at("All findings"));
+    }
+
+    #[test]
+    fn the_benchmark_has_bars_and_imitations_are_named_on_every_page() {
+        let bench = crate::bench::testing::healthy("0000:01:00.0", "0000:00:04.0");
+        let direct = Report { benchmark: Some(bench.clone()), ..sample() };
+        let text = page(&direct);
+        assert!(text.contains("DIRECT by nvfs") && text.matches("<svg ").count() >= 3, "{text}");
+        assert!(!text.contains("SIMULATED"));
+        let bench = Results { simulated: true, ..bench };
+        let simulated = page(&Report { benchmark: Some(bench), ..sample() });
+        // Printers repeat what is fixed.
+        assert!(simulated.contains("class=\"simulated\">SIMULATED"), "{simulated}");
+        assert!(simulated.contains(".simulated { position: fixed"), "{simulated}");
     }
 
     #[test]

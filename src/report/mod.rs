@@ -2,6 +2,7 @@
 //! what the console tells whoever watches it ([`events`]), and reading it back from a disk image ([`source`])
 //! without mounting anything and without being root.
 
+pub mod benchmark;
 pub mod events;
 pub mod fat;
 pub mod findings;
@@ -9,7 +10,7 @@ pub mod gpt;
 pub mod html;
 pub mod json;
 pub mod junit;
-mod layout;
+pub mod layout;
 pub mod menu;
 pub mod model;
 pub mod qr;

@@ -1,6 +1,8 @@
 //! What a report says. One value; every form of it that people or programs read is rendered from this.
 
 use super::utc::Utc;
+use crate::bench::plan::Thoroughness;
+use crate::bench::results::Results;
 use crate::bench::route::Route;
 use crate::checks::check::{Finding, Severity, Side, Status as FindingStatus};
 use crate::checks::judge::Judgement;
@@ -47,13 +49,30 @@ pub struct Report {
     pub stages: Vec<Stage>,
     /// What went wrong in the run itself, in order; never a judgement on the machine.
     pub problems: Vec<Problem>,
+    /// What the benchmark found, where there was one.
+    #[serde(default)]
+    pub benchmark: Option<Results>,
     /// What was read from the machine.
     pub facts: Facts,
 }
 
 impl Report {
+    /// Did libraries that only imitate NVIDIA's take part? Then it says nothing about the machine, and every form of it says
+    /// that first.
+    pub fn is_simulated(&self) -> bool {
+        let libraries = self.facts.dma.value().map_or(&[][..], |probe| &probe.libraries);
+        self.benchmark.as_ref().is_some_and(|bench| bench.simulated)
+            || libraries.iter().any(|library| library.simulated)
+    }
+
     /// The report of a check that was no run of the image: begun and ended at `now`.
-    pub fn of_check(facts: Facts, judgement: Judgement, run_id: String, now: Utc) -> Self {
+    pub fn of_check(
+        facts: Facts,
+        benchmark: Option<Results>,
+        judgement: Judgement,
+        run_id: String,
+        now: Utc,
+    ) -> Self {
         Self {
             schema: SCHEMA,
             gdsboot: env!("CARGO_PKG_VERSION").into(),
@@ -69,10 +88,17 @@ impl Report {
             settings: Settings::default(),
             stages: Vec::new(),
             problems: Vec::new(),
+            benchmark,
             facts,
         }
     }
 }
+
+/// What stands over every page of a report of imitations.
+pub const SIMULATED: &str = "SIMULATED";
+/// The same in a sentence.
+pub const SIMULATED_WORDS: &str =
+    "SIMULATED: libraries that imitate NVIDIA's took part; nothing here says anything about this machine";
 
 /// The outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,7 +173,7 @@ impl After {
 }
 
 /// What the run was asked to do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Settings {
     /// What happens when the report is written.
@@ -157,6 +183,24 @@ pub struct Settings {
     /// Does the run leave a capture of the machine beside its report?
     #[serde(default)]
     pub capture: bool,
+    /// How thorough the benchmark is.
+    #[serde(default)]
+    pub bench: Thoroughness,
+    /// How long each of its measurements takes, in seconds, where that is not its plan's own.
+    #[serde(default)]
+    pub bench_seconds: Option<f64>,
+    /// The serial number of a disk that may be written to.
+    #[serde(default)]
+    pub scratch_serial: Option<String>,
+    /// The UUID of a filesystem on which a temporary file may be made.
+    #[serde(default)]
+    pub scratch_filesystem: Option<String>,
+    /// How large that file, or the one on the disk, is in bytes.
+    #[serde(default)]
+    pub scratch_size: Option<u64>,
+    /// The consent to lose what is on the disk, as it was given.
+    #[serde(default)]
+    pub wipe: Option<String>,
     /// Findings that somebody decided to live with.
     #[serde(default)]
     pub waive: Vec<Waiver>,

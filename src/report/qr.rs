@@ -20,6 +20,9 @@ pub const LINES: usize = COLUMNS.div_ceil(2);
 /// What the code says: as many failed checks as there is room for, the first ones first.
 pub fn payload(report: &Report) -> String {
     let mut text = format!("GDSBOOT/{}/{}/{}", report.verdict, report.route, report.run_id);
+    if report.is_simulated() {
+        text.push_str("/SIMULATED");
+    }
     for finding in report.findings.iter().filter(|f| f.status == Status::Fail) {
         if text.len() + 1 + finding.id.len() > CAPACITY {
             break;

@@ -3,7 +3,7 @@
 
 use super::findings::who_words;
 use super::layout::{WIDTH, cut, wrap_in};
-use super::model::{After, Report, Verdict};
+use super::model::{After, Report, SIMULATED, Verdict};
 use super::qr;
 use crate::checks::check::Status;
 
@@ -31,7 +31,8 @@ pub fn render(report: &Report, place: &str, style: Style) -> String {
     }));
     let room = HEIGHT - lines.len();
     let footer = footer(report, place);
-    let mut body = vec![String::new(), format!("  Route: {}", report.route)];
+    let simulated = if report.is_simulated() { format!("  {SIMULATED}") } else { String::new() };
+    let mut body = vec![String::new(), format!("  Route: {}{simulated}", report.route)];
     body.extend(reasons(report, room - body.len() - footer.len()));
     body.resize(room - footer.len(), String::new());
     body.extend(footer);

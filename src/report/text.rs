@@ -1,8 +1,10 @@
 //! The report for people: plain text in 80 columns, the verdict and its reasons first.
 
+use super::benchmark;
 use super::findings;
 use super::layout::{WIDTH, binary_size, cut, wrap};
-use super::model::Report;
+use super::model::{Report, SIMULATED_WORDS};
+use crate::bench::results::Results;
 use crate::facts::dma::{DmaProbe, Library};
 use crate::facts::modules::ModuleLoad;
 use crate::facts::nvme::NvmeController;
@@ -19,8 +21,23 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     if !report.findings.is_empty() {
         findings::write_findings(&report.findings, out)?;
     }
+    if let Some(bench) = &report.benchmark {
+        write_benchmark(bench, out)?;
+    }
     write_facts(&report.facts, out)?;
-    stages(report, out)
+    stages(report, out)?;
+    simulated(report, out)
+}
+
+/// Imitations are named at both ends.
+fn simulated(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    if report.is_simulated() { paragraph(out, "  ", SIMULATED_WORDS) } else { Ok(()) }
+}
+
+/// Writes the section about the benchmark.
+pub fn write_benchmark(bench: &Results, out: &mut dyn Write) -> io::Result<()> {
+    section(out, if bench.simulated { "Benchmark (SIMULATED)" } else { "Benchmark" })?;
+    benchmark::lines(bench).iter().try_for_each(|line| writeln!(out, "{line}"))
 }
 
 /// Writes the sections about the machine.
@@ -69,6 +86,7 @@ fn head(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let verdict = report.verdict.word();
     writeln!(out, "{TITLE}{verdict:>width$}", width = WIDTH - TITLE.len())?;
     writeln!(out, "{}", "=".repeat(WIDTH))?;
+    simulated(report, out)?;
     let seconds = report.finished.0.saturating_sub(report.started.0);
     field(out, "Run", &report.run_id)?;
     field(out, "Started", report.started)?;

@@ -119,6 +119,49 @@ impl fmt::Display for Job {
     }
 }
 
+/// Reads a job as people write it: `read,random,4K,4x32,10s`. The range and the seed are the caller's.
+///
+/// # Errors
+/// Which word is wrong, and what it may be.
+pub fn parse_job(text: &str) -> Result<Job, String> {
+    let words: Vec<&str> = text.split(',').collect();
+    let [direction, order, block, shape, seconds] = words[..] else {
+        return Err(format!("{text:?} has {} words, not 5 as in read,random,4K,4x32,10s", words.len()));
+    };
+    let direction = match direction {
+        "read" => Direction::Read,
+        "write" => Direction::Write,
+        _ => return Err(format!("{direction:?} is neither read nor write")),
+    };
+    let order = match order {
+        "sequential" => Order::Sequential,
+        "random" => Order::Random,
+        _ => return Err(format!("{order:?} is neither sequential nor random")),
+    };
+    let block = size(block).and_then(|bytes| u32::try_from(bytes).ok());
+    let block = block.ok_or_else(|| format!("{:?} is no size such as 4K or 1M", words[2]))?;
+    let parsed =
+        shape.split_once('x').and_then(|(threads, depth)| Some((threads.parse().ok()?, depth.parse().ok()?)));
+    let (threads, depth) = parsed.ok_or_else(|| format!("{shape:?} is no THREADSxDEPTH such as 4x32"))?;
+    let number = seconds.strip_suffix('s').and_then(|number| number.parse::<f64>().ok());
+    let seconds = number.filter(|s| *s > 0.0 && *s <= 86_400.0);
+    let seconds = seconds.ok_or_else(|| format!("{:?} is no time such as 10s, a day at most", words[4]))?;
+    let until = Until::Seconds(seconds);
+    Ok(Job { direction, order, block, depth, threads, range: 0..0, until, seed: 0, verify: false })
+}
+
+/// `4K`, `16M`, `2G` or a number of bytes; powers of 1024.
+pub fn size(text: &str) -> Option<u64> {
+    let (number, shift) = match text.as_bytes().last()? {
+        b'K' => (&text[..text.len() - 1], 10),
+        b'M' => (&text[..text.len() - 1], 20),
+        b'G' => (&text[..text.len() - 1], 30),
+        b'T' => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,5 +205,26 @@ mod tests {
         assert_eq!(job().to_string(), "read sequential 1 MiB, 4 x 8");
         let small = Job { block: 4096, order: Order::Random, direction: Direction::Write, ..job() };
         assert_eq!(small.to_string(), "write random 4 KiB, 4 x 8");
+    }
+
+    #[test]
+    fn a_job_as_people_write_it() {
+        let job = parse_job("read,random,4K,4x32,10s").unwrap();
+        assert_eq!(job.to_string(), "read random 4 KiB, 4 x 32");
+        assert_eq!(job.until, Until::Seconds(10.0));
+        for (text, why) in [
+            ("read", "has 1 words"),
+            ("scan,random,4K,4x32,10s", "neither read nor write"),
+            ("read,mixed,4K,4x32,10s", "neither sequential nor random"),
+            ("read,random,4Q,4x32,10s", "no size"),
+            ("read,random,99999999999G,4x32,10s", "no size"),
+            ("read,random,4K,432,10s", "no THREADSxDEPTH"),
+            ("read,random,4K,4x32,10", "no time"),
+            ("read,random,4K,4x32,NaNs", "no time"),
+            ("read,random,4K,4x32,-1s", "no time"),
+        ] {
+            let error = parse_job(text).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
     }
 }

@@ -56,6 +56,8 @@ pub enum Engine {
     Cufile,
     /// cuFile's batches of as many transfers as the job is deep; the next batch begins when all of one have ended.
     CufileBatch,
+    /// stub
+    CufileStream,
     /// The drive and pinned memory of the CPU by O_DIRECT, then that memory and the GPU: what GPUDirect Storage saves.
     Bounce,
     /// Pinned memory of the CPU and the GPU alone: the ceiling of the GPU's link. No file is touched.
@@ -65,7 +67,7 @@ pub enum Engine {
 impl Engine {
     /// Does it go through cuFile?
     pub fn is_cufile(self) -> bool {
-        matches!(self, Self::Cufile | Self::CufileBatch)
+        matches!(self, Self::Cufile | Self::CufileBatch | Self::CufileStream)
     }
 }
 
@@ -221,6 +223,19 @@ pub struct Ran {
     pub after: Option<Counters>,
     /// Why there are no counters, and what else failed without ending the task.
     pub failures: Vec<Failure>,
+    /// stub
+    pub gpu_states: Vec<GpuState>,
+}
+/// stub
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GpuState {
+    /// stub
+    pub at_ms: u64,
+    /// stub
+    pub celsius: Option<u32>,
+    /// stub
+    pub slowed: Vec<String>,
 }
 
 /// Data that was compared.

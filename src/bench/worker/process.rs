@@ -180,6 +180,10 @@ impl WorkerProcess {
         }
     }
 
+    /// stub
+    pub fn list_gpus(&mut self, _limit: Duration) -> Result<Vec<Gpu>, WorkerError> {
+        Err(WorkerError::Gone)
+    }
     /// Opens cuFile.
     ///
     /// # Errors

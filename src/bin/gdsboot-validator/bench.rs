@@ -1,25 +1,33 @@
-//! `bench`: what drives can do by themselves, measured; the ceiling of every route to a GPU.
+//! `bench`: transfers between drives, memory and GPUs, measured and proven.
 
-use anyhow::Context as _;
 use clap::ValueEnum;
-use gdsboot::bench::plan::{Plan, Thoroughness, parse_job, size};
-use gdsboot::bench::scratch::{self, Target};
-use gdsboot::bench::transfer::job::{Direction, Job};
-use gdsboot::bench::transfer::measurement::{Figures, Samples};
-use gdsboot::bench::{storage, table};
+use gdsboot::bench::drive::Opened;
+use gdsboot::bench::plan::{Plan, Thoroughness, Wish};
+use gdsboot::bench::results::{Level, Measurement, NotDone, Purpose, RawLine, Results};
+use gdsboot::bench::route::Route;
+use gdsboot::bench::run::{self, Listener, Means};
+use gdsboot::bench::survey::{Survey, Worker};
+use gdsboot::bench::transfer::job::{Direction, Job, parse_job, size};
+use gdsboot::bench::{scratch, seed, table};
+use gdsboot::boot_contract::RUN_DMA;
+use gdsboot::checks::check::{Finding, Status as Found};
+use gdsboot::checks::context::side_of;
+use gdsboot::checks::judge::judge;
 use gdsboot::error::{Advise as _, Status, usage};
-use gdsboot::facts::Root;
-use gdsboot::facts::block::BlockDevice;
+use gdsboot::facts::{Facts, Root};
+use gdsboot::report::layout::wrap;
+use gdsboot::report::model::{SIMULATED_WORDS, Verdict};
+use gdsboot::report::utc::Utc;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
-/// Measure what drives can do: throughput, latency, and the CPU's part in it
+/// Measure transfers, and prove which route they take
 ///
-/// Storage only: between the drive and the CPU's memory, past the page cache. No route to a GPU is tried, so that the exit
-/// status is 2, INCOMPLETE, or 1 where transfers failed. Drives and files are opened for reading alone; only --scratch
-/// writes, into a temporary file that has no name and is gone at the end.
+/// Each drive by itself, each GPU's link by itself, then drives and GPUs: through memory, and by cuFile, whose route is
+/// proven by counters and whose data is compared. Without a GPU there is what drives can do by themselves. Drives and
+/// files are opened for reading alone; only --scratch writes, into a temporary file that has no name and is gone at the
+/// end. GPUs are reached through gdsboot-dma, which has to lie beside this program.
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
     /// An NVMe namespace to read, such as nvme0n1; without any target all of them
@@ -34,12 +42,27 @@ pub struct BenchArgs {
     /// How large the temporary file is
     #[arg(long, value_name = "SIZE", default_value = "4G")]
     scratch_size: String,
+    /// A GPU by its number in the order of PCI addresses; without it all of them
+    #[arg(long, value_name = "N")]
+    gpu: Vec<u32>,
+    /// Leave GPUs alone
+    #[arg(long, conflicts_with = "gpu")]
+    storage_only: bool,
     /// How thorough
     #[arg(long, value_enum, default_value = "quick", conflicts_with = "job")]
     plan: PlanName,
+    /// How long each measurement takes, instead of the plan's own time
+    #[arg(long, value_name = "SECONDS", conflicts_with = "job")]
+    seconds: Option<f64>,
     /// A measurement of your own instead of a plan's, such as read,random,4K,4x32,10s (4 threads of 32 transfers)
     #[arg(long, value_name = "JOB")]
     job: Vec<String>,
+    /// A folder with NVIDIA's libraries, where the loader does not know it
+    #[arg(long, value_name = "DIR")]
+    library_path: Option<PathBuf>,
+    /// Show what would be done, and how long that takes
+    #[arg(long)]
+    dry_run: bool,
     /// Print JSON with all raw samples
     #[arg(long)]
     json: bool,
@@ -47,96 +70,185 @@ pub struct BenchArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PlanName {
-    /// Seconds for each drive
+    /// Less than a minute for one GPU and one drive
     Quick,
-    /// Every size, with few and with many threads
+    /// Every size, with few and with many threads; every pair
     Full,
 }
 
 /// What `bench --json` prints.
 #[derive(Debug, Serialize)]
-struct Results {
+struct Printed {
     v: u32,
-    /// What was planned, in seconds.
-    planned_seconds: f64,
-    /// What it took.
-    seconds: f64,
-    targets: Vec<TargetResults>,
-}
-
-#[derive(Debug, Serialize)]
-struct TargetResults {
-    target: String,
-    bytes: u64,
-    jobs: Vec<JobResult>,
-}
-
-#[derive(Debug, Serialize)]
-struct JobResult {
-    job: Job,
-    figures: Figures,
-    samples: Samples,
+    verdict: Verdict,
+    route: Route,
+    results: Results,
+    /// What is wrong, and what it is not.
+    findings: Vec<Finding>,
+    /// What the figures are computed from.
+    raw: Vec<RawLine>,
 }
 
 pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
-    let begun = Instant::now();
-    let seed = seed();
-    let jobs: Vec<Job> = args
-        .job
-        .iter()
-        .map(|text| {
-            parse_job(text).map_err(|why| usage(why, "a job is DIRECTION,ORDER,SIZE,THREADSxDEPTH,SECONDSs"))
-        })
-        .collect::<anyhow::Result<_>>()?;
-    let cpus =
-        std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX));
-    let mut planned = Vec::new();
-    for (name, target) in targets(args)? {
-        let plan = if jobs.is_empty() {
-            let thoroughness = match args.plan {
-                PlanName::Quick => Thoroughness::Quick,
-                PlanName::Full => Thoroughness::Full,
-            };
-            Plan::new(thoroughness, target.bytes, target.writable, cpus, seed)
-        } else {
-            own(&jobs, &name, &target, seed)?
-        };
-        planned.push((name, target, plan));
+    let facts = Facts::read(&Root::live());
+    let wish = wish(args)?;
+    let mut survey = Survey::default();
+    for (name, level, target) in targets(args, &facts)? {
+        fits(&wish, &name, &target)?;
+        survey.drive(&name, Ok(Opened::new(&facts, &name, level, target)));
     }
-    let planned_seconds: f64 = planned.iter().map(|(_, _, plan)| plan.seconds).sum();
-    let say = |line: &str| if args.json { Ok(()) } else { super::print(format!("{line}\n").as_bytes()) };
-    say(&format!("storage only: {} targets, some {planned_seconds:.0} s", planned.len()))?;
-    let mut results = Results { v: 1, planned_seconds, seconds: 0.0, targets: Vec::new() };
-    for (name, target, plan) in planned {
-        say(&format!("\n{name}, {:.1} GiB", target.bytes as f64 / f64::from(1 << 30)))?;
-        say(&table::heading())?;
-        let mut done = Vec::new();
-        for job in plan.jobs {
-            let samples = storage::run(&target.file, &job, &AtomicBool::new(false))
-                .with_context(|| format!("measuring {name}: {job}"))?;
-            for line in table::lines(&job, &samples) {
-                say(&line)?;
-            }
-            done.push(JobResult { job, figures: samples.figures(), samples });
+    let program = worker();
+    let path = args.library_path.as_ref().map(|path| path.display().to_string());
+    let environment: Vec<(&str, &str)> = path.iter().map(|path| ("LD_LIBRARY_PATH", path.as_str())).collect();
+    let worker = program.as_deref().map(|program| Worker { program, environment: &environment });
+    if !args.storage_only {
+        survey.gpus(worker, &args.gpu);
+    }
+    survey.measure_distances(&facts);
+    let plan = Plan::new(&wish, &survey.spaces(), &survey.addresses(), &survey.ranks());
+    let is_quiet = args.json && !args.dry_run;
+    let mut teller = Teller { is_quiet, raw: Vec::new(), last: None, failed: None };
+    teller.say(&format!(
+        "{} GPUs, {} drives and files, some {:.0} s",
+        survey.gpus.len(),
+        survey.drives.len(),
+        plan.seconds()
+    ));
+    if args.dry_run {
+        for line in plan.lines(&survey.spaces(), &survey.addresses()) {
+            teller.say(&line);
         }
-        results.targets.push(TargetResults { target: name, bytes: target.bytes, jobs: done });
+        return teller.failed.map_or(Ok(Status::Incomplete), Err);
     }
-    results.seconds = begun.elapsed().as_secs_f64();
+    let (root, stop) = (Root::live(), AtomicBool::new(false));
+    let means = Means { root: &root, worker, stop: &stop };
+    let results = run::run(wish.thoroughness, &plan, &survey, &means, &mut teller);
+    let mut facts = facts;
+    facts.read_again(&root);
+    let judgement = judge(&facts, side_of(&facts), Some(&results), &[], &Utc::now().day());
+    let status = match judgement.verdict {
+        // A drive that fails is a failure whatever else there is.
+        Verdict::Incomplete if results.measurements.iter().any(|m| m.errors > 0) => Status::Fail,
+        verdict => verdict.status(),
+    };
+    let is_ours =
+        |finding: &&Finding| finding.id.starts_with("transfer.") || finding.id.starts_with("bench.");
+    let findings: Vec<Finding> = judgement.findings.iter().filter(is_ours).cloned().collect();
     if args.json {
-        super::print_json(&results)?;
+        let (verdict, route) = (judgement.verdict, judgement.route);
+        super::print_json(&Printed { v: 2, verdict, route, results, findings, raw: teller.raw })?;
+        return Ok(status);
     }
-    let mut all = results.targets.iter().flat_map(|target| &target.jobs);
-    Ok(if all.any(|job| job.samples.error_count > 0) { Status::Fail } else { Status::Incomplete })
+    teller.conclude(&results, &findings, &format!("{}, route {}", judgement.verdict, judgement.route));
+    teller.failed.map_or(Ok(status), Err)
+}
+
+/// Prints what happens.
+struct Teller {
+    is_quiet: bool,
+    raw: Vec<RawLine>,
+    /// The job whose figures stand last.
+    last: Option<Job>,
+    failed: Option<anyhow::Error>,
+}
+
+impl Teller {
+    fn say(&mut self, line: &str) {
+        if !self.is_quiet && self.failed.is_none() {
+            self.failed = super::print(format!("{line}\n").as_bytes()).err();
+        }
+    }
+
+    fn conclude(&mut self, results: &Results, findings: &[Finding], verdict: &str) {
+        self.say("");
+        for pair in &results.pairs {
+            let distance =
+                pair.distance.as_deref().map_or(String::new(), |distance| format!(" ({distance})"));
+            let words = gdsboot::report::benchmark::outcome_words(pair);
+            wrap("", &format!("{} and {}{distance}: {words}", pair.drive, pair.gpu))
+                .iter()
+                .for_each(|line| self.say(line));
+        }
+        for finding in
+            findings.iter().filter(|finding| matches!(finding.status, Found::Fail | Found::Unknown))
+        {
+            wrap("- ", &format!("{} [{}]", finding.why, finding.id)).iter().for_each(|line| self.say(line));
+        }
+        if results.simulated {
+            wrap("", SIMULATED_WORDS).iter().for_each(|line| self.say(line));
+        }
+        self.say(verdict);
+    }
+}
+
+impl Listener for Teller {
+    fn begins(&mut self, what: &str, seconds: f64) {
+        self.say(&format!("\n{what} (some {seconds:.0} s)"));
+        self.last = None;
+    }
+
+    fn measured(&mut self, measurement: &Measurement, raw: &RawLine) {
+        self.raw.push(raw.clone());
+        if measurement.purpose == Purpose::WarmUp && measurement.errors == 0 {
+            return;
+        }
+        if self.last.is_none() {
+            self.say(&table::heading());
+        }
+        if self.last.as_ref() != Some(&measurement.job) {
+            self.say(&measurement.job.to_string());
+            self.last = Some(measurement.job.clone());
+        }
+        for line in table::lines(&format!("  {}", table::label(measurement)), measurement) {
+            self.say(&line);
+        }
+    }
+
+    fn not_done(&mut self, not: &NotDone) {
+        wrap("not done: ", &format!("{}: {}", not.what, not.why)).iter().for_each(|line| self.say(line));
+    }
+
+    fn step_is_over(&mut self, _: &Results) {}
+}
+
+fn wish(args: &BenchArgs) -> anyhow::Result<Wish> {
+    let hint = "a job is DIRECTION,ORDER,SIZE,THREADSxDEPTH,SECONDSs";
+    let own = args.job.iter().map(|text| parse_job(text).map_err(|why| usage(why, hint)));
+    if args.seconds.is_some_and(|seconds| !(seconds > 0.0 && seconds <= 3600.0)) {
+        return Err(usage(
+            "--seconds is not above 0, or more than 3600",
+            "say how long each measurement takes",
+        ));
+    }
+    Ok(Wish {
+        thoroughness: match args.plan {
+            PlanName::Quick => Thoroughness::Quick,
+            PlanName::Full => Thoroughness::Full,
+        },
+        own: own.collect::<anyhow::Result<_>>()?,
+        seconds: args.seconds,
+        cpus: std::thread::available_parallelism()
+            .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
+        seed: seed(),
+        gdsio: false,
+    })
+}
+
+/// The DMA worker: beside this program, or where the image has it.
+fn worker() -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("gdsboot-dma")));
+    let image = Path::new("/").join(RUN_DMA);
+    beside.into_iter().chain([image]).find(|path| path.is_file())
 }
 
 /// What is measured, open.
-fn targets(args: &BenchArgs) -> anyhow::Result<Vec<(String, Target)>> {
+fn targets(args: &BenchArgs, facts: &Facts) -> anyhow::Result<Vec<(String, Level, scratch::Target)>> {
     let mut targets = Vec::new();
     let mut disks = args.disk.clone();
     if disks.is_empty() && args.file.is_empty() && args.scratch.is_empty() {
-        let found = BlockDevice::read_all(&Root::live());
-        let namespaces = found.value().into_iter().flatten().filter(|device| device.name.starts_with("nvme"));
-        disks = namespaces.map(|device| device.name.clone()).collect();
+        let found =
+            facts.block.value().into_iter().flatten().filter(|device| device.name.starts_with("nvme"));
+        disks = found.map(|device| device.name.clone()).collect();
         if disks.is_empty() {
             return Err(usage(
                 "there is no NVMe drive to measure",
@@ -152,47 +264,39 @@ fn targets(args: &BenchArgs) -> anyhow::Result<Vec<(String, Target)>> {
                 "name one such as nvme0n1, see lsblk",
             ));
         }
-        let path = Path::new("/dev").join(name);
-        targets.push((path.display().to_string(), scratch::for_reading(&path)?));
+        targets.push((
+            name.to_owned(),
+            Level::ReadOnly,
+            scratch::for_reading(&Path::new("/dev").join(name))?,
+        ));
     }
     for file in &args.file {
-        targets.push((file.display().to_string(), scratch::for_reading(file)?));
+        targets.push((file.display().to_string(), Level::ReadOnly, scratch::for_reading(file)?));
     }
     for folder in &args.scratch {
         let bytes = size(&args.scratch_size)
             .ok_or_else(|| usage(format!("{:?} is no size", args.scratch_size), "a size is 4G or 512M"))?;
-        targets
-            .push((format!("a temporary file in {}", folder.display()), scratch::temporary(folder, bytes)?));
+        let name = format!("a temporary file in {}", folder.display());
+        targets.push((name, Level::TemporaryFile, scratch::temporary(folder, bytes)?));
     }
     Ok(targets)
 }
 
-/// The user's own jobs on a target.
-fn own(jobs: &[Job], name: &str, target: &Target, seed: u64) -> anyhow::Result<Plan> {
-    let mut own = Vec::new();
-    for job in jobs {
+/// Can the user's own jobs be made on a target?
+fn fits(wish: &Wish, name: &str, target: &scratch::Target) -> anyhow::Result<()> {
+    for job in &wish.own {
         if job.direction == Direction::Write && !target.writable {
             return Err(usage(
                 format!("{name} is opened for reading alone"),
                 "write to a --scratch folder's file",
             ));
         }
-        let block = u64::from(job.block.max(1));
-        let job = Job { range: 0..target.bytes / block * block, seed, ..job.clone() };
-        let hint =
-            "a job is DIRECTION,ORDER,SIZE,THREADSxDEPTH,SECONDSs, with at least one SIZE for each thread";
-        job.check()
-            .map_err(anyhow::Error::msg)
-            .with_context(|| format!("measuring {name}, {} bytes", target.bytes))
-            .hint(hint)
+        let whole = Job { range: 0..target.bytes, ..job.clone() };
+        whole
+            .check()
+            .map_err(|why| anyhow::anyhow!("measuring {name}, {} bytes: {why}", target.bytes))
+            .hint("a job is DIRECTION,ORDER,SIZE,THREADSxDEPTH,SECONDSs, with at least one SIZE for each thread")
             .status(Status::Usage)?;
-        own.push(job);
     }
-    Ok(Plan { seconds: own.iter().filter_map(Job::limit).map(|limit| limit.as_secs_f64()).sum(), jobs: own })
-}
-
-/// Another one for each run.
-fn seed() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    now.as_nanos() as u64 ^ u64::from(std::process::id()) << 32
+    Ok(())
 }

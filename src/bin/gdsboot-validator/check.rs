@@ -3,6 +3,7 @@
 use super::machine::Machine;
 use anyhow::Context as _;
 use clap::ValueEnum;
+use gdsboot::bench::results::Results;
 use gdsboot::checks::check::Side;
 use gdsboot::checks::context::side_of;
 use gdsboot::checks::judge::judge as judge_facts;
@@ -68,17 +69,20 @@ enum SideName {
 }
 
 pub fn check(args: &CheckArgs) -> anyhow::Result<Status> {
-    args.how.judge(args.machine.facts()?)
+    let (facts, bench) = args.machine.read()?;
+    args.how.judge(facts, bench)
 }
 
 pub fn judge(args: &JudgeArgs) -> anyhow::Result<Status> {
     let path = args.file.display();
     let hint = "name what `gdsboot-validator facts --json` printed, or a report.json";
-    let read = || -> anyhow::Result<Facts> {
+    let read = || -> anyhow::Result<(Facts, Option<Results>)> {
         let value: serde_json::Value = serde_json::from_slice(&std::fs::read(&args.file)?)?;
-        // A report holds the facts that it was made from.
+        // A report holds what it was made from.
+        let mut bench = None;
         let value = match value {
             serde_json::Value::Object(mut map) if map.contains_key("schema") => {
+                bench = map.remove("benchmark").map(serde_json::from_value).transpose()?.flatten();
                 map.remove("facts").context("the report has no facts")?
             }
             other => other,
@@ -87,14 +91,15 @@ pub fn judge(args: &JudgeArgs) -> anyhow::Result<Status> {
             value.get("pci").is_some() && value.get("kernel").is_some(),
             "these are no facts of a machine"
         );
-        Ok(serde_json::from_value(value)?)
+        Ok((serde_json::from_value(value)?, bench))
     };
-    let facts = read().with_context(|| format!("reading {path}")).hint(hint).status(Status::Usage)?;
-    args.how.judge(facts)
+    let (facts, bench) =
+        read().with_context(|| format!("reading {path}")).hint(hint).status(Status::Usage)?;
+    args.how.judge(facts, bench)
 }
 
 impl How {
-    fn judge(&self, facts: Facts) -> anyhow::Result<Status> {
+    fn judge(&self, facts: Facts, bench: Option<Results>) -> anyhow::Result<Status> {
         let side = match self.side {
             SideName::Auto => side_of(&facts),
             SideName::Guest => Side::Guest,
@@ -102,7 +107,7 @@ impl How {
             SideName::BareMetal => Side::BareMetal,
         };
         let waivers = self.waive.as_deref().map(waivers).transpose()?.unwrap_or_default();
-        let judgement = judge_facts(&facts, side, None, &waivers, &Utc::now().day());
+        let judgement = judge_facts(&facts, side, bench.as_ref(), &waivers, &Utc::now().day());
         if self.json {
             super::print_json(&judgement)?;
         } else {
@@ -116,7 +121,7 @@ impl How {
         let status = judgement.verdict.status();
         if let Some(path) = &self.html {
             let run_id = new_run_id(&Root::live());
-            let report = Report::of_check(facts, judgement, run_id, Utc::now());
+            let report = Report::of_check(facts, bench, judgement, run_id, Utc::now());
             write(path, |out| html::write(&report, out))?;
         }
         Ok(status)

@@ -1,6 +1,7 @@
 //! Which machine is looked at: this one, or a folder that mirrors another.
 
 use anyhow::Context as _;
+use gdsboot::bench::results::Results;
 use gdsboot::error::{Advise as _, Status, usage};
 use gdsboot::facts::{Facts, Root};
 use std::io::Read;
@@ -17,8 +18,14 @@ pub struct Machine {
 impl Machine {
     /// Reads it.
     pub fn facts(&self) -> anyhow::Result<Facts> {
+        Ok(self.read()?.0)
+    }
+
+    /// Reads it, and what a benchmark left there.
+    pub fn read(&self) -> anyhow::Result<(Facts, Option<Results>)> {
+        let read = |root: Root| (Facts::read(&root), Results::left_by_run(&root));
         if self.root.is_dir() {
-            return Ok(Facts::read(&Root::at(&self.root)));
+            return Ok(read(Root::at(&self.root)));
         }
         let hint = "name a folder that mirrors a machine, a capture's .tar.zst, or leave --root away";
         if !self.root.is_file() {
@@ -29,7 +36,7 @@ impl Machine {
             .with_context(|| format!("reading {}", self.root.display()))
             .hint(hint)
             .status(Status::Usage)?;
-        Ok(Facts::read(&Root::at(folder.path())))
+        Ok(read(Root::at(folder.path())))
     }
 }
 
