@@ -424,6 +424,12 @@ impl Plan {
         }
     }
 
+    /// How much is measured, and how long that takes: `1 GPU, 2 drives, some 61 s`.
+    pub fn headline(&self, gpus: usize, drives: usize) -> String {
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        format!("{}, {}, some {:.0} s", count(gpus, "GPU"), count(drives, "drive"), self.seconds())
+    }
+
     /// What is done and what is left out, a line each, for people. `gpus` are PCI addresses.
     pub fn lines(&self, drives: &[Space], gpus: &[String]) -> Vec<String> {
         let steps = self

@@ -49,7 +49,7 @@ pub fn label(measurement: &Measurement) -> String {
         Purpose::Figures => kind.to_owned(),
         Purpose::WarmUp => format!("{kind}, waking up"),
         Purpose::Fill => "filling the file".to_owned(),
-        Purpose::Proof => format!("{kind}, every block compared"),
+        Purpose::Proof => format!("{kind}, all compared"),
         Purpose::Load => {
             let gib = measurement.bytes as f64 / f64::from(1 << 30);
             format!("loading {gib:.1} GiB: {:.2} s", measurement.seconds)

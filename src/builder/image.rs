@@ -10,6 +10,7 @@ use super::kernel::{self, Modules};
 use super::lock::{self, Lock};
 use super::modules;
 use super::output::Output;
+use super::overlay::Overlays;
 use super::pool::Pool;
 use super::profile::Profile;
 use super::programs::Programs;
@@ -38,7 +39,7 @@ pub struct Inputs<'a> {
     /// Exactly which packages.
     pub lock: &'a Lock,
     /// Overlays that were asked for.
-    pub overlays: &'a [String],
+    pub overlays: &'a Overlays,
     /// gdsboot's own programs.
     pub programs: &'a Programs,
 }
@@ -79,7 +80,7 @@ struct RootInfo {
 
 impl Inputs<'_> {
     fn image_sets(&self) -> Vec<String> {
-        let overlays = self.overlays.iter().map(|o| lock::overlay_set(o));
+        let overlays = self.overlays.names.iter().map(|o| lock::overlay_set(o));
         std::iter::once(lock::SET_IMAGE.to_owned()).chain(overlays).collect()
     }
 
@@ -90,7 +91,8 @@ impl Inputs<'_> {
         hash.update(self.lock.key());
         hash.update(serde_json::to_vec(self.profile).context("hashing the profile")?);
         hash.update(&self.profile.name);
-        hash.update(self.overlays.join(","));
+        hash.update(self.overlays.words().join(","));
+        hash.update(self.overlays.key()?);
         hash.update(patches::key());
         for program in [&self.programs.validator, &self.programs.dma] {
             hash.update(Sha256::digest(fs_err::read(program)?));
@@ -104,6 +106,7 @@ impl Inputs<'_> {
         hash.update(format!("root {RECIPE} {}\n", self.lock.epoch));
         hash.update(self.lock.set_key(&self.image_sets()));
         hash.update(self.lock.set_key(&[lock::SET_TOOLS.to_owned()]));
+        hash.update(self.overlays.key()?);
         for part in [
             serde_json::to_vec(&self.profile.image),
             serde_json::to_vec(&self.profile.kernel),
@@ -133,7 +136,7 @@ impl Inputs<'_> {
 /// # Errors
 /// Every step names what it was doing; see there. Nothing is written to the output unless all of it is there.
 pub fn build(inputs: &Inputs<'_>, place: &Place<'_>, output: &Output) -> Result<Built> {
-    inputs.profile.check_overlays(inputs.overlays)?;
+    inputs.profile.check_overlays(&inputs.overlays.names)?;
     let key = inputs.key()?;
     let stamps = place.cache.folder().join("outputs");
     let root = root_entry(inputs, place)?;
@@ -217,7 +220,9 @@ fn root_entry(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<PathBuf> {
         modules.keep(&files, &patterns, &names)?;
         drop(files);
         check_modules(inputs, &modules)?;
-        root::finish(&mut unpacked, inputs.profile, release, &modules, &tools, work.path())?;
+        let parts =
+            root::Parts { profile: inputs.profile, overlays: inputs.overlays, release, modules: &modules };
+        root::finish(&mut unpacked, &parts, &tools, work.path())?;
 
         let mut order = Vec::new();
         for module in modules.load_order(&inputs.profile.kernel.initramfs)? {
@@ -326,7 +331,7 @@ fn manifest(inputs: &Inputs<'_>, info: &RootInfo, key: &str) -> Manifest {
         version: 1,
         gdsboot: env!("CARGO_PKG_VERSION").to_owned(),
         profile: inputs.profile.name.clone(),
-        overlays: inputs.overlays.to_vec(),
+        overlays: inputs.overlays.words(),
         lock: inputs.lock.key(),
         image_id: key[..16].to_owned(),
         kernel: inputs.lock.kernel.clone(),

@@ -21,6 +21,7 @@ pub mod mirror;
 pub mod module_info;
 pub mod modules;
 pub mod output;
+pub mod overlay;
 pub mod patches;
 pub mod pool;
 pub mod profile;

@@ -3,6 +3,7 @@
 //! Each thing that a script would have done has a function here that is called after it; nothing else is done.
 
 use super::kernel::{self, Modules};
+use super::overlay::Overlays;
 use super::profile::Profile;
 use super::sandbox::Sandbox;
 use super::tree::{Kind, Tree};
@@ -43,21 +44,28 @@ impl Trim {
     }
 }
 
-/// Finishes the root in place. `modules` holds the kept kernel modules; `tools` runs depmod and ldconfig; `work` is an
-/// empty folder.
-pub fn finish(
-    unpacked: &mut Unpacked,
-    profile: &Profile,
-    release: &str,
-    modules: &Modules,
-    tools: &Sandbox,
-    work: &Path,
-) -> Result<()> {
+/// What a root is finished with.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// The profile.
+    pub profile: &'a Profile,
+    /// What is laid over the packages' files.
+    pub overlays: &'a Overlays,
+    /// The kernel's release.
+    pub release: &'a str,
+    /// The kernel modules that are kept.
+    pub modules: &'a Modules,
+}
+
+/// Finishes the root in place. `tools` runs depmod and ldconfig; `work` is an empty folder.
+pub fn finish(unpacked: &mut Unpacked, parts: &Parts<'_>, tools: &Sandbox, work: &Path) -> Result<()> {
+    let Parts { profile, overlays, release, modules } = parts;
     let tree = &mut unpacked.tree;
     tree.remove("boot");
     modules.write_to(tree)?;
     folders(tree)?;
     links(tree, profile)?;
+    overlays.lay(tree)?;
     users(tree, profile)?;
     identity(tree)?;
     indexes(tree, release, tools, work)?;

@@ -5,6 +5,7 @@ use super::check::{Check, Outcome, Remedy, Severity, Side, WHERE_GDS_RUNS, Who};
 use super::context::Context;
 use super::published;
 use super::transfers::{SHOWN, about, judge_bench, not_done, tell};
+use super::virtual_machine::is_emulated;
 use crate::bench::results::{Cause, GdsioMeasured, Kind, LinkState, Measurement, Pair, Purpose, Results};
 use crate::bench::route::Outcome as Proven;
 use crate::bench::transfer::job::{Direction, Job, Order};
@@ -35,36 +36,36 @@ pub const CHECKS: &[Check] = &[
         id: "bench.direct-slower",
         title: "direct transfers are not slower than copies by the CPU",
         sides: WHERE_GDS_RUNS,
-        requires: &["vm.emulator", "transfer.route"],
+        requires: &["transfer.route"],
         severity: Severity::Minor,
         rationale: "A direct route that is slower than the way through memory takes a detour: another socket, a narrow link, a root port \
                     that splits its transfers.",
         references: &["GDS benchmarking guide: DGX-2, near and far GPUs"],
         covers: &["guide: throughput"],
-        run: |context| judge_bench(context, direct_slower),
+        run: |context| judge_speed(context, direct_slower),
     },
     Check {
         id: "bench.ceiling",
         title: "direct transfers reach what drive and link can do",
         sides: WHERE_GDS_RUNS,
-        requires: &["vm.emulator", "transfer.route"],
+        requires: &["transfer.route"],
         severity: Severity::Minor,
         rationale: "The slower of the drive by itself and the GPU's link by itself is the ceiling of the pair, measured by the same jobs in \
                     the same run.",
         references: &["GDS benchmarking guide: gdsio -x 0, 1, 2"],
         covers: &["guide: throughput"],
-        run: |context| judge_bench(context, ceiling),
+        run: |context| judge_speed(context, ceiling),
     },
     Check {
         id: "bench.far",
         title: "distance costs no speed",
         sides: WHERE_GDS_RUNS,
-        requires: &["vm.emulator", "transfer.route"],
+        requires: &["transfer.route"],
         severity: Severity::Minor,
         rationale: "Across root ports and sockets transfers were seen at 60 % of the near drives' speed.",
         references: &["GDS benchmarking guide: DGX-2, near and far GPUs"],
         covers: &["guide: throughput", "guide: not across sockets"],
-        run: |context| judge_bench(context, far),
+        run: |context| judge_speed(context, far),
     },
     Check {
         id: "bench.link-under-load",
@@ -81,7 +82,7 @@ pub const CHECKS: &[Check] = &[
         id: "bench.gpu-link",
         title: "copies to the GPU reach what its link can do",
         sides: WHERE_GDS_RUNS,
-        requires: &["vm.emulator"],
+        requires: &[],
         severity: Severity::Minor,
         rationale: "Copies between pinned memory and the GPU are the ceiling of its link; 70 % of what the link can carry is little.",
         references: &[
@@ -89,18 +90,18 @@ pub const CHECKS: &[Check] = &[
             "nvbandwidth: host_to_device_memcpy_ce",
         ],
         covers: &["guide: throughput"],
-        run: |context| judge_bench(context, gpu_link),
+        run: |context| judge_speed(context, gpu_link),
     },
     Check {
         id: "bench.drive-speed",
         title: "drives read as fast as is published of their model",
         sides: WHERE_GDS_RUNS,
-        requires: &["vm.emulator"],
+        requires: &[],
         severity: Severity::Minor,
         rationale: "A drive that is much slower than its model is worn, hot, badly linked, or shared with somebody.",
         references: &["src/checks/published/drives.toml"],
         covers: &["guide: throughput"],
-        run: |context| judge_bench(context, drive_speed),
+        run: |context| judge_speed(context, drive_speed),
     },
     Check {
         id: "bench.thermal",
@@ -184,6 +185,14 @@ pub const CHECKS: &[Check] = &[
         run: |context| judge_bench(context, workloads),
     },
 ];
+
+/// Judges a speed, where there is one.
+fn judge_speed(context: &Context<'_>, judge: fn(&Context<'_>, &Results) -> Outcome) -> Outcome {
+    match is_emulated(context) {
+        true => Outcome::not_applicable("QEMU emulates the CPU: no speed means anything"),
+        false => judge_bench(context, judge),
+    }
+}
 
 /// Figures that count, of one kind.
 fn figures(bench: &Results, kind: Kind) -> impl Iterator<Item = &Measurement> {

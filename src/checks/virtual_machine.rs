@@ -168,10 +168,16 @@ fn machine_type(context: &Context<'_>) -> Outcome {
     Outcome::unknown("neither the host bridge nor the firmware's name for the machine can be seen")
 }
 
-fn emulator(context: &Context<'_>) -> Outcome {
+/// Does QEMU translate every instruction (TCG)? Then no speed means anything.
+pub fn is_emulated(context: &Context<'_>) -> bool {
     let model = context.facts.cpu.value().map(|cpu| cpu.model_name.as_str());
     let hypervisor = context.facts.platform.hypervisor.value().map(String::as_str);
-    if hypervisor == Some("TCGTCGTCGTCG") || model.is_some_and(|model| model.starts_with("QEMU TCG")) {
+    hypervisor == Some("TCGTCGTCGTCG") || model.is_some_and(|model| model.starts_with("QEMU TCG"))
+}
+
+fn emulator(context: &Context<'_>) -> Outcome {
+    let hypervisor = context.facts.platform.hypervisor.value().map(String::as_str);
+    if is_emulated(context) {
         return Outcome::fail("QEMU emulates the CPU (TCG): no measurement on this machine means anything")
             .expected("KVM")
             .actual("TCG")

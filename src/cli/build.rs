@@ -4,6 +4,7 @@ use super::common::{Global, Resolved, Source};
 use anyhow::Result;
 use gdsboot::builder::image::{self, Built, Inputs, Place};
 use gdsboot::builder::output::Output;
+use gdsboot::builder::overlay::Overlays;
 use gdsboot::builder::programs;
 use gdsboot::error::Status;
 use gdsboot::progress::{Progress, bytes};
@@ -17,7 +18,7 @@ pub struct BuildArgs {
     /// Where the image goes [default: gdsboot-PROFILE.img]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Add a group of packages, such as debug (may be repeated)
+    /// Add a group of packages, such as debug, or the files of a folder, such as ./mine/ (may be repeated)
     #[arg(long, value_name = "OVERLAY")]
     pub with: Vec<String>,
     /// Take gdsboot-validator and gdsboot-dma from here instead of building them
@@ -38,7 +39,8 @@ pub fn run(args: &BuildArgs, global: &Global) -> Result<Status> {
 /// Builds and says nothing; for `try` as well.
 pub fn build(args: &BuildArgs, global: &Global, progress: &Progress) -> Result<(Resolved, Output, Built)> {
     let profile = args.source.profile(progress)?;
-    profile.check_overlays(&args.with)?;
+    let overlays = Overlays::new(&args.with)?;
+    profile.check_overlays(&overlays.names)?;
     let default = || PathBuf::from(format!("gdsboot-{}.img", profile.name));
     let output = Output::new(&args.output.clone().unwrap_or_else(default))?;
     // Mistakes first: this one is found in a moment, and what comes next takes minutes.
@@ -48,12 +50,8 @@ pub fn build(args: &BuildArgs, global: &Global, progress: &Progress) -> Result<(
         Some(programs) => programs,
         None => programs::find(progress)?,
     };
-    let inputs = Inputs {
-        profile: &resolved.profile,
-        lock: &resolved.lock,
-        overlays: &args.with,
-        programs: &programs,
-    };
+    let inputs =
+        Inputs { profile: &resolved.profile, lock: &resolved.lock, overlays: &overlays, programs: &programs };
     let place = Place { pool: &resolved.pool, mirrors: &resolved.mirrors, cache: &resolved.cache, progress };
     if args.check_reproducible {
         gdsboot::builder::reproducible::check(&inputs, &place)?;

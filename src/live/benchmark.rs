@@ -63,13 +63,8 @@ pub fn measure(subject: Subject<'_>, consoles: &mut Consoles) -> Option<Results>
         gdsio: false,
     };
     let plan = Plan::new(&wish, &survey.spaces(), &survey.addresses(), &survey.ranks());
-    consoles.say(&format!(
-        "{} benchmark of {} GPUs and {} drives: some {:.0} s",
-        settings.bench.word(),
-        survey.gpus.len(),
-        survey.drives.len(),
-        plan.seconds()
-    ));
+    let headline = plan.headline(survey.gpus.len(), survey.drives.len());
+    consoles.say(&format!("{} benchmark: {headline}", settings.bench.word()));
     let stop = AtomicBool::new(false);
     let means = Means { root, worker: Some(worker), stop: &stop };
     let mut teller = Teller {

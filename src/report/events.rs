@@ -168,6 +168,7 @@ mod tests {
             what: What::Verdict {
                 verdict: Verdict::Incomplete,
                 route: Route::None,
+                simulated: false,
                 exit_status: 2,
                 run_id: "0a1b2c3d".into(),
                 path: Some("reports/20261122T105601Z-0a1b2c3d".into()),
@@ -177,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_form_on_the_wire() {
-        insta::assert_snapshot!(verdict().line(), @r#"gdsboot-event {"v":1,"seq":7,"up_ms":8123,"event":"verdict","verdict":"INCOMPLETE","route":"none","exit_status":2,"run_id":"0a1b2c3d","path":"reports/20261122T105601Z-0a1b2c3d"}"#);
+        insta::assert_snapshot!(verdict().line(), @r#"gdsboot-event {"v":1,"seq":7,"up_ms":8123,"event":"verdict","verdict":"INCOMPLETE","route":"none","simulated":false,"exit_status":2,"run_id":"0a1b2c3d","path":"reports/20261122T105601Z-0a1b2c3d"}"#);
     }
 
     #[test]

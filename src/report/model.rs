@@ -367,6 +367,7 @@ pub(crate) mod tests {
                         path: Some("/usr/lib/x86_64-linux-gnu/libcuda.so.550.163.01".into()),
                         error: None,
                         calls: vec![call("cuDriverGetVersion", Some(0), Some("12.4"))],
+                        ..Library::default()
                     },
                     Library {
                         name: "libcufile.so.0".into(),
@@ -375,7 +376,7 @@ pub(crate) mod tests {
                             "libcufile.so.0: cannot open shared object file: No such file or directory"
                                 .into(),
                         ),
-                        calls: vec![],
+                        ..Library::default()
                     },
                     Library {
                         name: "libnvidia-ml.so.1".into(),
@@ -385,6 +386,7 @@ pub(crate) mod tests {
                             call("nvmlInit_v2", Some(9), None),
                             call("nvmlSystemGetDriverVersion", None, None),
                         ],
+                        ..Library::default()
                     },
                 ],
             },
@@ -403,11 +405,9 @@ pub(crate) mod tests {
             side: Some(judgement.side),
             findings: judgement.findings,
             settings: Settings {
-                after: After::Poweroff,
                 after_from: "default".into(),
-                capture: false,
-                waive: vec![],
                 complaints: vec!["gdsboot.toml: line 3: unknown key `colour`".into()],
+                ..Settings::default()
             },
             stages: vec![
                 Stage { name: "verify-root".into(), seconds: 2.5, ok: true },
@@ -418,6 +418,7 @@ pub(crate) mod tests {
                 what: "running udevadm settle: killed after 10 s".into(),
                 panic: false,
             }],
+            benchmark: None,
             facts,
         }
     }

@@ -7,7 +7,7 @@ use super::json;
 use super::menu::{self, MenuEntry};
 use super::model::Report;
 use crate::boot_contract::{
-    REPORT_LABEL, REPORT_RUNS, RUN_CAPTURE, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_STARTED,
+    REPORT_LABEL, REPORT_RUNS, RUN_CAPTURE, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_SAMPLES, RUN_STARTED,
 };
 use crate::error::{Advise as _, Status, usage};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -164,6 +164,7 @@ impl Image {
             json: read(RUN_REPORT_JSON, MAX_REPORT)?,
             text: read(RUN_REPORT_TEXT, MAX_REPORT)?.map(text),
             capture: read(RUN_CAPTURE, MAX_CAPTURE)?,
+            samples: read(RUN_SAMPLES, MAX_CAPTURE)?,
         })
     }
 }
@@ -181,6 +182,8 @@ pub struct Run {
     pub text: Option<String>,
     /// The machine itself, where that was asked for.
     pub capture: Option<Vec<u8>>,
+    /// The benchmark's raw samples, where there was one.
+    pub samples: Option<Vec<u8>>,
 }
 
 impl Run {
@@ -283,6 +286,7 @@ pub(crate) mod tests {
             json,
             text: text.map(str::to_owned),
             capture: None,
+            samples: None,
         };
         let json = |report: &Report| {
             let mut bytes = Vec::new();

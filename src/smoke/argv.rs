@@ -1,7 +1,7 @@
 //! From a machine and a host to QEMU's arguments: pure, one small function per part. Options are those of QEMU 7.2 and
 //! newer (`qemu-system-x86_64(1)`).
 
-use super::machine::{Chipset, Disk, Machine};
+use super::machine::{Chipset, DataDrive, Disk, Machine};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::fmt;
@@ -51,6 +51,7 @@ pub fn boot(
     disk: Disk,
     firmware: &FirmwareFiles,
     image: &Path,
+    data: &[PathBuf],
     accel: Accel,
 ) -> Vec<OsString> {
     [
@@ -61,6 +62,8 @@ pub fn boot(
         flash(firmware),
         drive(image),
         attachment(disk, machine.chipset),
+        data_drives(&machine.drives, data),
+        firmware_texts(machine),
         arguments(["-device", "VGA"]),
         serial(),
     ]
@@ -175,6 +178,30 @@ fn attachment(disk: Disk, chipset: Chipset) -> Vec<OsString> {
     }
 }
 
+/// NVMe drives besides the image, each with its file.
+fn data_drives(drives: &[DataDrive], files: &[PathBuf]) -> Vec<OsString> {
+    let one = |(n, (drive, file)): (usize, (&DataDrive, &PathBuf))| {
+        let DataDrive { serial, block, .. } = drive;
+        let device = format!(
+            "nvme,serial={serial},drive=data{n},logical_block_size={block},physical_block_size={block}"
+        );
+        vec![
+            "-drive".into(),
+            with_path(&format!("if=none,id=data{n},format=raw,cache=unsafe,file="), file),
+            "-device".into(),
+            device.into(),
+        ]
+    };
+    drives.iter().zip(files).enumerate().flat_map(one).collect()
+}
+
+/// What the machine file has for the guest to read.
+fn firmware_texts(machine: &Machine) -> Vec<OsString> {
+    let one =
+        |(name, text): (&String, &String)| arguments(["-fw_cfg", &format!("name={name},string={text}")]);
+    machine.fw_cfg.iter().flat_map(one).collect()
+}
+
 /// A setting for the run, where the guest looks for it.
 pub fn setting(key: &str, value: &str) -> Vec<OsString> {
     arguments(["-fw_cfg", &format!("name=opt/gdsboot/{key},string={value}")])
@@ -217,7 +244,7 @@ mod tests {
     #[test]
     fn no_gpu_by_uefi() {
         let machine = Machine::load("no-gpu").unwrap();
-        let argv = boot(&machine, machine.disk, &uefi(), Path::new("/scratch/image.img"), Accel::Tcg);
+        let argv = boot(&machine, machine.disk, &uefi(), Path::new("/scratch/image.img"), &[], Accel::Tcg);
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults
@@ -240,10 +267,24 @@ mod tests {
     }
 
     #[test]
+    fn data_drives_and_texts_for_the_guest() {
+        let machine = Machine::load("drives").unwrap();
+        let files = ["/scratch/data0.img".into(), "/scratch/data,1.img".into()];
+        let argv = [data_drives(&machine.drives, &files), firmware_texts(&machine)].concat();
+        insta::assert_snapshot!(line(&argv), @r"
+        -drive if=none,id=data0,format=raw,cache=unsafe,file=/scratch/data0.img
+        -device nvme,serial=gdsboot-512,drive=data0,logical_block_size=512,physical_block_size=512
+        -drive if=none,id=data1,format=raw,cache=unsafe,file=/scratch/data,,1.img
+        -device nvme,serial=gdsboot-4096,drive=data1,logical_block_size=4096,physical_block_size=4096
+        -fw_cfg name=opt/gdsboot/bench_seconds,string=0.5
+        ");
+    }
+
+    #[test]
     fn secure_boot() {
         let machine = Machine::load("secure-boot").unwrap();
         let firmware = FirmwareFiles::Uefi { code: "/code.fd".into(), vars: "/vars.fd".into(), secure: true };
-        let argv = boot(&machine, machine.disk, &firmware, Path::new("/image.img"), Accel::Tcg);
+        let argv = boot(&machine, machine.disk, &firmware, Path::new("/image.img"), &[], Accel::Tcg);
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults
@@ -270,8 +311,14 @@ mod tests {
     #[test]
     fn no_gpu_by_bios() {
         let machine = Machine::load("no-gpu").unwrap();
-        let argv =
-            boot(&machine, machine.disk, &FirmwareFiles::Bios, Path::new("/scratch/image.img"), Accel::Kvm);
+        let argv = boot(
+            &machine,
+            machine.disk,
+            &FirmwareFiles::Bios,
+            Path::new("/scratch/image.img"),
+            &[],
+            Accel::Kvm,
+        );
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults
@@ -294,8 +341,14 @@ mod tests {
     #[test]
     fn i440fx() {
         let machine = Machine::load("i440fx").unwrap();
-        let argv =
-            boot(&machine, machine.disk, &FirmwareFiles::Bios, Path::new("/scratch/image.img"), Accel::Tcg);
+        let argv = boot(
+            &machine,
+            machine.disk,
+            &FirmwareFiles::Bios,
+            Path::new("/scratch/image.img"),
+            &[],
+            Accel::Tcg,
+        );
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults

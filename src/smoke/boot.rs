@@ -2,14 +2,14 @@
 
 use super::argv::{self, Accel};
 use super::console::Console;
-use super::copy;
 use super::emulator::Emulator;
 use super::guest::{Guest, Line};
 use super::log::Log;
 use super::machine::{Disk, Firmware, Machine};
 use super::outcome::{Outcome, judge};
 use super::wait::{End, Next, wait};
-use crate::boot_contract::{REPORT_RUNS, RUN_CAPTURE};
+use super::{copy, data_drive};
+use crate::boot_contract::{REPORT_RUNS, RUN_CAPTURE, RUN_SAMPLES};
 use crate::progress::{Progress, Unit};
 use crate::report::source::{Image, Run};
 use anyhow::{Context as _, Result};
@@ -71,7 +71,8 @@ impl Boot<'_> {
         )?;
         let before = self.image.runs()?;
         let firmware = emulator.firmware(self.firmware, self.machine.secure_boot, folder)?;
-        let mut arguments = argv::boot(self.machine, self.disk, &firmware, &copy, self.accel);
+        let data = data_drive::make(&self.machine.drives, folder)?;
+        let mut arguments = argv::boot(self.machine, self.disk, &firmware, &copy, &data, self.accel);
         if self.capture {
             arguments.extend(argv::setting("capture", "yes"));
         }
@@ -164,6 +165,9 @@ fn keep(run: &Run, folder: &Path) -> Result<()> {
     }
     if let Some(capture) = &run.capture {
         write(RUN_CAPTURE, capture)?;
+    }
+    if let Some(samples) = &run.samples {
+        write(RUN_SAMPLES, samples)?;
     }
     Ok(())
 }

@@ -4,13 +4,15 @@
 use crate::error::usage;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
 /// The machine files that gdsboot brings: name and text.
-const BUILT_IN: [(&str, &str); 3] = [
+const BUILT_IN: [(&str, &str); 4] = [
     ("no-gpu", include_str!("../../qemu/machines/no-gpu.toml")),
     ("i440fx", include_str!("../../qemu/machines/i440fx.toml")),
+    ("drives", include_str!("../../qemu/machines/drives.toml")),
     ("secure-boot", include_str!("../../qemu/machines/secure-boot.toml")),
 ];
 
@@ -39,6 +41,61 @@ pub struct Machine {
     pub cpus: u8,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// NVMe drives besides the image.
+    #[serde(default, rename = "drive")]
+    pub drives: Vec<DataDrive>,
+    /// Texts for the guest by their names in QEMU's fw_cfg: `opt/gdsboot/bench` is the setting `bench`.
+    #[serde(default)]
+    pub fw_cfg: BTreeMap<String, String>,
+}
+
+/// An NVMe drive that is not the image.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DataDrive {
+    /// Its serial number, at most 20 characters.
+    pub serial: String,
+    /// Its size in MiB.
+    pub size_mib: u32,
+    /// Its logical block size in bytes, 512 or 4096.
+    #[serde(default = "DataDrive::usual_block")]
+    pub block: u32,
+    /// What is on it.
+    #[serde(default)]
+    pub holds: Holds,
+}
+
+/// What is on a drive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Holds {
+    /// Nothing: all of it reads as 0.
+    Nothing,
+    /// Data, every block another.
+    #[default]
+    Data,
+}
+
+impl DataDrive {
+    fn usual_block() -> u32 {
+        512
+    }
+
+    /// Its size in bytes.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.size_mib) << 20
+    }
+
+    fn complaint(&self) -> Option<&'static str> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if self.serial.is_empty() || self.serial.len() > 20 || !self.serial.chars().all(is_plain) {
+            return Some("a serial number has 1 to 20 letters, digits, dashes, dots or underscores");
+        }
+        if !matches!(self.block, 512 | 4096) {
+            return Some("a logical block has 512 or 4096 bytes");
+        }
+        (!(1..=1 << 20).contains(&self.size_mib)).then_some("a drive has between 1 MiB and 1 TiB")
+    }
 }
 
 /// The board: its buses and its ACPI tables.
@@ -153,6 +210,17 @@ impl Machine {
         if !(128..=1 << 20).contains(&machine.memory_mib) {
             return Err(refuse(key("memory-mib"), "memory is between 128 MiB and 1 TiB"));
         }
+        if let Some(complaint) = machine.drives.iter().find_map(DataDrive::complaint) {
+            return Err(refuse(key("[[drive]]"), complaint));
+        }
+        // QEMU: docs/specs/fw_cfg.rst; names of 55 characters at most, and `opt/` is what is left to users.
+        let is_name = |name: &String| name.starts_with("opt/") && name.len() <= 55 && !name.contains(',');
+        if !machine.fw_cfg.iter().all(|(name, text)| is_name(name) && !text.contains(',')) {
+            return Err(refuse(
+                key("[fw-cfg]"),
+                "a name begins with opt/ and has at most 55 characters; no commas",
+            ));
+        }
         Ok(Self { name: name.to_owned(), ..machine })
     }
 }
@@ -200,7 +268,7 @@ mod tests {
         assert_eq!(
             error(&changed("cpus", "cpu")),
             "m.toml:5: unknown field `cpu`, expected one of `description`, `chipset`, `firmware`, `secure-boot`, \
-             `disk`, `cpus`, `memory-mib`"
+             `disk`, `cpus`, `memory-mib`, `drive`, `fw-cfg`"
         );
         assert_eq!(
             error(&changed("\"virtio-blk\"", "\"floppy\"")),
@@ -217,6 +285,15 @@ mod tests {
         assert_eq!(error(&changed("\"uefi\", \"bios\"", "")), "m.toml:3: name at least one firmware");
         assert_eq!(error(&changed("cpus = 2\n", "")), "m.toml:1: missing field `cpus`");
         assert!(error("é = [").starts_with("m.toml:1: "));
+        let with = |text: &str| error(&format!("{}\n{text}\n", BUILT_IN[0].1));
+        assert_eq!(
+            with("[[drive]]\nserial = 'a b'\nsize-mib = 64"),
+            "m.toml:8: a serial number has 1 to 20 letters, digits, dashes, dots or underscores"
+        );
+        assert!(with("[[drive]]\nserial = 'a'\nsize-mib = 64\nblock = 520").ends_with("512 or 4096 bytes"));
+        assert!(with("[[drive]]\nserial = 'a'\nsize-mib = 0").ends_with("between 1 MiB and 1 TiB"));
+        assert!(with("[fw-cfg]\n'org/x' = 'y'").contains("m.toml:8: a name begins with opt/"));
+        assert!(with("[fw-cfg]\n'opt/x' = 'y,z'").ends_with("no commas"));
     }
 
     #[test]

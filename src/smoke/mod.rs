@@ -10,7 +10,7 @@
 //! | [`argv`] | QEMU's arguments |
 //! | [`emulator`] | where QEMU comes from |
 //! | [`accel`] | KVM, where a guest really boots under it |
-//! | [`copy`] | the image's copy |
+//! | [`copy`], [`data_drive`] | the image's copy, and the machine's other drives |
 //! | [`guest`], [`serial`], [`log`] | a running QEMU, its console as lines, the log of it |
 //! | [`wait`] | the one waiting loop |
 //! | [`console`], [`phases`] | what the lines mean, and the times between them |
@@ -22,6 +22,7 @@ pub mod argv;
 pub mod boot;
 pub mod console;
 pub mod copy;
+pub mod data_drive;
 pub mod emulator;
 pub mod guest;
 pub mod log;

@@ -177,7 +177,14 @@ mod tests {
         let mut json = Vec::new();
         crate::report::json::write(&Report { verdict, complete, ..sample() }, &mut json)?;
         let (folder, started) = ("r".to_owned(), Some("s".to_owned()));
-        Ok(Some(Run { folder, started, json: Some(json), text: Some("the report".into()), capture: None }))
+        Ok(Some(Run {
+            folder,
+            started,
+            json: Some(json),
+            text: Some("the report".into()),
+            capture: None,
+            samples: None,
+        }))
     }
 
     fn console(lines: &[(Speaker, &str)]) -> Console {

@@ -34,6 +34,8 @@ pub struct Line<T> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Request {
+    /// Loads libcuda and NVML, and says which GPUs there are, without opening one for work. Answered by [`Answer::Gpus`].
+    ListGpus,
     /// Loads libcuda and NVML, and opens a GPU. Answered by [`Answer::Gpu`].
     OpenGpu {
         /// Which one, in the order of PCI addresses.
@@ -106,6 +108,11 @@ pub enum Answer {
     Calling {
         /// The function.
         function: String,
+    },
+    /// To [`Request::ListGpus`], in the order of PCI addresses.
+    Gpus {
+        /// All of them.
+        gpus: Vec<Gpu>,
     },
     /// To [`Request::OpenGpu`].
     Gpu(Gpu),

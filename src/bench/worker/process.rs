@@ -180,10 +180,17 @@ impl WorkerProcess {
         }
     }
 
-    /// stub
-    pub fn list_gpus(&mut self, _limit: Duration) -> Result<Vec<Gpu>, WorkerError> {
-        Err(WorkerError::Gone)
+    /// Lists the GPUs.
+    ///
+    /// # Errors
+    /// See [`WorkerError`].
+    pub fn list_gpus(&mut self, limit: Duration) -> Result<Vec<Gpu>, WorkerError> {
+        match self.ask(Request::ListGpus, limit)? {
+            Answer::Gpus { gpus } => Ok(gpus),
+            other => Err(self.another(&other)),
+        }
     }
+
     /// Opens cuFile.
     ///
     /// # Errors

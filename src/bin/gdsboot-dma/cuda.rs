@@ -102,12 +102,18 @@ impl Cuda {
         self.checked("cuInit", unsafe { self.functions.init(0) }?)
     }
 
-    /// Chooses a device and says what it is.
-    pub fn device(&mut self, index: u32) -> Result<Device, Failure> {
-        let (mut count, mut device) = (0, 0);
+    /// How many devices there are; none is no failure.
+    pub fn count(&self) -> Result<u32, Failure> {
+        let mut count = 0;
         // SAFETY: one int is written.
         self.checked("cuDeviceGetCount", unsafe { self.functions.count(&raw mut count) }?)?;
-        let index = c_int::try_from(index).ok().filter(|index| *index < count).ok_or_else(|| Failure {
+        Ok(count.try_into().unwrap_or_default())
+    }
+
+    /// Chooses a device and says what it is.
+    pub fn device(&mut self, index: u32) -> Result<Device, Failure> {
+        let (count, mut device) = (self.count()?, 0);
+        let index = c_int::try_from(index).ok().filter(|_| index < count).ok_or_else(|| Failure {
             text: format!("there is no GPU {index}: {count} in all"),
             ..Failure::default()
         })?;

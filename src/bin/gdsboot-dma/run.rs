@@ -87,6 +87,7 @@ fn converse(answers: Answers) -> io::Result<()> {
 impl Open {
     fn answer(&mut self, answers: &Answers, request: Request) -> Result<Answer, Failure> {
         match request {
+            Request::ListGpus => self.list_gpus(answers).map(|gpus| Answer::Gpus { gpus }),
             Request::OpenGpu { index } => self.open_gpu(answers, index).map(Answer::Gpu),
             Request::OpenCufile => self.open_cufile(answers).map(Answer::Cufile),
             Request::Run(task) => {
@@ -106,26 +107,21 @@ impl Open {
         }
     }
 
+    fn list_gpus(&mut self, answers: &Answers) -> Result<Vec<Gpu>, Failure> {
+        let mut cuda = initialised(answers)?;
+        // Where libcuda works and has no device, it says so in cuInit.
+        let count = cuda.count()?;
+        (0..count).map(|index| describe(answers, &mut cuda, index)).collect()
+    }
+
     fn open_gpu(&mut self, answers: &Answers, index: u32) -> Result<Gpu, Failure> {
         if self.cuda.is_some() {
             return Err(because("a GPU is open already".into()));
         }
-        answers.calling("libcuda.so.1");
-        let mut cuda = Cuda::load()?;
-        let mut gpu = Gpu { simulated: cuda.simulated, ..Gpu::default() };
-        gpu.cuda_version = cuda.version().map_err(|failure| gpu.failures.push(failure)).ok();
-        answers.calling("cuInit");
-        cuda.init()?;
-        let device = cuda.device(index)?;
+        let mut cuda = initialised(answers)?;
+        let gpu = describe(answers, &mut cuda, index)?;
         answers.calling("cuDevicePrimaryCtxRetain");
         cuda.open()?;
-        answers.calling("libnvidia-ml.so.1");
-        let said = nvml::ask(&device.pci);
-        gpu.failures.extend(said.failures);
-        gpu.simulated |= said.simulated;
-        (gpu.bar1, gpu.driver_version) = (said.bar1, said.driver_version);
-        (gpu.name, gpu.pci, gpu.memory) = (device.name, device.pci, device.memory);
-        gpu.uuid = format!("GPU-{}", uuid::Uuid::from_bytes(device.uuid));
         self.cuda = Some(cuda);
         Ok(gpu)
     }
@@ -155,6 +151,30 @@ impl Open {
         self.cufile = Some(lib);
         Ok(cufile)
     }
+}
+
+/// libcuda, with all GPUs opened by the driver.
+fn initialised(answers: &Answers) -> Result<Cuda, Failure> {
+    answers.calling("libcuda.so.1");
+    let cuda = Cuda::load()?;
+    answers.calling("cuInit");
+    cuda.init()?;
+    Ok(cuda)
+}
+
+/// Chooses a GPU, and says what libcuda and NVML know of it.
+fn describe(answers: &Answers, cuda: &mut Cuda, index: u32) -> Result<Gpu, Failure> {
+    let mut gpu = Gpu { simulated: cuda.simulated, ..Gpu::default() };
+    gpu.cuda_version = cuda.version().map_err(|failure| gpu.failures.push(failure)).ok();
+    let device = cuda.device(index)?;
+    answers.calling("libnvidia-ml.so.1");
+    let said = nvml::ask(&device.pci);
+    gpu.failures.extend(said.failures);
+    gpu.simulated |= said.simulated;
+    (gpu.bar1, gpu.driver_version) = (said.bar1, said.driver_version);
+    (gpu.name, gpu.pci, gpu.memory) = (device.name, device.pci, device.memory);
+    gpu.uuid = format!("GPU-{}", uuid::Uuid::from_bytes(device.uuid));
+    Ok(gpu)
 }
 
 /// The task's file, by the descriptor that this process was started with.

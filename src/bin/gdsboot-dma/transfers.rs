@@ -53,6 +53,7 @@ pub fn run(tools: &Tools<'_>, task: &Task) -> Result<Ran, Failure> {
     let way = || -> Result<Way<'_>, Failure> {
         Ok(match (task.engine, lib, &handle) {
             (Engine::Cufile, _, Some(handle)) => Way::Cufile(handle),
+            (Engine::CufileStream, ..) => return Err(crate::library::missing("cuFileReadAsync")),
             (Engine::CufileBatch, Some(lib), Some(handle)) => Way::Batch(handle, lib.batch(width)?),
             (Engine::HostCopy, ..) => Way::HostCopy(cuda.pinned(bytes)?),
             _ => Way::Bounce(cuda.pinned(bytes)?),
@@ -103,6 +104,7 @@ fn engine(task: &Task) -> &'static str {
     match task.engine {
         Engine::Cufile => "cuFile",
         Engine::CufileBatch => "cuFile batches",
+        Engine::CufileStream => "cuFile streams",
         Engine::Bounce => "bounce",
         Engine::HostCopy => "host copy",
     }
@@ -114,6 +116,8 @@ fn name(task: &Task) -> &'static str {
         (Engine::Cufile, Direction::Read) => "cuFileRead",
         (Engine::Cufile, Direction::Write) => "cuFileWrite",
         (Engine::CufileBatch, _) => "cuFileBatchIOSubmit",
+        (Engine::CufileStream, Direction::Read) => "cuFileReadAsync",
+        (Engine::CufileStream, Direction::Write) => "cuFileWriteAsync",
         (Engine::Bounce, Direction::Read) => "pread",
         (Engine::Bounce, Direction::Write) => "pwrite",
         (Engine::HostCopy, Direction::Read) => "cuMemcpyHtoDAsync_v2",

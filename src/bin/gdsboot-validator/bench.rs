@@ -108,12 +108,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
     let plan = Plan::new(&wish, &survey.spaces(), &survey.addresses(), &survey.ranks());
     let is_quiet = args.json && !args.dry_run;
     let mut teller = Teller { is_quiet, raw: Vec::new(), last: None, failed: None };
-    teller.say(&format!(
-        "{} GPUs, {} drives and files, some {:.0} s",
-        survey.gpus.len(),
-        survey.drives.len(),
-        plan.seconds()
-    ));
+    teller.say(&plan.headline(survey.gpus.len(), survey.drives.len()));
     if args.dry_run {
         for line in plan.lines(&survey.spaces(), &survey.addresses()) {
             teller.say(&line);

@@ -274,3 +274,13 @@ fn figures_that_do_not_count_are_not_judged() {
     });
     assert_eq!(ask_bench("bench.gpu-link", &warm_up).answer, Answer::NotApplicable);
 }
+
+#[test]
+fn under_an_emulator_no_speed_is_judged() {
+    let mut facts = good(Side::Guest);
+    facts.platform.hypervisor = Fact::known("cpuid", "TCGTCGTCGTCG".into());
+    let slow = with(|bench| of(bench, Kind::Cufile, "nvme0n1").figures.gib_per_second = 0.1);
+    for id in ["bench.direct-slower", "bench.ceiling", "bench.far", "bench.gpu-link", "bench.drive-speed"] {
+        assert_eq!(ask_bench_on(id, &slow, &facts, Side::Guest).answer, Answer::NotApplicable, "{id}");
+    }
+}
