@@ -471,7 +471,9 @@ impl Results {
 
     /// What a run of the image measured and left for whoever looks later: a capture, or its shell.
     pub fn left_by_run(root: &Root) -> Option<Self> {
-        serde_json::from_slice(root.bytes(&format!("/{RUN_BENCHMARK}")).value()?).ok()
+        // By way of a tree, as reports are read, so that the code for it exists once.
+        let tree = serde_json::from_slice(root.bytes(&format!("/{RUN_BENCHMARK}")).value()?).ok()?;
+        serde_json::from_value(tree).ok()
     }
 
     /// The measurements of a pair; drives and GPUs alone where one of them is `None`.

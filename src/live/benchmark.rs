@@ -47,7 +47,9 @@ pub fn measure(subject: Subject<'_>, consoles: &mut Consoles) -> Option<Results>
     let mut survey = Survey::default();
     let program = format!("/{RUN_DMA}");
     let worker = Worker { program: Path::new(&program), environment: &[] };
-    survey.gpus(Some(worker), &[]);
+    if may_have_gpus(facts) {
+        survey.gpus(Some(worker), &[]);
+    }
     for name in namespaces(facts, keep) {
         let target = scratch::for_reading(&Path::new("/dev").join(name));
         survey.drive(name, target.map(|target| Opened::new(facts, name, Level::ReadOnly, target)));
@@ -77,6 +79,12 @@ pub fn measure(subject: Subject<'_>, consoles: &mut Consoles) -> Option<Results>
     let results = run::run(settings.bench, &plan, &survey, &means, &mut teller);
     teller.write_samples();
     Some(results)
+}
+
+/// Is it worth asking libcuda, which takes its time to find nothing?
+fn may_have_gpus(facts: &Facts) -> bool {
+    let imitations = facts.dma.value().is_some_and(|probe| probe.libraries.iter().any(|library| library.simulated));
+    imitations || facts.pci.value().is_none_or(|devices| devices.iter().any(|device| device.is_nvidia_gpu()))
 }
 
 /// The NVMe namespaces that may be read, by the kernel's names.

@@ -334,7 +334,9 @@ impl Drop for WorkerProcess {
 
 /// Reads an answer to the request of this number.
 fn read(line: &[u8], asked: u64) -> Result<Answer, String> {
-    let line: Line<Answer> = serde_json::from_slice(line).map_err(|error| {
+    // By way of a tree, as facts and reports are read, so that the code for it exists once.
+    let parsed = serde_json::from_slice(line).and_then(serde_json::from_value::<Line<Answer>>);
+    let line: Line<Answer> = parsed.map_err(|error| {
         let begin: String = String::from_utf8_lossy(line).trim_end().chars().take(80).collect();
         format!("{error}: {begin:?}")
     })?;
