@@ -58,7 +58,10 @@ impl Opened {
     /// Its first block cannot be read.
     pub fn is_alive(&self) -> std::io::Result<()> {
         let mut buffers = Buffers::new(1, PLACE)?;
-        self.target.file.read_at(buffers.get_mut(0), 0).map(|_| ())
+        match self.target.file.read_at(buffers.get_mut(0), 0)? {
+            0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
     }
 }
 

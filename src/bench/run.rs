@@ -22,9 +22,9 @@ use std::time::{Duration, Instant, SystemTime};
 const OPEN_LIMIT: Duration = Duration::from_secs(90);
 /// How long cuFile may take to close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(30);
-/// What a job may take beyond its own time: memory is taken and filled before it, blocks are compared after it, and a
-/// drive may need its own 30 s for a command that it lost.
-const JOB_GRACE: Duration = Duration::from_secs(60);
+/// What a job may take beyond its own time, unless a test has less patience: memory is taken and filled before it, blocks
+/// are compared after it, and a drive may need its own 30 s for a command that it lost.
+pub const JOB_GRACE: Duration = Duration::from_secs(60);
 /// No drive that is worth measuring moves less, in bytes per second.
 const SLOWEST: u64 = 20_000_000;
 /// After so many workers that hung on a GPU no other is started for it: each costs its whole time.
@@ -53,6 +53,8 @@ pub struct Means<'a> {
     pub worker: Option<Worker<'a>>,
     /// Set when it is to end early.
     pub stop: &'a AtomicBool,
+    /// What a job may take beyond its own time: [`JOB_GRACE`].
+    pub grace: Duration,
 }
 
 /// Carries the plan out.
@@ -98,15 +100,20 @@ pub fn run(
         run.results.seconds = begun.elapsed().as_secs_f64();
         run.listener.step_is_over(&run.results);
     }
-    let elapsed = begun.elapsed().as_secs_f64();
-    let by_clock = match SystemTime::now().duration_since(clock) {
+    let elapsed = begun.elapsed();
+    run.results.clock_set_seconds = clock_set(clock, SystemTime::now(), elapsed);
+    run.results.seconds = elapsed.as_secs_f64();
+    run.results
+}
+
+/// How far a clock was set, in seconds, that showed `before` and `after` so much time later.
+fn clock_set(before: SystemTime, after: SystemTime, elapsed: Duration) -> f64 {
+    let by_clock = match after.duration_since(before) {
         Ok(forward) => forward.as_secs_f64(),
         Err(backward) => -backward.duration().as_secs_f64(),
     };
-    let set = by_clock - elapsed;
-    run.results.clock_set_seconds = if set.abs() >= CLOCK_SET { set } else { 0.0 };
-    run.results.seconds = elapsed;
-    run.results
+    let set = by_clock - elapsed.as_secs_f64();
+    if set.abs() >= CLOCK_SET { set } else { 0.0 }
 }
 
 struct Run<'a> {
@@ -298,7 +305,7 @@ impl Run<'_> {
         let task =
             Task { engine, file: session.worker.file(), holds: self.holds(what.drive), job: job.clone() };
         let counts = engine.is_cufile().then(|| nvidia_fs(self.means.root)).flatten();
-        let limit = limit(job);
+        let limit = limit(job) + self.means.grace;
         let watched = self.watched(what.gpu, what.drive);
         let (ran, states) = watch(self.means.root, &watched, || session.worker.run(task, limit));
         let ran = match what.gpu {
@@ -359,16 +366,31 @@ fn open(
     Ok(Session { worker: process, gpu, settings: asked, cufile })
 }
 
-/// How long a job may take before its worker is killed.
+/// How long a job's transfers may take.
 fn limit(job: &Job) -> Duration {
-    let transfers = match job.until {
+    match job.until {
         Until::Seconds(_) => job.limit().unwrap_or_default() * 2,
         Until::Once => Duration::from_secs((job.range.end - job.range.start) / SLOWEST),
-    };
-    transfers + JOB_GRACE
+    }
 }
 
 /// nvidia-fs's counters, where it is loaded.
 fn nvidia_fs(root: &Root) -> Option<Stats> {
     NvidiaFs::read(root).stats.value().cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_is_seen() {
+        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let minute = Duration::from_secs(60);
+        let set = |after: SystemTime| clock_set(noon, after, minute);
+        assert_eq!(set(noon + minute), 0.0);
+        assert_eq!(set(noon + minute + Duration::from_millis(400)), 0.0);
+        assert_eq!(set(noon + minute * 2), 60.0);
+        assert_eq!(set(noon - minute), -120.0);
+    }
 }

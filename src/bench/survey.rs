@@ -11,6 +11,8 @@ use crate::topology::labels::Label;
 use std::path::Path;
 use std::time::Duration;
 
+/// What is done to have a place where something may be written.
+pub const SCRATCH: &str = "making scratch space";
 /// What the worker was to do for a survey.
 pub const OPENING_GPUS: &str = "opening the GPUs";
 /// How long libcuda may take to open all GPUs; a driver that cannot start one takes some 6 s for each.
@@ -75,18 +77,29 @@ impl Survey {
 
     /// Takes a drive in, or the reason why it cannot be.
     pub fn drive(&mut self, name: &str, opened: anyhow::Result<Opened>) {
-        match opened {
-            Ok(opened) if opened.target.bytes < u64::from(opened.drive.block.max(512)) => {
-                self.no_drive(name, Cause::Size, format!("it has {} bytes", opened.target.bytes));
-            }
-            Ok(opened) => self.drives.push(opened),
-            Err(error) => self.no_drive(name, cause_of(&error), crate::error::one_line(&error)),
-        }
+        self.take("opening it", name, opened);
     }
 
-    fn no_drive(&mut self, name: &str, cause: Cause, why: String) {
-        let (what, drive) = ("opening it".into(), Some(name.to_owned()));
-        self.not_done.push(NotDone { what, gpu: None, drive, cause, why });
+    /// The same for scratch space.
+    pub fn scratch(&mut self, name: &str, opened: anyhow::Result<Opened>) {
+        self.take(SCRATCH, name, opened);
+    }
+
+    fn take(&mut self, what: &str, name: &str, opened: anyhow::Result<Opened>) {
+        let (cause, why) = match opened {
+            Ok(opened) if opened.target.bytes < u64::from(opened.drive.block.max(512)) => {
+                (Cause::Size, format!("it has {} bytes", opened.target.bytes))
+            }
+            Ok(opened) => return self.drives.push(opened),
+            Err(error) => (cause_of(&error), crate::error::one_line(&error)),
+        };
+        self.not_done.push(NotDone {
+            what: what.into(),
+            gpu: None,
+            drive: Some(name.to_owned()),
+            cause,
+            why,
+        });
     }
 
     /// Finds out how far GPUs and drives are apart, when all are there.

@@ -8,12 +8,10 @@ use super::transfers::{SHOWN, about, judge_bench, not_done, tell};
 use super::virtual_machine::is_emulated;
 use crate::bench::results::{Cause, GdsioMeasured, Kind, LinkState, Measurement, Pair, Purpose, Results};
 use crate::bench::route::Outcome as Proven;
+use crate::bench::survey::SCRATCH;
 use crate::bench::transfer::job::{Direction, Job, Order};
 use crate::facts::pci::PciDevice;
 use crate::topology::place::Places;
-
-/// What is done to have scratch space.
-pub const SCRATCH: &str = "making scratch space";
 
 /// A direct transfer that is slower than this part of the bounce is slower.
 const NOT_SLOWER: f64 = 0.9;

@@ -5,7 +5,7 @@ use super::check::{Check, Outcome, Remedy, Severity, WHERE_GDS_RUNS, Who};
 use super::context::Context;
 use crate::bench::results::{Attempt, Cause, Kind, Measurement, NotDone, Pair, Results};
 use crate::bench::route::{Outcome as Proven, Proof};
-use crate::bench::survey::OPENING_GPUS;
+use crate::bench::survey::{OPENING_GPUS, SCRATCH};
 use std::collections::BTreeSet;
 
 /// How many pieces of evidence a finding has at most.
@@ -199,10 +199,8 @@ fn worker(_: &Context<'_>, bench: &Results) -> Outcome {
 }
 
 fn drive(_: &Context<'_>, bench: &Results) -> Outcome {
-    let failed: Vec<&NotDone> = not_done(bench, &[Cause::Drive])
-        .into_iter()
-        .filter(|not| not.what != super::throughput::SCRATCH)
-        .collect();
+    let failed: Vec<&NotDone> =
+        not_done(bench, &[Cause::Drive]).into_iter().filter(|not| not.what != SCRATCH).collect();
     if failed.is_empty() {
         return match bench.drives.len() {
             0 => Outcome::not_applicable("no drive took part"),

@@ -6,7 +6,7 @@ use super::report_partition::ReportPartition;
 use crate::bench::drive::Opened;
 use crate::bench::plan::{Plan, Thoroughness, Wish};
 use crate::bench::results::{Level, Measurement, NotDone, Purpose, RawLine, Results};
-use crate::bench::run::{self, Listener, Means};
+use crate::bench::run::{self, JOB_GRACE, Listener, Means};
 use crate::bench::survey::{Survey, Worker};
 use crate::bench::{scratch, table};
 use crate::boot_contract::{RUN_DMA, RUN_SAMPLES};
@@ -68,7 +68,7 @@ pub fn measure(subject: Subject<'_>, consoles: &mut Consoles) -> Option<Results>
     let headline = plan.headline(survey.gpus.len(), survey.drives.len());
     consoles.say(&format!("{} benchmark: {headline}", settings.bench.word()));
     let stop = AtomicBool::new(false);
-    let means = Means { root, worker: Some(worker), stop: &stop };
+    let means = Means { root, worker: Some(worker), stop: &stop, grace: JOB_GRACE };
     let mut teller = Teller {
         consoles,
         partition: subject.partition,
@@ -83,7 +83,8 @@ pub fn measure(subject: Subject<'_>, consoles: &mut Consoles) -> Option<Results>
 
 /// Is it worth asking libcuda, which takes its time to find nothing?
 fn may_have_gpus(facts: &Facts) -> bool {
-    let imitations = facts.dma.value().is_some_and(|probe| probe.libraries.iter().any(|library| library.simulated));
+    let imitations =
+        facts.dma.value().is_some_and(|probe| probe.libraries.iter().any(|library| library.simulated));
     imitations || facts.pci.value().is_none_or(|devices| devices.iter().any(|device| device.is_nvidia_gpu()))
 }
 

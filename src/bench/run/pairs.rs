@@ -245,7 +245,7 @@ impl Run<'_> {
                 ),
             }
         }
-        let root = self.means.root;
+        let (root, grace) = (self.means.root, self.means.grace);
         let watched: Vec<_> =
             sessions.iter().map(|(gpu, drive, ..)| self.watched(Some(*gpu), Some(*drive))).collect();
         let holds: Vec<_> = sessions.iter().map(|(_, drive, ..)| self.holds(Some(*drive))).collect();
@@ -257,7 +257,7 @@ impl Run<'_> {
                 .map(|(((_, _, job, session), watched), holds)| {
                     let file = session.worker.file();
                     let task = Task { engine: Engine::Cufile, file, holds: *holds, job: (*job).clone() };
-                    scope.spawn(move || watch(root, watched, || session.worker.run(task, limit(job))))
+                    scope.spawn(move || watch(root, watched, || session.worker.run(task, limit(job) + grace)))
                 })
                 .collect();
             threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect()

@@ -5,7 +5,7 @@ use gdsboot::bench::drive::Opened;
 use gdsboot::bench::plan::{Plan, Thoroughness, Wish};
 use gdsboot::bench::results::{Level, Measurement, NotDone, Purpose, RawLine, Results};
 use gdsboot::bench::route::Route;
-use gdsboot::bench::run::{self, Listener, Means};
+use gdsboot::bench::run::{self, JOB_GRACE, Listener, Means};
 use gdsboot::bench::survey::{Survey, Worker};
 use gdsboot::bench::transfer::job::{Direction, Job, parse_job, size};
 use gdsboot::bench::{scratch, seed, table};
@@ -116,7 +116,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
         return teller.failed.map_or(Ok(Status::Incomplete), Err);
     }
     let (root, stop) = (Root::live(), AtomicBool::new(false));
-    let means = Means { root: &root, worker, stop: &stop };
+    let means = Means { root: &root, worker, stop: &stop, grace: JOB_GRACE };
     let results = run::run(wish.thoroughness, &plan, &survey, &means, &mut teller);
     let mut facts = facts;
     facts.read_again(&root);

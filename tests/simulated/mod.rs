@@ -1,0 +1,26 @@
+//! The libraries that imitate NVIDIA's, built for tests.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// A folder with the three libraries; `old` ones count nothing and lack what is newer.
+pub fn libraries(old: bool) -> &'static Path {
+    static FOLDERS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
+    FOLDERS[usize::from(old)].get_or_init(|| {
+        let folder =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(if old { "simulated-old" } else { "simulated" });
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("qemu/simulated-cufile/Cargo.toml");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--offline", "--locked", "--manifest-path"]).arg(manifest);
+        cargo.arg("--target-dir").arg(&folder).args(old.then_some(["--features", "old"]).iter().flatten());
+        let output = cargo.env_remove("CARGO_BUILD_TARGET").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        for name in ["libcuda.so.1", "libcufile.so.0", "libnvidia-ml.so.1"] {
+            let link = folder.join("debug").join(name);
+            let _ = fs_err::remove_file(&link);
+            std::os::unix::fs::symlink("libgdsboot_simulated_cufile.so", &link).unwrap();
+        }
+        folder.join("debug")
+    })
+}
