@@ -265,7 +265,7 @@ fn a_worker_that_crashes_or_hangs_costs_only_what_it_did() {
     assert_eq!(crashed.of(Kind::Storage, Purpose::Figures).len(), 2);
     assert_eq!(crashed.of(Kind::HostCopy, Purpose::Figures).len(), 2);
 
-    let hung = machine("route=nvfs,hang=cuFileRead").with(|m| m.grace = Duration::from_secs(1)).measure();
+    let hung = machine("route=nvfs,hang=cuFileRead").with(|m| m.grace = Duration::from_secs(6)).measure();
     let said = hung.not_done(Cause::Worker);
     assert!(said[0].contains("gave no answer") && said[0].contains("cuFileRead"), "{said:?}");
     // After two of them nobody waits for a third.

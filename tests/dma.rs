@@ -2,6 +2,8 @@
 //! (qemu/simulated-cufile). Files are read and written past the page cache.
 
 use gdsboot::bench::route::{Known, Outcome, Proof, Route, prove, refused};
+mod simulated;
+
 use gdsboot::bench::storage::Buffers;
 use gdsboot::bench::transfer::job::{Direction, Job, Order, Until};
 use gdsboot::bench::transfer::pattern::Pattern;
@@ -10,35 +12,12 @@ use gdsboot::bench::worker::settings::{CufileSettings, Wanted};
 use gdsboot::bench::worker::{Cufile, Engine, Gpu, Holds, Ran, Task};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const BYTES: u64 = 4 << 20;
 const SEED: u64 = 11;
-
-/// A folder with the three libraries; `old` ones count nothing and lack what is newer.
-fn libraries(old: bool) -> &'static Path {
-    static FOLDERS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
-    FOLDERS[usize::from(old)].get_or_init(|| {
-        let folder =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(if old { "simulated-old" } else { "simulated" });
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("qemu/simulated-cufile/Cargo.toml");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--offline", "--locked", "--manifest-path"]).arg(manifest);
-        cargo.arg("--target-dir").arg(&folder).args(old.then_some(["--features", "old"]).iter().flatten());
-        let output = cargo.env_remove("CARGO_BUILD_TARGET").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        for name in ["libcuda.so.1", "libcufile.so.0", "libnvidia-ml.so.1"] {
-            let link = folder.join("debug").join(name);
-            let _ = fs_err::remove_file(&link);
-            std::os::unix::fs::symlink("libgdsboot_simulated_cufile.so", &link).unwrap();
-        }
-        folder.join("debug")
-    })
-}
 
 /// A machine: how its libraries behave, and what cuFile is told.
 #[derive(Clone)]
@@ -49,6 +28,8 @@ struct Machine {
     task: Task,
     /// Does the file hold the pattern?
     written: bool,
+    /// Where it does not: does it hold nothing but zeros?
+    blank: bool,
 }
 
 /// A machine whose libraries behave like this, compat mode allowed, that reads 64 blocks.
@@ -70,6 +51,7 @@ fn machine(behaviour: &'static str) -> Machine {
         settings: CufileSettings { wanted: Wanted::Any, compat: true },
         task: Task { engine: Engine::Cufile, file: -1, holds: Holds::Pattern, job },
         written: true,
+        blank: false,
     }
 }
 
@@ -89,6 +71,7 @@ impl Machine {
         let mut bytes = vec![0; BYTES as usize];
         match self.written {
             true => Pattern { seed: SEED }.fill(&mut bytes, 0),
+            false if self.blank => {}
             false => bytes.iter_mut().zip(0_u64..).for_each(|(byte, n)| *byte = (n >> 9) as u8),
         }
         fs_err::write(&path, bytes).unwrap();
@@ -97,7 +80,7 @@ impl Machine {
 
     fn start(&self, file: &File) -> WorkerProcess {
         let program = Path::new(env!("CARGO_BIN_EXE_gdsboot-dma"));
-        let folder = libraries(self.old).to_str().unwrap();
+        let folder = simulated::libraries(self.old).to_str().unwrap();
         let environment = [("LD_LIBRARY_PATH", folder), ("GDSBOOT_SIMULATED", self.behaviour)];
         WorkerProcess::start(program, self.settings, Some(file), &environment).unwrap()
     }
@@ -176,7 +159,7 @@ fn both_direct_routes_are_proven_in_every_layout_of_counters() {
         ("route=p2pdma,stats=partial", Route::P2pdma),
         ("route=p2pdma,anonymous=1", Route::P2pdma),
     ] {
-        for engine in [Engine::Cufile, Engine::CufileBatch] {
+        for engine in [Engine::Cufile, Engine::CufileBatch, Engine::CufileStream] {
             let (ran, proof) = machine(behaviour).with(|m| m.task.engine = engine).run().unwrap();
             assert_eq!(
                 (proof.outcome, proof.route),
@@ -195,7 +178,9 @@ fn both_direct_routes_are_proven_in_every_layout_of_counters() {
 fn a_timed_job_has_figures_and_a_sample_of_its_blocks_is_compared() {
     let timed =
         |job: &mut Job| (job.until, job.verify, job.order) = (Until::Seconds(0.3), false, Order::Random);
-    for engine in [Engine::Cufile, Engine::CufileBatch, Engine::Bounce, Engine::HostCopy] {
+    for engine in
+        [Engine::Cufile, Engine::CufileBatch, Engine::CufileStream, Engine::Bounce, Engine::HostCopy]
+    {
         for direction in [Direction::Read, Direction::Write] {
             let machine = machine("route=nvfs").with(|m| {
                 timed(&mut m.task.job);
@@ -214,7 +199,7 @@ fn a_timed_job_has_figures_and_a_sample_of_its_blocks_is_compared() {
 
 #[test]
 fn what_is_written_from_the_gpu_is_found_in_the_file() {
-    for engine in [Engine::Cufile, Engine::CufileBatch, Engine::Bounce] {
+    for engine in [Engine::Cufile, Engine::CufileBatch, Engine::CufileStream, Engine::Bounce] {
         let machine = machine("route=nvfs").with(|m| {
             (m.task.engine, m.task.job.direction, m.task.job.seed) = (engine, Direction::Write, 99);
         });
@@ -279,7 +264,7 @@ fn without_compat_mode_there_is_a_direct_route_or_a_refusal() {
 
 #[test]
 fn wrong_data_is_never_a_proof() {
-    for engine in [Engine::Cufile, Engine::CufileBatch] {
+    for engine in [Engine::Cufile, Engine::CufileBatch, Engine::CufileStream] {
         for (behaviour, direction, verify) in [
             ("route=nvfs,corrupt=64", Direction::Read, true),
             ("route=nvfs,lost=64", Direction::Read, true),
@@ -446,4 +431,158 @@ fn files_that_cannot_be_transferred_directly_are_refused() {
         assert!(ran.transfers == 0 && ran.samples.errors[0].what.contains("Bad file descriptor"), "{ran:?}");
     }
     assert!(fs_err::read(&path).unwrap() == vec![0; BYTES as usize]);
+}
+
+#[test]
+fn all_gpus_are_listed_and_each_has_its_own_counters() {
+    let machine = machine("gpus=3,pci=0000:01:00.0/0000:41:00.0/0000:81:00.0,route=nvfs");
+    let file = machine.file();
+    let mut worker = machine.start(&file);
+    let gpus = worker.list_gpus(LIMIT).unwrap();
+    let addresses: Vec<_> = gpus.iter().map(|gpu| gpu.pci.as_str()).collect();
+    assert_eq!(addresses, ["0000:01:00.0", "0000:41:00.0", "0000:81:00.0"]);
+    assert!(gpus.iter().all(|gpu| gpu.simulated && gpu.bar1.is_some()) && gpus[0].uuid != gpus[1].uuid);
+    // The same worker goes on with one of them.
+    let gpu = worker.open_gpu(1, LIMIT).unwrap();
+    assert_eq!(gpu, gpus[1]);
+    worker.open_cufile(LIMIT).unwrap();
+    let ran = worker.run(Task { file: worker.file(), ..machine.task.clone() }, LIMIT).unwrap();
+    let digits = gpu.uuid.trim_start_matches("GPU-").replace('-', "");
+    assert_eq!(ran.after.unwrap().gpus.keys().collect::<Vec<_>>(), [&digits]);
+    let error = machine.start(&file).open_gpu(3, LIMIT).unwrap_err().to_string();
+    assert_eq!(error, "there is no GPU 3: 3 in all");
+    let none = self::machine("gpus=0");
+    assert_eq!(none.start(&file).list_gpus(LIMIT).unwrap(), []);
+    let error = self::machine("error=cuInit:100").start(&file).list_gpus(LIMIT).unwrap_err().to_string();
+    assert_eq!(error, "cuInit: CUDA_ERROR_NO_DEVICE (100)");
+}
+
+#[test]
+fn streams_fail_like_everything_else() {
+    let stream = |behaviour| machine(behaviour).with(|m| m.task.engine = Engine::CufileStream);
+    for (behaviour, said) in [
+        ("route=nvfs,short=4", "32768 of 65536 bytes"),
+        ("route=nvfs,error=cuFileReadAsync:5030", "cuFileReadAsync: CU_FILE_INTERNAL_ERROR (5030)"),
+        ("route=nvfs,error=cuFileRead:5044", "cuFileReadAsync: CU_FILE_IO_ERROR (5044)"),
+        ("route=nvfs,error=cuFileRead:-5", "cuFileReadAsync: the transfer failed"),
+    ] {
+        let (ran, proof) = stream(behaviour).run().unwrap();
+        assert_eq!(ran.samples.errors[0].what, said);
+        assert_eq!(proof.outcome, Outcome::Unproven, "{behaviour}");
+    }
+    // Without the registration it goes on.
+    let (_, proof) = stream("route=nvfs,error=cuFileStreamRegister:5030").run().unwrap();
+    assert_eq!(proof.outcome, Outcome::Direct);
+    let error = stream("route=nvfs").with(|m| m.old = true).run().unwrap_err();
+    let WorkerError::Failed(failure) = error else { panic!("{error:?}") };
+    assert!(failure.missing && failure.function.as_deref() == Some("cuFileReadAsync"), "{failure:?}");
+}
+
+#[test]
+fn the_gpu_is_looked_at_while_it_works() {
+    let timed = |job: &mut Job| (job.until, job.verify) = (Until::Seconds(1.5), false);
+    for old in [false, true] {
+        let machine = machine("route=nvfs,celsius=83,slowed=105").with(|m| {
+            timed(&mut m.task.job);
+            m.old = old;
+        });
+        let (ran, _) = machine.run().unwrap();
+        assert_eq!(ran.gpu_states.len(), 2, "{:?}", ran.gpu_states);
+        let state = &ran.gpu_states[1];
+        assert_eq!(state.celsius, Some(83));
+        assert_eq!(state.slowed, ["hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown"]);
+        assert!((1000..1500).contains(&state.at_ms), "{state:?}");
+    }
+    // Where NVML hangs or says nothing, the job does not.
+    let short = |job: &mut Job| (job.until, job.verify) = (Until::Seconds(0.3), false);
+    for behaviour in
+        ["route=nvfs,hang=nvmlDeviceGetTemperature", "route=nvfs,error=nvmlDeviceGetHandleByPciBusId_v2:6"]
+    {
+        let (ran, proof) = machine(behaviour).with(|m| short(&mut m.task.job)).run().unwrap();
+        assert_eq!((ran.gpu_states, proof.outcome), (vec![], Outcome::Direct), "{behaviour}");
+    }
+}
+
+#[test]
+fn blocks_of_one_byte_are_no_full_proof_of_their_place() {
+    let blank =
+        machine("route=nvfs").with(|m| (m.written, m.blank, m.task.holds) = (false, true, Holds::Anything));
+    let (ran, proof) = blank.run().unwrap();
+    assert_eq!((ran.verified.blocks, ran.verified.uniform), (64, 64));
+    assert!(proof.evidence.iter().any(|said| said.contains("data from another place would not be noticed")));
+    let (ran, _) = blank.with(|m| m.blank = false).run().unwrap();
+    assert_eq!(ran.verified.uniform, 0);
+}
+
+#[test]
+fn transfers_that_hang_or_crash_later_are_named_too() {
+    for engine in [Engine::Cufile, Engine::CufileBatch, Engine::CufileStream] {
+        let crashed = machine("route=nvfs,crash_after=20").with(|m| m.task.engine = engine);
+        let error = crashed.run().unwrap_err().to_string();
+        assert!(error.contains("crashed in cuFile"), "{engine:?}: {error}");
+    }
+    let hung = machine("route=nvfs,hang_after=20");
+    let file = hung.file();
+    let (mut worker, ..) = hung.open(&file).unwrap();
+    let task = Task { file: worker.file(), ..hung.task.clone() };
+    let error = worker.run(task, Duration::from_secs(2)).unwrap_err().to_string();
+    assert!(error.contains("gave no answer in 2 s in cuFileRead"), "{error}");
+}
+
+/// As the out-of-memory killer does it.
+#[test]
+fn a_worker_that_is_killed_is_a_crash_with_its_signal() {
+    let machine = machine("route=nvfs,slow=cuFileRead:2000");
+    let file = machine.file();
+    let (mut worker, ..) = machine.open(&file).unwrap();
+    let mut task = Task { file: worker.file(), ..machine.task.clone() };
+    (task.job.until, task.job.verify) = (Until::Seconds(20.0), false);
+    let process = worker.process();
+    let killer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).unwrap();
+    });
+    let error = worker.run(task, LIMIT).unwrap_err().to_string();
+    killer.join().unwrap();
+    assert!(error.starts_with("the DMA worker crashed in cuFileRead: SIGKILL"), "{error}");
+}
+
+#[test]
+fn the_imitations_are_told_how_to_behave_by_a_file_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    simulated::put_into(folder.path());
+    fs_err::write(
+        folder.path().join("gdsboot-simulated.conf"),
+        "gpus=2\nroute=p2pdma error=cuFileRead:5044\n",
+    )
+    .unwrap();
+    let file = machine("").file();
+    let program = Path::new(env!("CARGO_BIN_EXE_gdsboot-dma"));
+    let environment = [("LD_LIBRARY_PATH", folder.path().to_str().unwrap())];
+    let mut worker = WorkerProcess::start(program, machine("").settings, Some(&file), &environment).unwrap();
+    assert_eq!(worker.list_gpus(LIMIT).unwrap().len(), 2);
+    worker.open_gpu(0, LIMIT).unwrap();
+    worker.open_cufile(LIMIT).unwrap();
+    let ran = worker.run(Task { file: worker.file(), ..machine("").task }, LIMIT).unwrap();
+    assert_eq!(ran.samples.errors[0].what, "cuFileRead: CU_FILE_IO_ERROR (5044)");
+}
+
+/// cufile.h: CUfileOpError.
+#[test]
+fn every_error_of_cufile_arrives_with_its_name() {
+    for status in (5001..=5049).filter(|status| ![5021, 5032].contains(status)) {
+        let behaviour: &'static str = format!("route=nvfs,error=cuFileHandleRegister:{status}").leak();
+        let WorkerError::Failed(failure) = machine(behaviour).run().unwrap_err() else { panic!("{status}") };
+        assert_eq!(failure.status, Some(status));
+        let name = failure.name.as_deref().unwrap_or_else(|| panic!("{status} has no name"));
+        assert!(name.starts_with("CU_FILE_"), "{name}");
+    }
+}
+
+#[test]
+fn the_probe_says_that_libraries_are_imitations() {
+    let mut probe = std::process::Command::new(env!("CARGO_BIN_EXE_gdsboot-dma"));
+    let output = probe.arg("probe").env("LD_LIBRARY_PATH", simulated::libraries(false)).output().unwrap();
+    let probe = gdsboot::facts::dma::DmaProbe::parse(&String::from_utf8_lossy(&output.stdout)).unwrap();
+    assert!(probe.libraries.iter().all(|library| library.simulated && library.error.is_none()), "{probe:?}");
 }

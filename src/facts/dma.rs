@@ -27,7 +27,7 @@ pub struct Library {
     pub error: Option<String>,
     /// Its calls that were made, in order.
     pub calls: Vec<Call>,
-    /// stub
+    /// Does it only imitate NVIDIA's?
     #[serde(default)]
     pub simulated: bool,
 }

@@ -1,5 +1,7 @@
 //! The libraries that imitate NVIDIA's, built for tests.
 
+#![allow(dead_code, reason = "each test that includes this module takes what it needs")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -16,11 +18,24 @@ pub fn libraries(old: bool) -> &'static Path {
         cargo.arg("--target-dir").arg(&folder).args(old.then_some(["--features", "old"]).iter().flatten());
         let output = cargo.env_remove("CARGO_BUILD_TARGET").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        for name in ["libcuda.so.1", "libcufile.so.0", "libnvidia-ml.so.1"] {
-            let link = folder.join("debug").join(name);
-            let _ = fs_err::remove_file(&link);
-            std::os::unix::fs::symlink("libgdsboot_simulated_cufile.so", &link).unwrap();
-        }
-        folder.join("debug")
+        let folder = folder.join("debug");
+        link(&folder);
+        folder
     })
+}
+
+const LIBRARY: &str = "libgdsboot_simulated_cufile.so";
+
+/// Puts the library into a folder, under all three names.
+pub fn put_into(folder: &Path) {
+    fs_err::create_dir_all(folder).unwrap();
+    fs_err::copy(libraries(false).join(LIBRARY), folder.join(LIBRARY)).unwrap();
+    link(folder);
+}
+
+fn link(folder: &Path) {
+    for name in ["libcuda.so.1", "libcufile.so.0", "libnvidia-ml.so.1"] {
+        let _ = fs_err::remove_file(folder.join(name));
+        std::os::unix::fs::symlink(LIBRARY, folder.join(name)).unwrap();
+    }
 }

@@ -1,13 +1,18 @@
-//! cuda.h: one GPU whose memory is the CPU's.
+//! cuda.h: GPUs whose memory is the CPU's.
 
-use crate::{UUID, enter};
+use crate::{enter, number, setting, uuid};
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// What was allocated, by its address.
 static MEMORY: Mutex<Option<HashMap<u64, Layout>>> = Mutex::new(None);
+/// The device whose context was made last; a worker has one.
+static DEVICE: AtomicUsize = AtomicUsize::new(0);
+/// The next stream's handle, which is no address.
+static STREAM: AtomicUsize = AtomicUsize::new(1);
 /// CUDA_ERROR_INVALID_VALUE
 const INVALID_VALUE: c_int = 1;
 
@@ -36,6 +41,11 @@ fn release(address: u64) -> bool {
         unsafe { dealloc(address as *mut u8, layout) };
     }
     layout.is_some()
+}
+
+/// The device that is worked with.
+pub fn device() -> usize {
+    DEVICE.load(Relaxed)
 }
 
 /// The bytes that were allocated at an address.
@@ -69,7 +79,7 @@ pub unsafe extern "C" fn cuGetErrorName(status: c_int, name: *mut *const c_char)
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> c_int {
-    unsafe { *count = 1 };
+    unsafe { *count = number("gpus").unwrap_or(1) as c_int };
     enter("cuDeviceGetCount")
 }
 
@@ -86,8 +96,8 @@ pub unsafe extern "C" fn cuDeviceGetName(text: *mut c_char, length: c_int, _devi
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDeviceGetUuid(uuid: *mut [u8; 16], _device: c_int) -> c_int {
-    unsafe { *uuid = UUID };
+pub unsafe extern "C" fn cuDeviceGetUuid(bytes: *mut [u8; 16], device: c_int) -> c_int {
+    unsafe { *bytes = uuid(device as usize) };
     enter("cuDeviceGetUuid")
 }
 
@@ -98,13 +108,16 @@ pub unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, _device: c_int) 
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDeviceGetPCIBusId(text: *mut c_char, length: c_int, _device: c_int) -> c_int {
-    unsafe { put(text, length as usize, "0000:C1:00.0") };
+pub unsafe extern "C" fn cuDeviceGetPCIBusId(text: *mut c_char, length: c_int, device: c_int) -> c_int {
+    let told = setting("pci").and_then(|all| all.split('/').nth(device as usize));
+    let address = told.map_or_else(|| format!("0000:{:02X}:00.0", 0xc1 + device), str::to_owned);
+    unsafe { put(text, length as usize, &address) };
     enter("cuDeviceGetPCIBusId")
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, _device: c_int) -> c_int {
+pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, device: c_int) -> c_int {
+    DEVICE.store(device as usize, Relaxed);
     unsafe { *context = std::ptr::dangling_mut() };
     enter("cuDevicePrimaryCtxRetain")
 }
@@ -194,12 +207,13 @@ pub extern "C" fn cuMemFreeHost(memory: *mut c_void) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuStreamCreate(stream: *mut *mut c_void, _flags: c_uint) -> c_int {
-    unsafe { *stream = std::ptr::dangling_mut() };
+    unsafe { *stream = STREAM.fetch_add(1, Relaxed) as *mut c_void };
     enter("cuStreamCreate")
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn cuStreamSynchronize(_stream: *mut c_void) -> c_int {
+pub extern "C" fn cuStreamSynchronize(stream: *mut c_void) -> c_int {
+    crate::cufile::make_pending(stream as usize);
     enter("cuStreamSynchronize")
 }
 

@@ -1,19 +1,21 @@
 //! cufile.h
 
-use crate::{each, enter, setting};
+use crate::{crash, each, enter, hang, number, setting, uuid};
 use std::ffi::{c_int, c_uint, c_void};
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd as _;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock};
 
 /// Transfers so far.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 static COUNTING: AtomicBool = AtomicBool::new(false);
 /// Reads and writes: bytes, all, p2p, nvfs, posix, errors.
 static COUNTERS: Mutex<[[u64; 6]; 2]> = Mutex::new([[0; 6]; 2]);
+/// What was asked of a stream and is made when it is waited for.
+static PENDING: Mutex<Vec<Pending>> = Mutex::new(Vec::new());
 /// Where these are in CUfilePerGpuStats_t.
 const OFFSETS: [[usize; 6]; 2] = [[16, 48, 56, 64, 72, 112], [120, 152, 160, 168, 176, 200]];
 static BUFFERS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
@@ -25,9 +27,12 @@ fn error(status: c_int) -> u64 {
 
 /// Does the settings' file hold this, spaces aside?
 fn configured(text: &str) -> bool {
-    let file = std::env::var("CUFILE_ENV_PATH_JSON")
-        .and_then(|path| std::fs::read_to_string(path).map_err(|_| std::env::VarError::NotPresent));
-    file.is_ok_and(|file| file.split_whitespace().collect::<String>().contains(text))
+    static FILE: OnceLock<String> = OnceLock::new();
+    let file = FILE.get_or_init(|| {
+        let path = std::env::var("CUFILE_ENV_PATH_JSON").unwrap_or_default();
+        std::fs::read_to_string(path).unwrap_or_default().split_whitespace().collect()
+    });
+    file.contains(text)
 }
 
 fn compat_allowed() -> bool {
@@ -151,12 +156,17 @@ unsafe fn transfer(
     from: i64,
 ) -> isize {
     let function = if write { "cuFileWrite" } else { "cuFileRead" };
-    let number = NUMBER.fetch_add(1, Relaxed);
-    let mut counters = COUNTERS.lock().unwrap();
-    let counters_of = &mut counters[usize::from(write)];
+    let count = NUMBER.fetch_add(1, Relaxed);
+    if number("hang_after").is_some_and(|after| count >= after) {
+        hang();
+    }
+    if number("crash_after").is_some_and(|after| count >= after) {
+        crash();
+    }
     let status = enter(function);
+    let direction = usize::from(write);
     if status != 0 {
-        counters_of[5] += 1;
+        COUNTERS.lock().unwrap()[direction][5] += 1;
         if status < 0 {
             unsafe { *__errno_location() = -status };
             return -1;
@@ -166,29 +176,110 @@ unsafe fn transfer(
     if !BUFFERS.lock().unwrap().contains(&memory) {
         return -5024;
     }
-    let bytes = if each("short", number) { bytes / 2 } else { bytes };
+    let bytes = if each("short", count) { bytes / 2 } else { bytes };
     // SAFETY: the worker keeps both open and alive.
     let file = ManuallyDrop::new(unsafe { File::from_raw_fd(handle as usize as c_int) });
     let slice = unsafe { std::slice::from_raw_parts_mut((memory as i64 + from) as *mut u8, bytes) };
-    if write && each("corrupt", number) {
+    if write && each("corrupt", count) {
         slice[bytes / 2] ^= 1;
     }
     let done = match write {
-        _ if each("lost", number) => Ok(bytes),
+        _ if each("lost", count) => Ok(bytes),
         true => file.write_at(slice, offset as u64),
         false => file.read_at(slice, offset as u64),
     };
     let Ok(done) = done else { return -1 };
-    if !write && each("corrupt", number) {
+    if !write && each("corrupt", count) {
         slice[bytes / 2] ^= 1;
     }
-    if COUNTING.load(Relaxed) && !each("uncounted", number) {
-        let route = if each("bounce", number) { 4 } else { route().unwrap_or(4) };
-        counters_of[0] += done as u64;
-        counters_of[1] += 1;
-        counters_of[route] += 1;
+    if COUNTING.load(Relaxed) && !each("uncounted", count) {
+        let route = if each("bounce", count) { 4 } else { route().unwrap_or(4) };
+        let counters = &mut COUNTERS.lock().unwrap()[direction];
+        counters[0] += done as u64;
+        counters[1] += 1;
+        counters[route] += 1;
     }
     done as isize
+}
+
+/// A transfer on a stream: what it is about is read when it is made, through the caller's pointers.
+struct Pending {
+    stream: usize,
+    write: bool,
+    handle: usize,
+    memory: u64,
+    /// `size_t *`, `off_t *`, `off_t *`, `ssize_t *`.
+    pointers: [usize; 4],
+}
+
+/// Asks a stream for a transfer.
+#[cfg(not(feature = "old"))]
+fn later(pending: Pending, function: &str) -> u64 {
+    let status = enter(function);
+    if status == 0 {
+        PENDING.lock().unwrap().push(pending);
+    }
+    error(status)
+}
+
+/// Makes what was asked of a stream.
+pub fn make_pending(stream: usize) {
+    let mut pending = PENDING.lock().unwrap();
+    let (ours, others): (Vec<_>, Vec<_>) = pending.drain(..).partition(|pending| pending.stream == stream);
+    *pending = others;
+    drop(pending);
+    for Pending { write, handle, memory, pointers: [bytes, offset, from, done], .. } in ours {
+        // SAFETY: the vendor asks the caller to keep all four until the stream has been waited for.
+        unsafe {
+            let (bytes, offset, from) =
+                (*(bytes as *const usize), *(offset as *const i64), *(from as *const i64));
+            *(done as *mut isize) = transfer(write, handle as *mut c_void, memory, bytes, offset, from);
+        }
+    }
+}
+
+#[cfg(not(feature = "old"))]
+#[unsafe(no_mangle)]
+pub extern "C" fn cuFileStreamRegister(_stream: *mut c_void, _flags: c_uint) -> u64 {
+    error(enter("cuFileStreamRegister"))
+}
+
+#[cfg(not(feature = "old"))]
+#[unsafe(no_mangle)]
+pub extern "C" fn cuFileStreamDeregister(_stream: *mut c_void) -> u64 {
+    error(enter("cuFileStreamDeregister"))
+}
+
+#[cfg(not(feature = "old"))]
+#[unsafe(no_mangle)]
+pub extern "C" fn cuFileReadAsync(
+    handle: *mut c_void,
+    memory: u64,
+    bytes: *mut usize,
+    offset: *mut i64,
+    from: *mut i64,
+    done: *mut isize,
+    stream: *mut c_void,
+) -> u64 {
+    let pointers = [bytes as usize, offset as usize, from as usize, done as usize];
+    let pending = Pending { stream: stream as usize, write: false, handle: handle as usize, memory, pointers };
+    later(pending, "cuFileReadAsync")
+}
+
+#[cfg(not(feature = "old"))]
+#[unsafe(no_mangle)]
+pub extern "C" fn cuFileWriteAsync(
+    handle: *mut c_void,
+    memory: u64,
+    bytes: *mut usize,
+    offset: *mut i64,
+    from: *mut i64,
+    done: *mut isize,
+    stream: *mut c_void,
+) -> u64 {
+    let pointers = [bytes as usize, offset as usize, from as usize, done as usize];
+    let pending = Pending { stream: stream as usize, write: true, handle: handle as usize, memory, pointers };
+    later(pending, "cuFileWriteAsync")
 }
 
 #[unsafe(no_mangle)]
@@ -317,7 +408,7 @@ pub unsafe extern "C" fn cuFileGetStatsL3(stats: *mut u8) -> u64 {
     bytes[count] = 1;
     let gpu = &mut bytes[count + 8..][..248];
     if setting("anonymous").is_none() {
-        gpu[..16].copy_from_slice(&crate::UUID);
+        gpu[..16].copy_from_slice(&uuid(crate::cuda::device()));
     }
     let counters = COUNTERS.lock().unwrap();
     for (offset, counter) in OFFSETS.as_flattened().iter().zip(counters.as_flattened()) {

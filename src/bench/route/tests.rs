@@ -48,7 +48,7 @@ fn ran(nvfs: u64, p2p: u64, posix: u64) -> Ran {
     Ran {
         transfers: TRANSFERS,
         moved: MOVED,
-        verified: Verified { blocks: 16, wrong: 0, first: None },
+        verified: Verified { blocks: 16, ..Verified::default() },
         before: Some(before),
         after: Some(after),
         ..Ran::default()

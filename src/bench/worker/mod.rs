@@ -58,7 +58,7 @@ pub enum Engine {
     Cufile,
     /// cuFile's batches of as many transfers as the job is deep; the next batch begins when all of one have ended.
     CufileBatch,
-    /// stub
+    /// cuFile's transfers on CUDA streams, one at a time on each of as many as the job is deep.
     CufileStream,
     /// The drive and pinned memory of the CPU by O_DIRECT, then that memory and the GPU: what GPUDirect Storage saves.
     Bounce,
@@ -97,8 +97,13 @@ pub struct Task {
     pub job: Job,
 }
 
-/// How many blocks are compared after a job that does not compare all of them.
+/// How many blocks are compared after a job that does not compare all of them, where they have no more than
+/// [`SAMPLED_BYTES`] together.
 pub const SAMPLED: u64 = 16;
+/// How many bytes are compared then, but for [`LEAST_SAMPLED`] blocks.
+pub const SAMPLED_BYTES: u64 = 16 << 20;
+/// How many blocks are compared however large they are.
+pub const LEAST_SAMPLED: u64 = 2;
 
 /// What the worker answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -230,18 +235,19 @@ pub struct Ran {
     pub after: Option<Counters>,
     /// Why there are no counters, and what else failed without ending the task.
     pub failures: Vec<Failure>,
-    /// stub
+    /// The GPU meanwhile, soon after the beginning and then once a second, where NVML says it.
     pub gpu_states: Vec<GpuState>,
 }
-/// stub
+
+/// A GPU at work.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GpuState {
-    /// stub
+    /// Milliseconds since the job began.
     pub at_ms: u64,
-    /// stub
+    /// Degrees Celsius.
     pub celsius: Option<u32>,
-    /// stub
+    /// Why its clocks are slower than they can be, by the names of nvidia-smi's fields.
     pub slowed: Vec<String>,
 }
 
@@ -254,6 +260,8 @@ pub struct Verified {
     pub blocks: u64,
     /// Those of them that were wrong.
     pub wrong: u64,
+    /// Those of them that hold one and the same byte throughout: data from another place would not be noticed there.
+    pub uniform: u64,
     /// What was wrong with the first of them, or why it could not be compared.
     pub first: Option<String>,
 }

@@ -164,6 +164,11 @@ impl WorkerProcess {
         self.file
     }
 
+    /// Its process.
+    pub fn process(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
+    }
+
     /// Where cuFile writes its logs, until the worker is dropped.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -315,9 +320,8 @@ impl WorkerProcess {
 
     fn kill(&mut self) {
         self.requests = None;
-        if let Ok(group) = i32::try_from(self.child.id()) {
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-        }
+        // It leads a group of its own.
+        let _ = killpg(self.process(), Signal::SIGKILL);
         // One that sleeps in the kernel does not go, and is not waited for.
         self.wait(LAST_BREATH);
     }

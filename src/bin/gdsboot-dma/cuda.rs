@@ -173,20 +173,57 @@ impl Cuda {
         Ok(memory)
     }
 
+    /// A stream, in which the GPU does what is asked of it in that order.
+    pub fn stream(&self) -> Result<Stream<'_>, Failure> {
+        let mut stream = null_mut();
+        // SAFETY: one handle is written.
+        let status = unsafe { self.functions.stream(&raw mut stream, NON_BLOCKING) }?;
+        self.checked("cuStreamCreate", status)?;
+        Ok(Stream { cuda: self, stream })
+    }
+
     /// Memory of the CPU that the GPU reaches by DMA, with a stream for its copies.
     pub fn pinned(&self, bytes: usize) -> Result<Pinned<'_>, Failure> {
-        let (mut memory, mut stream) = (null_mut(), null_mut());
+        let stream = self.stream()?;
+        let mut memory = null_mut();
         // SAFETY: one address is written.
         self.checked("cuMemAllocHost_v2", unsafe { self.functions.alloc_host(&raw mut memory, bytes) }?)?;
         // A slice of it is handed out, and Rust's are initialised.
         // SAFETY: it is as long as was asked for.
         unsafe { memory.cast::<u8>().write_bytes(0, bytes) };
-        let mut pinned = Pinned { cuda: self, memory, bytes, stream };
-        // SAFETY: one handle is written.
-        let status = unsafe { self.functions.stream(&raw mut stream, NON_BLOCKING) }?;
-        self.checked("cuStreamCreate", status)?;
-        pinned.stream = stream;
-        Ok(pinned)
+        Ok(Pinned { cuda: self, memory, bytes, stream })
+    }
+}
+
+/// A stream of work for the GPU.
+pub struct Stream<'a> {
+    cuda: &'a Cuda,
+    stream: *mut c_void,
+}
+
+// SAFETY: streams may be used by any thread.
+#[allow(unsafe_code, reason = "a pointer is not Send by itself")]
+unsafe impl Send for Stream<'_> {}
+
+#[allow(unsafe_code, reason = "calls into libcuda")]
+impl Stream<'_> {
+    /// Its handle, for cuFile.
+    pub fn handle(&self) -> *mut c_void {
+        self.stream
+    }
+
+    /// Waits for all that was asked of it.
+    pub fn wait(&self) -> Result<(), Failure> {
+        // SAFETY: the stream is this value's own.
+        self.cuda.checked("cuStreamSynchronize", unsafe { self.cuda.functions.stream_wait(self.stream) }?)
+    }
+}
+
+#[allow(unsafe_code, reason = "calls into libcuda")]
+impl Drop for Stream<'_> {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses it any more. Where destroying fails there is nothing left to do.
+        let _ = unsafe { self.cuda.functions.stream_destroy(self.stream) };
     }
 }
 
@@ -240,10 +277,10 @@ pub struct Pinned<'a> {
     cuda: &'a Cuda,
     memory: *mut c_void,
     bytes: usize,
-    stream: *mut c_void,
+    stream: Stream<'a>,
 }
 
-// SAFETY: the memory belongs to this value alone; streams may be used by any thread.
+// SAFETY: the memory belongs to this value alone.
 #[allow(unsafe_code, reason = "a pointer is not Send by itself")]
 unsafe impl Send for Pinned<'_> {}
 
@@ -261,9 +298,10 @@ impl Pinned<'_> {
         assert!(self.bytes <= to.bytes, "more than the memory holds");
         let functions = &self.cuda.functions;
         // SAFETY: both are at least as long as that, and outlive the copy, which is waited for.
-        let status = unsafe { functions.copy_in_async(to.address, self.memory, self.bytes, self.stream) }?;
+        let status =
+            unsafe { functions.copy_in_async(to.address, self.memory, self.bytes, self.stream.handle()) }?;
         self.cuda.checked("cuMemcpyHtoDAsync_v2", status)?;
-        self.wait()
+        self.stream.wait()
     }
 
     /// Copies from the GPU until it is full.
@@ -271,24 +309,16 @@ impl Pinned<'_> {
         assert!(self.bytes <= from.bytes, "more than the memory holds");
         let functions = &self.cuda.functions;
         // SAFETY: as above.
-        let status = unsafe { functions.copy_out_async(self.memory, from.address, self.bytes, self.stream) }?;
+        let status =
+            unsafe { functions.copy_out_async(self.memory, from.address, self.bytes, self.stream.handle()) }?;
         self.cuda.checked("cuMemcpyDtoHAsync_v2", status)?;
-        self.wait()
-    }
-
-    fn wait(&self) -> Result<(), Failure> {
-        // SAFETY: the stream is this value's own.
-        self.cuda.checked("cuStreamSynchronize", unsafe { self.cuda.functions.stream_wait(self.stream) }?)
+        self.stream.wait()
     }
 }
 
 #[allow(unsafe_code, reason = "calls into libcuda")]
 impl Drop for Pinned<'_> {
     fn drop(&mut self) {
-        if !self.stream.is_null() {
-            // SAFETY: nobody uses it any more.
-            let _ = unsafe { self.cuda.functions.stream_destroy(self.stream) };
-        }
         // SAFETY: nobody uses it any more.
         let _ = unsafe { self.cuda.functions.free_host(self.memory) };
     }

@@ -1,6 +1,6 @@
 //! libcufile (cufile.h): transfers between a file and memory of the GPU, and what it counts of them.
 
-use crate::cuda::GpuMemory;
+use crate::cuda::{GpuMemory, Stream};
 use crate::library::{Library, functions};
 use gdsboot::bench::transfer::job::Direction;
 use gdsboot::bench::worker::errors::name;
@@ -24,6 +24,10 @@ functions! {
     buffer_deregister ["cuFileBufDeregister"] (memory: u64) -> u64;
     read ["cuFileRead"] (handle: *mut c_void, memory: u64, bytes: usize, offset: i64, from: i64) -> isize;
     write ["cuFileWrite"] (handle: *mut c_void, memory: u64, bytes: usize, offset: i64, from: i64) -> isize;
+    stream_register ["cuFileStreamRegister"] (stream: *mut c_void, flags: c_uint) -> u64;
+    stream_deregister ["cuFileStreamDeregister"] (stream: *mut c_void) -> u64;
+    read_async ["cuFileReadAsync"] (handle: *mut c_void, memory: u64, bytes: *mut usize, offset: *mut i64, from: *mut i64, done: *mut isize, stream: *mut c_void) -> u64;
+    write_async ["cuFileWriteAsync"] (handle: *mut c_void, memory: u64, bytes: *mut usize, offset: *mut i64, from: *mut i64, done: *mut isize, stream: *mut c_void) -> u64;
     batch_set_up ["cuFileBatchIOSetUp"] (batch: *mut *mut c_void, count: c_uint) -> u64;
     batch_submit ["cuFileBatchIOSubmit"] (batch: *mut c_void, count: c_uint, transfers: *mut BatchTransfer, flags: c_uint) -> u64;
     batch_status ["cuFileBatchIOGetStatus"] (batch: *mut c_void, least: c_uint, count: *mut c_uint, events: *mut BatchEvent, limit: *mut libc::timespec) -> u64;
@@ -99,6 +103,10 @@ struct BatchEvent {
 /// CUFILE_COMPLETE and CUFILE_WAITING | CUFILE_PENDING of CUfileStatus_t.
 const COMPLETE: c_int = 16;
 const UNDER_WAY: c_int = 1 | 2;
+/// CU_FILE_STREAM_FIXED_AND_ALIGNED: offsets and sizes are known when a transfer is asked for, and multiples of 4 KiB.
+const FIXED_AND_ALIGNED: c_uint = 0xf;
+/// What streams' transfers are multiples of, so that they may be told to be aligned.
+const PAGE: usize = 4096;
 /// A batch that takes longer is lost; the validator's own limit is shorter for small jobs.
 const LOST: Duration = Duration::from_secs(120);
 
@@ -220,6 +228,105 @@ impl Lib {
         // SAFETY: one handle is written.
         checked("cuFileBatchIOSetUp", unsafe { self.functions.batch_set_up(&raw mut batch, count) }?)?;
         Ok(Batch { lib: self, batch, count: count as usize })
+    }
+}
+
+#[allow(unsafe_code, reason = "calls into libcufile")]
+impl Lib {
+    /// A stream for transfers of `bytes`; a function since GDS 1.7 (CUDA 12.2).
+    pub fn stream<'a>(&'a self, stream: Stream<'a>, bytes: usize) -> Result<FileStream<'a>, Failure> {
+        if self.functions.read_async.is_none() {
+            return Err(crate::library::missing("cuFileReadAsync"));
+        }
+        let arguments = Box::new(Arguments { bytes, offset: 0, from: 0, done: 0 });
+        // It works without as well, and more slowly.
+        let is_registered = bytes.is_multiple_of(PAGE) && {
+            // SAFETY: the stream outlives its registration, see `Drop`.
+            let status = unsafe { self.functions.stream_register(stream.handle(), FIXED_AND_ALIGNED) };
+            status == Ok(0)
+        };
+        Ok(FileStream { lib: self, stream, arguments, is_registered })
+    }
+}
+
+/// What cuFile reads and writes while a transfer is under way on a stream.
+struct Arguments {
+    bytes: usize,
+    offset: i64,
+    from: i64,
+    done: isize,
+}
+
+/// A stream on which one transfer is made at a time.
+pub struct FileStream<'a> {
+    lib: &'a Lib,
+    stream: Stream<'a>,
+    arguments: Box<Arguments>,
+    is_registered: bool,
+}
+
+#[allow(unsafe_code, reason = "calls into libcufile")]
+impl FileStream<'_> {
+    /// Asks for a transfer. It has to be waited for before another one is asked for.
+    pub fn begin(
+        &mut self,
+        handle: &Handle<'_>,
+        direction: Direction,
+        memory: &GpuMemory<'_>,
+        offset: u64,
+    ) -> Result<(), Failure> {
+        assert!(self.arguments.bytes <= memory.bytes, "more than the memory holds");
+        self.arguments.offset = offset as i64;
+        self.arguments.done = 0;
+        let Arguments { bytes, offset, from, done } = &mut *self.arguments;
+        let (bytes, offset, from, done) = (&raw mut *bytes, &raw mut *offset, &raw mut *from, &raw mut *done);
+        let (functions, stream, handle) = (&self.lib.functions, self.stream.handle(), handle.handle);
+        let (function, status) = match direction {
+            // SAFETY: cuFile reads and writes the arguments until the stream has been waited for; they are in a box that is
+            // freed after that, see `Drop`. Handle and memory are known to cuFile, and outlive this stream's transfers.
+            Direction::Read => ("cuFileReadAsync", unsafe {
+                functions.read_async(handle, memory.address, bytes, offset, from, done, stream)
+            }?),
+            // SAFETY: as above.
+            Direction::Write => ("cuFileWriteAsync", unsafe {
+                functions.write_async(handle, memory.address, bytes, offset, from, done, stream)
+            }?),
+        };
+        checked(function, status)
+    }
+
+    /// Waits for the transfer; the bytes that were made.
+    pub fn end(&mut self, direction: Direction) -> Result<usize, Failure> {
+        self.stream.wait()?;
+        let function = if direction == Direction::Read { "cuFileReadAsync" } else { "cuFileWriteAsync" };
+        // SAFETY: the stream has been waited for, so that cuFile does not write it any more; it did behind Rust's back.
+        let done = unsafe { (&raw const self.arguments.done).read_volatile() };
+        usize::try_from(done).map_err(|_| match done {
+            -1 => Failure {
+                function: Some(function.into()),
+                text: "the transfer failed".into(),
+                ..Failure::default()
+            },
+            _ => failed(function, -(done as i64), None),
+        })
+    }
+}
+
+#[allow(unsafe_code, reason = "calls into libcufile")]
+impl Drop for FileStream<'_> {
+    fn drop(&mut self) {
+        if self.stream.wait().is_err() {
+            // cuFile may still write there: memory is lost rather than given away.
+            let lost = std::mem::replace(
+                &mut self.arguments,
+                Box::new(Arguments { bytes: 0, offset: 0, from: 0, done: 0 }),
+            );
+            std::mem::forget(lost);
+        }
+        if self.is_registered {
+            // SAFETY: it was registered, and nothing is under way on it.
+            let _ = unsafe { self.lib.functions.stream_deregister(self.stream.handle()) };
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use gdsboot::bench::worker::Failure;
 
 /// Present in the libraries that imitate NVIDIA's for tests, and in no others.
-const SIMULATED: &[u8] = b"gdsboot_simulated";
+pub const SIMULATED: &[u8] = b"gdsboot_simulated";
 
 /// A library. It stays loaded until the process ends: libcufile may crash when it is unloaded.
 pub struct Library {

@@ -61,6 +61,8 @@ impl Answers {
 #[derive(Default)]
 struct Open {
     cuda: Option<Cuda>,
+    /// The GPU as NVML knows it.
+    gpu: Option<nvml::Device>,
     cufile: Option<Lib>,
 }
 
@@ -94,7 +96,13 @@ impl Open {
                 let cuda = self.cuda.as_ref().ok_or_else(|| because("no GPU was opened".into()))?;
                 let file = file(&task)?;
                 let calling = |function: &str| answers.calling(function);
-                let tools = Tools { cuda, cufile: self.cufile.as_ref(), file: &file, calling: &calling };
+                let tools = Tools {
+                    cuda,
+                    cufile: self.cufile.as_ref(),
+                    file: &file,
+                    gpu: self.gpu,
+                    calling: &calling,
+                };
                 transfers::run(&tools, &task).map(|ran| Answer::Ran(Box::new(ran)))
             }
             Request::Close => {
@@ -111,7 +119,7 @@ impl Open {
         let mut cuda = initialised(answers)?;
         // Where libcuda works and has no device, it says so in cuInit.
         let count = cuda.count()?;
-        (0..count).map(|index| describe(answers, &mut cuda, index)).collect()
+        (0..count).map(|index| Ok(describe(answers, &mut cuda, index)?.0)).collect()
     }
 
     fn open_gpu(&mut self, answers: &Answers, index: u32) -> Result<Gpu, Failure> {
@@ -119,10 +127,10 @@ impl Open {
             return Err(because("a GPU is open already".into()));
         }
         let mut cuda = initialised(answers)?;
-        let gpu = describe(answers, &mut cuda, index)?;
+        let (gpu, device) = describe(answers, &mut cuda, index)?;
         answers.calling("cuDevicePrimaryCtxRetain");
         cuda.open()?;
-        self.cuda = Some(cuda);
+        (self.cuda, self.gpu) = (Some(cuda), device);
         Ok(gpu)
     }
 
@@ -163,7 +171,7 @@ fn initialised(answers: &Answers) -> Result<Cuda, Failure> {
 }
 
 /// Chooses a GPU, and says what libcuda and NVML know of it.
-fn describe(answers: &Answers, cuda: &mut Cuda, index: u32) -> Result<Gpu, Failure> {
+fn describe(answers: &Answers, cuda: &mut Cuda, index: u32) -> Result<(Gpu, Option<nvml::Device>), Failure> {
     let mut gpu = Gpu { simulated: cuda.simulated, ..Gpu::default() };
     gpu.cuda_version = cuda.version().map_err(|failure| gpu.failures.push(failure)).ok();
     let device = cuda.device(index)?;
@@ -174,7 +182,7 @@ fn describe(answers: &Answers, cuda: &mut Cuda, index: u32) -> Result<Gpu, Failu
     (gpu.bar1, gpu.driver_version) = (said.bar1, said.driver_version);
     (gpu.name, gpu.pci, gpu.memory) = (device.name, device.pci, device.memory);
     gpu.uuid = format!("GPU-{}", uuid::Uuid::from_bytes(device.uuid));
-    Ok(gpu)
+    Ok((gpu, said.device))
 }
 
 /// The task's file, by the descriptor that this process was started with.

@@ -3,11 +3,14 @@
 use crate::cuda::{Cuda, GpuMemory};
 use crate::cufile::Lib;
 use crate::mover::{Mover, Way};
+use crate::nvml;
 use gdsboot::bench::transfer::job::{Direction, Job};
 use gdsboot::bench::transfer::measurement::Recorder;
 use gdsboot::bench::transfer::offsets::Offsets;
 use gdsboot::bench::transfer::threads::{GIVE_UP, MOST_THREADS, Thread, measure, nanoseconds};
-use gdsboot::bench::worker::{Counters, Engine, Failure, Ran, SAMPLED, Task, Verified};
+use gdsboot::bench::worker::{
+    Counters, Engine, Failure, LEAST_SAMPLED, Ran, SAMPLED, SAMPLED_BYTES, Task, Verified,
+};
 use std::fs::File;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
@@ -15,12 +18,16 @@ use std::time::Instant;
 
 /// `properties.io_batchsize` as it is by default; larger batches were seen to hang.
 const LARGEST_BATCH: u32 = 128;
+/// Streams of a thread: each takes a transfer and resources of the GPU.
+const MOST_STREAMS: u32 = 64;
 
 /// What a task is made with.
 pub struct Tools<'a> {
     pub cuda: &'a Cuda,
     pub cufile: Option<&'a Lib>,
     pub file: &'a File,
+    /// The GPU, where NVML knows it.
+    pub gpu: Option<nvml::Device>,
     /// Says which call comes next.
     pub calling: &'a dyn Fn(&str),
 }
@@ -53,13 +60,20 @@ pub fn run(tools: &Tools<'_>, task: &Task) -> Result<Ran, Failure> {
     let way = || -> Result<Way<'_>, Failure> {
         Ok(match (task.engine, lib, &handle) {
             (Engine::Cufile, _, Some(handle)) => Way::Cufile(handle),
-            (Engine::CufileStream, ..) => return Err(crate::library::missing("cuFileReadAsync")),
+            (Engine::CufileStream, Some(lib), Some(handle)) => {
+                let stream = |_| lib.stream(cuda.stream()?, bytes);
+                Way::Streams(handle, (0..width).map(stream).collect::<Result<_, _>>()?)
+            }
             (Engine::CufileBatch, Some(lib), Some(handle)) => Way::Batch(handle, lib.batch(width)?),
             (Engine::HostCopy, ..) => Way::HostCopy(cuda.pinned(bytes)?),
             _ => Way::Bounce(cuda.pinned(bytes)?),
         })
     };
-    calling(if task.engine == Engine::CufileBatch { "cuFileBatchIOSetUp" } else { "cuMemAllocHost_v2" });
+    calling(match task.engine {
+        Engine::CufileBatch => "cuFileBatchIOSetUp",
+        Engine::CufileStream => "cuFileStreamRegister",
+        _ => "cuMemAllocHost_v2",
+    });
     let mut movers = Vec::new();
     for memory in &memory {
         let mut mover = Mover { cuda, file, way: way()?, memory, job, holds: task.holds };
@@ -70,10 +84,12 @@ pub fn run(tools: &Tools<'_>, task: &Task) -> Result<Ran, Failure> {
     let mut ran = Ran { before: counters(lib, tools, &mut Vec::new()), ..Ran::default() };
     calling(name(task));
     let verified = Mutex::new(Verified::default());
+    let watch = tools.gpu.map(nvml::Watch::start);
     let samples = measure(engine(task), job, &AtomicBool::new(false), |thread| {
         let mut mover = locked(&movers[thread.number as usize]);
         Ok(transfers(&mut mover, &thread, width as usize, &verified))
     });
+    ran.gpu_states = watch.map(nvml::Watch::end).unwrap_or_default();
     ran.samples = samples.map_err(|error| because(&format!("{error:#}")))?;
     ran.verified = verified.into_inner().unwrap_or_else(PoisonError::into_inner);
     ran.transfers = ran.samples.transfers();
@@ -89,14 +105,23 @@ pub fn run(tools: &Tools<'_>, task: &Task) -> Result<Ran, Failure> {
 /// The job as its threads make it, and how many transfers each has under way.
 fn shape(task: &Task) -> (Job, u32) {
     let job = task.job.clone();
-    if task.engine == Engine::CufileBatch {
-        let width = job.depth.min(LARGEST_BATCH);
+    if let Some(most) = widest(task.engine) {
+        let width = job.depth.min(most);
         return (Job { depth: width, ..job }, width);
     }
     // The other calls make one transfer each.
     let blocks = u32::try_from(job.blocks()).unwrap_or(u32::MAX);
     let threads = job.threads.saturating_mul(job.depth).min(MOST_THREADS).min(blocks);
     (Job { threads, depth: 1, ..job }, 1)
+}
+
+/// How many transfers one thread may have under way; `None` where each call makes one and returns.
+fn widest(engine: Engine) -> Option<u32> {
+    match engine {
+        Engine::CufileBatch => Some(LARGEST_BATCH),
+        Engine::CufileStream => Some(MOST_STREAMS),
+        Engine::Cufile | Engine::Bounce | Engine::HostCopy => None,
+    }
 }
 
 /// What the transfers are made by, for the samples.
@@ -146,21 +171,27 @@ fn transfers(
     // What was written is read back after the clock has stopped.
     let compares = job.verify && (job.direction == Direction::Read || matches!(mover.way, Way::HostCopy(_)));
     let mut offsets = Offsets::new(job, thread.number);
-    while !thread.is_over(Instant::now()) && recorder.error_count() < GIVE_UP {
-        let together: Vec<u64> = offsets.by_ref().take(width).collect();
+    let (mut together, mut results) = (Vec::with_capacity(width), Vec::with_capacity(width));
+    let mut now = Instant::now();
+    while !thread.is_over(now) && recorder.error_count() < GIVE_UP {
+        together.clear();
+        together.extend(offsets.by_ref().take(width));
         if together.is_empty() {
             break;
         }
-        for (slot, offset) in together.iter().enumerate().filter(|_| job.verify) {
-            if let Err(failure) = mover.prepare(slot, *offset) {
-                recorder.error(*offset, failure.to_string(), false);
-                return recorder;
+        if job.verify {
+            for (slot, offset) in together.iter().enumerate() {
+                if let Err(failure) = mover.prepare(slot, *offset) {
+                    recorder.error(*offset, failure.to_string(), false);
+                    return recorder;
+                }
             }
+            now = Instant::now();
         }
-        let started = Instant::now();
-        let results = mover.transfer(&together);
-        let now = Instant::now();
-        for (slot, (offset, result)) in together.into_iter().zip(results).enumerate() {
+        let started = now;
+        mover.transfer(&together, &mut results);
+        now = Instant::now();
+        for (slot, (offset, result)) in together.iter().copied().zip(results.drain(..)).enumerate() {
             match whole(result, job) {
                 Ok(bytes) => {
                     let latency = nanoseconds(now.duration_since(started));
@@ -196,9 +227,10 @@ fn compare(
     verified: &mut Verified,
 ) -> Option<(String, bool)> {
     let (what, wrong) = match mover.compare(slot, offset) {
-        Ok(result) => {
+        Ok(compared) => {
             verified.blocks += 1;
-            (result.err()?, true)
+            verified.uniform += u64::from(compared.is_uniform);
+            (compared.wrong?, true)
         }
         Err(failure) => (failure.to_string(), false),
     };
@@ -210,14 +242,18 @@ fn compare(
 /// Transfers and compares blocks all over the range, with every thread's memory in turn; how many transfers were made.
 fn compare_some(job: &Job, movers: &[Mutex<Mover<'_>>], verified: &mut Verified) -> u64 {
     let mut made = 0;
-    let (blocks, some) = (job.blocks(), job.blocks().min(SAMPLED));
+    let blocks = job.blocks();
+    let some = blocks.min(SAMPLED).min((SAMPLED_BYTES / u64::from(job.block)).max(LEAST_SAMPLED));
+    let mut results = Vec::with_capacity(1);
     for (number, mover) in (0..some).zip(movers.iter().cycle()) {
         let mover = &mut locked(mover);
         let block = u128::from(blocks) * u128::from(number) / u128::from(some);
         let offset = job.range.start + block as u64 * u64::from(job.block);
         let transferred = match mover.prepare(0, offset) {
             Ok(()) => {
-                mover.transfer(&[offset]).into_iter().next().unwrap_or_else(|| Err(because("no answer")))
+                results.clear();
+                mover.transfer(&[offset], &mut results);
+                results.pop().unwrap_or_else(|| Err(because("no answer")))
             }
             Err(failure) => Err(failure),
         };
