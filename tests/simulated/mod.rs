@@ -9,19 +9,29 @@ use std::sync::OnceLock;
 /// A folder with the three libraries; `old` ones count nothing and lack what is newer.
 pub fn libraries(old: bool) -> &'static Path {
     static FOLDERS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
-    FOLDERS[usize::from(old)].get_or_init(|| {
-        let folder =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(if old { "simulated-old" } else { "simulated" });
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("qemu/simulated-cufile/Cargo.toml");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--offline", "--locked", "--manifest-path"]).arg(manifest);
-        cargo.arg("--target-dir").arg(&folder).args(old.then_some(["--features", "old"]).iter().flatten());
-        let output = cargo.env_remove("CARGO_BUILD_TARGET").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let folder = folder.join("debug");
-        link(&folder);
-        folder
+    FOLDERS[usize::from(old)].get_or_init(|| match old {
+        true => build("simulated-old", "debug", &["--features", "old"]),
+        false => build("simulated", "debug", &[]),
     })
+}
+
+/// A folder with the same, compiled for speed.
+pub fn release() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| build("simulated", "release", &["--release"]))
+}
+
+fn build(target: &str, profile: &str, arguments: &[&str]) -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(target);
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("qemu/simulated-cufile/Cargo.toml");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--offline", "--locked", "--manifest-path"]).arg(manifest);
+    cargo.arg("--target-dir").arg(&target).args(arguments);
+    let output = cargo.env_remove("CARGO_BUILD_TARGET").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let folder = target.join(profile);
+    link(&folder);
+    folder
 }
 
 const LIBRARY: &str = "libgdsboot_simulated_cufile.so";
