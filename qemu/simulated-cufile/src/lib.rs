@@ -1,8 +1,17 @@
 //! Imitates libcuda, libcufile and NVML over the CPU's memory, as much of them as gdsboot-dma calls: one library that
-//! tests put into a folder under all three names. It is never on an image, and gdsboot-dma says of every answer that it
-//! came from here by the symbol `gdsboot_simulated`.
+//! stands in a folder under all three names, as links to one file, because it is loaded once and its parts know each
+//! other. It is on no image that is meant for a machine, and gdsboot-dma says of every answer that it came from here by
+//! the symbol `gdsboot_simulated`.
 //!
-//! `GDSBOOT_SIMULATED` says how it behaves, as words `name=value` with commas between:
+//! How it behaves is said by the first of these that is there:
+//!
+//! 1. the variable `GDSBOOT_SIMULATED`,
+//! 2. `/sys/firmware/qemu_fw_cfg/by_name/opt/gdsboot-simulated/raw`, what QEMU was given by
+//!    `-fw_cfg name=opt/gdsboot-simulated,string=…` (a comma is written twice there),
+//! 3. `gdsboot-simulated.conf` in the folder that the library was loaded from.
+//!
+//! Each holds words `name=value` with commas, spaces or ends of lines between; `#` begins a comment. A word that is not in
+//! this table ends the process with status 64 and a line that names it. Words with FUNCTION may stand there several times.
 //!
 //! | word | what it does |
 //! |---|---|
@@ -12,71 +21,78 @@
 //! | `corrupt=N` | every Nth transfer has a wrong byte |
 //! | `lost=N` | every Nth transfer says that it was made, and was not |
 //! | `short=N` | every Nth transfer is of half its bytes |
+//! | `hang_after=N`, `crash_after=N` | the transfer after N others never returns |
 //! | `error=FUNCTION:STATUS` | the function fails; a negative status of a transfer is an errno |
 //! | `hang=FUNCTION`, `crash=FUNCTION`, `exit=FUNCTION` | the function never returns |
+//! | `slow=FUNCTION:MICROSECONDS` | the function takes so much longer, at least; transfers are cuFileRead and cuFileWrite in every way to make them |
 //! | `print=FUNCTION` | the function prints a line that looks like an answer to standard output |
 //! | `stats=old`, `new`, `partial`, `strange` | how the counters are laid out |
 //! | `anonymous=1` | the counters bear no UUID |
+//! | `gpus=N` | how many GPUs there are, 0 to 16; 1 where neither this nor `pci` is there |
+//! | `pci=ADDRESS/ADDRESS/…` | where they are, such as `0000:c1:00.0`; libcuda sorts them where it is told to |
+//! | `celsius=N` | the GPUs' temperature |
+//! | `slowed=BITS` | why their clocks are held down, by the bits of nvml.h; `0x` begins a hexadecimal number |
 
 #![allow(
     non_snake_case,
     clippy::missing_safety_doc,
     reason = "the vendor's names, and the vendor's contracts"
 )]
+#![cfg_attr(
+    feature = "old",
+    allow(dead_code, unused_imports, reason = "some is there for newer functions alone")
+)]
 
+mod batch;
+mod behaviour;
+mod counters;
 mod cuda;
 mod cufile;
 mod nvml;
+mod streams;
 
-use std::collections::HashMap;
+use behaviour::behaviour;
 use std::ffi::c_int;
 use std::io::Write as _;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 /// What makes it known for what it is.
 #[unsafe(no_mangle)]
 pub static gdsboot_simulated: u8 = 1;
 
-/// The GPU's UUID.
-pub const UUID: [u8; 16] = *b"\x5a\x1d\xb0\x07simulatedgpu";
-
-/// A word of the settings.
-pub fn setting(name: &str) -> Option<&'static str> {
-    static SETTINGS: OnceLock<HashMap<String, String>> = OnceLock::new();
-    let settings = SETTINGS.get_or_init(|| {
-        let text = std::env::var("GDSBOOT_SIMULATED").unwrap_or_default();
-        let pairs = text.split(',').filter_map(|word| word.split_once('='));
-        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-    });
-    settings.get(name).map(String::as_str)
-}
-
-/// Is the setting a number that divides this one?
-pub fn each(name: &str, number: u64) -> bool {
-    setting(name)
-        .and_then(|every| every.parse().ok())
-        .is_some_and(|every: u64| (number + 1).is_multiple_of(every))
-}
-
-/// What the settings want of a function: its status, 0 where it is to work.
+/// What is wanted of a function: its status, 0 where it is to work.
 pub fn enter(function: &str) -> c_int {
-    if setting("print") == Some(function) {
+    let wanted = behaviour();
+    if wanted.print.iter().any(|name| name == function) {
         let line = "{\"v\":1,\"id\":1,\"body\":{\"answer\":\"closed\"}}";
         let _ = writeln!(std::io::stdout(), "{line}");
     }
-    if setting("hang") == Some(function) {
-        loop {
-            std::thread::sleep(Duration::from_secs(1));
-        }
+    if let Some(time) = of(&wanted.slow, function) {
+        std::thread::sleep(*time);
     }
-    if setting("crash") == Some(function) {
-        // SAFETY: none; the process is meant to die here.
-        unsafe { std::ptr::null_mut::<u8>().wrapping_add(8).write_volatile(1) };
+    if wanted.hang.iter().any(|name| name == function) {
+        hang();
     }
-    if setting("exit") == Some(function) {
+    if wanted.crash.iter().any(|name| name == function) {
+        crash();
+    }
+    if wanted.exit.iter().any(|name| name == function) {
         std::process::exit(3);
     }
-    let error = setting("error").and_then(|error| error.split_once(':'));
-    error.filter(|(name, _)| *name == function).map_or(0, |(_, status)| status.parse().unwrap_or(1))
+    of(&wanted.errors, function).copied().unwrap_or(0)
+}
+
+fn of<'a, T>(pairs: &'a [(String, T)], function: &str) -> Option<&'a T> {
+    pairs.iter().find(|(name, _)| name == function).map(|(_, value)| value)
+}
+
+pub fn hang() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+pub fn crash() {
+    // SAFETY: none; the process is meant to die here.
+    unsafe { std::ptr::null_mut::<u8>().wrapping_add(8).write_volatile(1) };
 }
