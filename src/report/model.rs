@@ -323,6 +323,7 @@ pub(crate) mod tests {
                         path: Some("/usr/lib/x86_64-linux-gnu/libcuda.so.550.163.01".into()),
                         error: None,
                         calls: vec![call("cuDriverGetVersion", Some(0), Some("12.4"))],
+                        ..Library::default()
                     },
                     Library {
                         name: "libcufile.so.0".into(),
@@ -331,7 +332,7 @@ pub(crate) mod tests {
                             "libcufile.so.0: cannot open shared object file: No such file or directory"
                                 .into(),
                         ),
-                        calls: vec![],
+                        ..Library::default()
                     },
                     Library {
                         name: "libnvidia-ml.so.1".into(),
@@ -341,6 +342,7 @@ pub(crate) mod tests {
                             call("nvmlInit_v2", Some(9), None),
                             call("nvmlSystemGetDriverVersion", None, None),
                         ],
+                        ..Library::default()
                     },
                 ],
             },

@@ -40,11 +40,16 @@ impl Library {
     }
 
     /// Does it only imitate NVIDIA's library?
-    #[allow(unsafe_code, reason = "a symbol has no type")]
     pub fn is_simulated(&self) -> bool {
-        // SAFETY: the symbol's address is all that is asked for.
-        unsafe { self.library.get::<*const u8>(SIMULATED) }.is_ok()
+        is_simulated(self.library)
     }
+}
+
+/// Does it only imitate NVIDIA's library?
+#[allow(unsafe_code, reason = "a symbol has no type")]
+pub fn is_simulated(library: &libloading::Library) -> bool {
+    // SAFETY: the symbol's address is all that is asked for.
+    unsafe { library.get::<*const u8>(SIMULATED) }.is_ok()
 }
 
 /// A library that has no function of that name.

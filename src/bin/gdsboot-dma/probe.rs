@@ -1,6 +1,6 @@
 //! What NVIDIA's libraries say about themselves, before anything is transferred.
 
-use crate::library::words;
+use crate::library::{is_simulated, words};
 use gdsboot::facts::dma::{Call, DmaProbe, Library, VERSION};
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::io::Write as _;
@@ -39,6 +39,7 @@ impl Loaded {
         match unsafe { libloading::Library::new(name) } {
             Ok(library) => {
                 said.path = loaded_path(name);
+                said.simulated = is_simulated(&library);
                 Ok(Self { library, said })
             }
             Err(error) => {
