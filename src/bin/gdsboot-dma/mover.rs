@@ -1,7 +1,7 @@
 //! One thread's transfers, whichever way they are made, and the comparison of what arrived.
 
 use crate::cuda::{Cuda, GpuMemory, Pinned};
-use crate::cufile::{Batch, Handle};
+use crate::cufile::{Batch, Handle, Streams};
 use gdsboot::bench::storage::Buffers;
 use gdsboot::bench::transfer::job::{Direction, Job};
 use gdsboot::bench::transfer::pattern::Pattern;
@@ -20,6 +20,8 @@ pub enum Way<'a> {
     Cufile(&'a Handle<'a>),
     /// Several of them at a time.
     Batch(&'a Handle<'a>, Batch<'a>),
+    /// Several of them at a time, each on a stream of its own.
+    Streams(&'a Handle<'a>, Streams<'a>),
     /// By the CPU's memory.
     Bounce(Pinned<'a>),
     /// Between the CPU's memory and the GPU's.
@@ -35,6 +37,14 @@ pub struct Mover<'a> {
     pub memory: &'a [GpuMemory<'a>],
     pub job: &'a Job,
     pub holds: Holds,
+}
+
+/// A block that was compared.
+pub struct Compared {
+    /// What is wrong with it.
+    pub wrong: Option<String>,
+    /// Is it one and the same byte throughout?
+    pub uniform: bool,
 }
 
 impl Mover<'_> {
@@ -66,59 +76,50 @@ impl Mover<'_> {
         }
     }
 
-    /// Makes the transfers to or from these offsets, one for each buffer from the first on; what each made.
-    pub fn transfer(&mut self, offsets: &[u64]) -> Vec<Result<usize, Failure>> {
-        let Job { direction, block, .. } = *self.job;
-        let bytes = block as usize;
-        match &mut self.way {
+    /// Makes the transfers to or from these offsets, one for each buffer from the first on; `results` becomes what each
+    /// made. It is the caller's, so that nothing is allocated for a transfer.
+    pub fn transfer(&mut self, offsets: &[u64], results: &mut Vec<Result<usize, Failure>>) {
+        let Self { file, way, memory, job: Job { direction, block, .. }, .. } = self;
+        let (direction, bytes) = (*direction, *block as usize);
+        let pairs = memory.iter().zip(offsets.iter().copied());
+        results.clear();
+        match way {
             Way::Cufile(handle) => {
-                let pairs = self.memory.iter().zip(offsets);
-                pairs.map(|(memory, offset)| handle.transfer(direction, memory, bytes, *offset)).collect()
+                results
+                    .extend(pairs.map(|(memory, offset)| handle.transfer(direction, memory, bytes, offset)));
             }
             Way::Batch(handle, batch) => {
-                let pairs: Vec<_> = self.memory.iter().zip(offsets.iter().copied()).collect();
+                let pairs: Vec<_> = pairs.collect();
                 match batch.transfer(handle, direction, bytes, &pairs) {
-                    Ok(results) => results,
-                    Err(failure) => vec![Err(failure); offsets.len()],
+                    Ok(made) => results.extend(made),
+                    Err(failure) => results.resize(offsets.len(), Err(failure)),
                 }
             }
+            Way::Streams(handle, streams) => streams.transfer(handle, bytes, pairs, results),
             Way::Bounce(pinned) => {
-                let mut one = |memory: &GpuMemory<'_>, offset: u64| -> Result<usize, Failure> {
-                    match direction {
-                        Direction::Read => {
-                            let done =
-                                self.file.read_at(pinned.bytes(), offset).map_err(|e| io("pread", &e))?;
-                            if done == bytes {
-                                pinned.copy_to_gpu(memory)?;
-                            }
-                            Ok(done)
-                        }
-                        Direction::Write => {
-                            pinned.copy_from_gpu(memory)?;
-                            self.file.write_at(pinned.bytes(), offset).map_err(|e| io("pwrite", &e))
-                        }
-                    }
-                };
-                self.memory.iter().zip(offsets).map(|(memory, offset)| one(memory, *offset)).collect()
+                results.extend(pairs.map(|(memory, offset)| bounce(file, pinned, direction, memory, offset)));
             }
             Way::HostCopy(pinned) => {
-                let mut one = |memory: &GpuMemory<'_>| match direction {
+                let copied = pairs.map(|(memory, _)| match direction {
                     Direction::Read => pinned.copy_to_gpu(memory),
                     Direction::Write => pinned.copy_from_gpu(memory),
-                };
-                self.memory.iter().zip(offsets).map(|(memory, _)| one(memory).map(|()| bytes)).collect()
+                });
+                results.extend(copied.map(|copied| copied.map(|()| bytes)));
             }
         }
     }
 
-    /// Compares what a transfer made, at its destination, with what it had to make. The inner error says what is wrong
-    /// with the data, the outer one that it could not be compared.
-    pub fn compare(&mut self, slot: usize, offset: u64) -> Result<Result<(), String>, Failure> {
+    /// Compares what a transfer made, at its destination, with what it had to make. The error says why it could not be
+    /// compared.
+    pub fn compare(&mut self, slot: usize, offset: u64) -> Result<Compared, Failure> {
         let Job { direction, seed, block, .. } = *self.job;
         let mut aligned = Buffers::new(1, block as usize).map_err(|error| io("taking memory", &error))?;
         let wanted = aligned.get_mut(0);
         let pattern = Pattern { seed };
-        let of_pattern = |bytes: &[u8]| pattern.check(bytes, offset).map_err(|mismatch| mismatch.to_string());
+        let of_pattern = |bytes: &[u8]| {
+            let wrong = pattern.check(bytes, offset).err().map(|mismatch| mismatch.to_string());
+            Compared { wrong, uniform: false }
+        };
         if let (Way::HostCopy(pinned), Direction::Write) = (&mut self.way, direction) {
             return Ok(of_pattern(pinned.bytes()));
         }
@@ -135,15 +136,11 @@ impl Mover<'_> {
                 }
                 self.read_by_cpu(wanted, offset)?;
                 let wrong = arrived.iter().zip(&*wanted).position(|(found, wanted)| found != wanted);
-                Ok(match wrong {
-                    None => Ok(()),
-                    Some(at) => Err(format!(
-                        "at byte {}: {:#04x} instead of {:#04x}, as the CPU reads it",
-                        offset + at as u64,
-                        arrived[at],
-                        wanted[at]
-                    )),
-                })
+                let said = |at: usize| {
+                    let (place, found, wanted) = (offset + at as u64, arrived[at], wanted[at]);
+                    format!("at byte {place}: {found:#04x} instead of {wanted:#04x}, as the CPU reads it")
+                };
+                Ok(Compared { wrong: wrong.map(said), uniform: wanted[1..] == wanted[..wanted.len() - 1] })
             }
         }
     }
@@ -163,4 +160,27 @@ impl Mover<'_> {
 
 fn io(function: &str, error: &std::io::Error) -> Failure {
     Failure { function: Some(function.into()), text: words(error), ..Failure::default() }
+}
+
+/// One transfer between the drive and the GPU by way of the CPU's memory.
+fn bounce(
+    file: &File,
+    pinned: &mut Pinned<'_>,
+    direction: Direction,
+    memory: &GpuMemory<'_>,
+    offset: u64,
+) -> Result<usize, Failure> {
+    match direction {
+        Direction::Read => {
+            let done = file.read_at(pinned.bytes(), offset).map_err(|error| io("pread", &error))?;
+            if done == pinned.bytes().len() {
+                pinned.copy_to_gpu(memory)?;
+            }
+            Ok(done)
+        }
+        Direction::Write => {
+            pinned.copy_from_gpu(memory)?;
+            file.write_at(pinned.bytes(), offset).map_err(|error| io("pwrite", &error))
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! Makes a task's transfers, with what is counted and compared around them.
 
 use crate::cuda::{Cuda, GpuMemory};
-use crate::cufile::Lib;
+use crate::cufile::{Lib, MOST_STREAMS};
 use crate::mover::{Mover, Way};
+use crate::watch::Watcher;
 use gdsboot::bench::transfer::job::{Direction, Job};
 use gdsboot::bench::transfer::measurement::Recorder;
 use gdsboot::bench::transfer::offsets::Offsets;
@@ -15,11 +16,14 @@ use std::time::Instant;
 
 /// `properties.io_batchsize` as it is by default; larger batches were seen to hang.
 const LARGEST_BATCH: u32 = 128;
+/// What cuFile takes for aligned.
+const PAGE: u64 = 4096;
 
 /// What a task is made with.
 pub struct Tools<'a> {
     pub cuda: &'a Cuda,
     pub cufile: Option<&'a Lib>,
+    pub watcher: Option<&'a Watcher>,
     pub file: &'a File,
     /// Says which call comes next.
     pub calling: &'a dyn Fn(&str),
@@ -50,15 +54,24 @@ pub fn run(tools: &Tools<'_>, task: &Task) -> Result<Ran, Failure> {
             registered.push(lib.register(memory)?);
         }
     }
+    let pages = [u64::from(job.block), job.range.start].iter().all(|number| number % PAGE == 0);
     let way = || -> Result<Way<'_>, Failure> {
         Ok(match (task.engine, lib, &handle) {
             (Engine::Cufile, _, Some(handle)) => Way::Cufile(handle),
             (Engine::CufileBatch, Some(lib), Some(handle)) => Way::Batch(handle, lib.batch(width)?),
+            (Engine::CufileStream, Some(lib), Some(handle)) => {
+                Way::Streams(handle, lib.streams(cuda, width, job.direction, pages)?)
+            }
             (Engine::HostCopy, ..) => Way::HostCopy(cuda.pinned(bytes)?),
             _ => Way::Bounce(cuda.pinned(bytes)?),
         })
     };
-    calling(if task.engine == Engine::CufileBatch { "cuFileBatchIOSetUp" } else { "cuMemAllocHost_v2" });
+    calling(match task.engine {
+        Engine::Cufile => "cuMemsetD8_v2",
+        Engine::CufileBatch => "cuFileBatchIOSetUp",
+        Engine::CufileStream => "cuStreamCreate",
+        Engine::Bounce | Engine::HostCopy => "cuMemAllocHost_v2",
+    });
     let mut movers = Vec::new();
     for memory in &memory {
         let mut mover = Mover { cuda, file, way: way()?, memory, job, holds: task.holds };
@@ -69,11 +82,16 @@ pub fn run(tools: &Tools<'_>, task: &Task) -> Result<Ran, Failure> {
     let mut ran = Ran { before: counters(lib, tools, &mut Vec::new()), ..Ran::default() };
     calling(name(task));
     let verified = Mutex::new(Verified::default());
+    let watch = tools.watcher.and_then(Watcher::start);
     let samples = measure(engine(task), job, &AtomicBool::new(false), |thread| {
         let mut mover = locked(&movers[thread.number as usize]);
         Ok(transfers(&mut mover, &thread, width as usize, &verified))
     });
     ran.samples = samples.map_err(|error| because(&format!("{error:#}")))?;
+    if let Some(watch) = watch {
+        ran.samples.cpu_seconds = (ran.samples.cpu_seconds - watch.cpu_seconds()).max(0.0);
+        ran.gpu_states = watch.end();
+    }
     ran.verified = verified.into_inner().unwrap_or_else(PoisonError::into_inner);
     ran.transfers = ran.samples.transfers();
     if ran.verified == Verified::default() && ran.transfers > 0 {
@@ -88,8 +106,13 @@ pub fn run(tools: &Tools<'_>, task: &Task) -> Result<Ran, Failure> {
 /// The job as its threads make it, and how many transfers each has under way.
 fn shape(task: &Task) -> (Job, u32) {
     let job = task.job.clone();
-    if task.engine == Engine::CufileBatch {
-        let width = job.depth.min(LARGEST_BATCH);
+    let most = match task.engine {
+        Engine::CufileBatch => Some(LARGEST_BATCH),
+        Engine::CufileStream => Some(MOST_STREAMS),
+        Engine::Cufile | Engine::Bounce | Engine::HostCopy => None,
+    };
+    if let Some(most) = most {
+        let width = job.depth.min(most);
         return (Job { depth: width, ..job }, width);
     }
     // The other calls make one transfer each.
@@ -103,6 +126,7 @@ fn engine(task: &Task) -> &'static str {
     match task.engine {
         Engine::Cufile => "cuFile",
         Engine::CufileBatch => "cuFile batches",
+        Engine::CufileStream => "cuFile streams",
         Engine::Bounce => "bounce",
         Engine::HostCopy => "host copy",
     }
@@ -114,6 +138,8 @@ fn name(task: &Task) -> &'static str {
         (Engine::Cufile, Direction::Read) => "cuFileRead",
         (Engine::Cufile, Direction::Write) => "cuFileWrite",
         (Engine::CufileBatch, _) => "cuFileBatchIOSubmit",
+        (Engine::CufileStream, Direction::Read) => "cuFileReadAsync",
+        (Engine::CufileStream, Direction::Write) => "cuFileWriteAsync",
         (Engine::Bounce, Direction::Read) => "pread",
         (Engine::Bounce, Direction::Write) => "pwrite",
         (Engine::HostCopy, Direction::Read) => "cuMemcpyHtoDAsync_v2",
@@ -142,8 +168,12 @@ fn transfers(
     // What was written is read back after the clock has stopped.
     let compares = job.verify && (job.direction == Direction::Read || matches!(mover.way, Way::HostCopy(_)));
     let mut offsets = Offsets::new(job, thread.number);
-    while !thread.is_over(Instant::now()) && recorder.error_count() < GIVE_UP {
-        let together: Vec<u64> = offsets.by_ref().take(width).collect();
+    // Filled anew each time: between transfers nothing is allocated.
+    let (mut together, mut results) = (Vec::with_capacity(width), Vec::with_capacity(width));
+    let mut now = Instant::now();
+    while !thread.is_over(now) && recorder.error_count() < GIVE_UP {
+        together.clear();
+        together.extend(offsets.by_ref().take(width));
         if together.is_empty() {
             break;
         }
@@ -154,9 +184,9 @@ fn transfers(
             }
         }
         let started = Instant::now();
-        let results = mover.transfer(&together);
-        let now = Instant::now();
-        for (slot, (offset, result)) in together.into_iter().zip(results).enumerate() {
+        mover.transfer(&together, &mut results);
+        now = Instant::now();
+        for (slot, (&offset, result)) in together.iter().zip(results.drain(..)).enumerate() {
             match whole(result, job) {
                 Ok(bytes) => {
                     let latency = nanoseconds(now.duration_since(started));
@@ -192,9 +222,10 @@ fn compare(
     verified: &mut Verified,
 ) -> Option<(String, bool)> {
     let (what, wrong) = match mover.compare(slot, offset) {
-        Ok(result) => {
+        Ok(compared) => {
             verified.blocks += 1;
-            (result.err()?, true)
+            verified.uniform += u64::from(compared.uniform);
+            (compared.wrong?, true)
         }
         Err(failure) => (failure.to_string(), false),
     };
@@ -205,7 +236,7 @@ fn compare(
 
 /// Transfers and compares blocks all over the range, with every thread's memory in turn; how many transfers were made.
 fn compare_some(job: &Job, movers: &[Mutex<Mover<'_>>], verified: &mut Verified) -> u64 {
-    let mut made = 0;
+    let (mut made, mut results) = (0, Vec::new());
     let (blocks, some) = (job.blocks(), job.blocks().min(SAMPLED));
     for (number, mover) in (0..some).zip(movers.iter().cycle()) {
         let mover = &mut locked(mover);
@@ -213,7 +244,8 @@ fn compare_some(job: &Job, movers: &[Mutex<Mover<'_>>], verified: &mut Verified)
         let offset = job.range.start + block as u64 * u64::from(job.block);
         let transferred = match mover.prepare(0, offset) {
             Ok(()) => {
-                mover.transfer(&[offset]).into_iter().next().unwrap_or_else(|| Err(because("no answer")))
+                mover.transfer(&[offset], &mut results);
+                results.pop().unwrap_or_else(|| Err(because("no answer")))
             }
             Err(failure) => Err(failure),
         };
