@@ -240,7 +240,8 @@ fn data(ran: &Ran, proof: &mut Proof) -> bool {
         Some(why) => proof.lacks.push(format!("the data could not be compared: {why}")),
         None if verified.blocks == 0 => proof.lacks.push("no data was compared".into()),
         None if verified.uniform == verified.blocks => proof.evidence.push(format!(
-            "the data of {} blocks is right, each of one byte throughout: data from another place would not be noticed",
+            "the data of {} blocks is right, but each holds one and the same byte throughout: data at the wrong place \
+             would not be noticed",
             verified.blocks
         )),
         None => proof.evidence.push(format!("the data of {} blocks is right", verified.blocks)),

@@ -2,7 +2,7 @@
 //! library says comes from the DMA worker.
 
 use super::results::{LinkState, State};
-use super::worker::GpuState;
+use super::worker::gpu_state::GpuState;
 use crate::facts::Root;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;

@@ -25,11 +25,11 @@ pub struct Library {
     pub path: Option<String>,
     /// The loader's words where it could not be loaded.
     pub error: Option<String>,
-    /// Its calls that were made, in order.
-    pub calls: Vec<Call>,
-    /// Does it only imitate NVIDIA's?
+    /// Does it only imitate NVIDIA's? Then nothing that comes from it says anything about a machine.
     #[serde(default)]
     pub simulated: bool,
+    /// Its calls that were made, in order.
+    pub calls: Vec<Call>,
 }
 
 /// A call into a library.

@@ -1,20 +1,36 @@
-//! cuda.h: GPUs whose memory is the CPU's.
+//! cuda.h: GPUs whose memory is the CPU's. A context's handle is its device's number, from 1 on.
 
-use crate::{enter, number, setting, uuid};
+use crate::behaviour::{Gpu, behaviour};
+use crate::enter;
 use std::alloc::{Layout, alloc, dealloc};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// What was allocated, by its address.
-static MEMORY: Mutex<Option<HashMap<u64, Layout>>> = Mutex::new(None);
-/// The device whose context was made last; a worker has one.
-static DEVICE: AtomicUsize = AtomicUsize::new(0);
-/// The next stream's handle, which is no address.
-static STREAM: AtomicUsize = AtomicUsize::new(1);
+/// What was allocated, by its address, and on which device.
+static MEMORY: Mutex<Option<HashMap<u64, (Layout, usize)>>> = Mutex::new(None);
+thread_local! {
+    /// The thread's context.
+    static CONTEXT: Cell<usize> = const { Cell::new(0) };
+}
 /// CUDA_ERROR_INVALID_VALUE
 const INVALID_VALUE: c_int = 1;
+/// CUDA_ERROR_OUT_OF_MEMORY
+const OUT_OF_MEMORY: c_int = 2;
+/// CUDA_ERROR_INVALID_DEVICE
+const INVALID_DEVICE: c_int = 101;
+/// CUDA_ERROR_INVALID_CONTEXT
+pub const NO_CONTEXT: c_int = 201;
+
+/// The device of the thread's context.
+pub fn current() -> Option<usize> {
+    CONTEXT.get().checked_sub(1)
+}
+
+fn gpu(device: c_int) -> Option<&'static Gpu> {
+    behaviour().gpus.get(usize::try_from(device).ok()?)
+}
 
 /// Copies text with its end into a buffer.
 pub unsafe fn put(to: *mut c_char, length: usize, text: &str) {
@@ -25,32 +41,32 @@ pub unsafe fn put(to: *mut c_char, length: usize, text: &str) {
     }
 }
 
-fn allocate(bytes: usize) -> Option<u64> {
-    let layout = Layout::from_size_align(bytes, 4096).ok().filter(|layout| layout.size() > 0)?;
+/// Memory of the thread's device, or the status that says why there is none.
+fn allocate(bytes: usize) -> Result<u64, c_int> {
+    let device = current().ok_or(NO_CONTEXT)?;
+    let layout = Layout::from_size_align(bytes, 4096).ok().filter(|layout| layout.size() > 0);
+    let layout = layout.ok_or(INVALID_VALUE)?;
     let address = unsafe { alloc(layout) } as u64;
     if address == 0 {
-        return None;
+        return Err(OUT_OF_MEMORY);
     }
-    MEMORY.lock().ok()?.get_or_insert_default().insert(address, layout);
-    Some(address)
+    MEMORY.lock().unwrap().get_or_insert_default().insert(address, (layout, device));
+    Ok(address)
 }
 
 fn release(address: u64) -> bool {
-    let layout = MEMORY.lock().ok().and_then(|mut memory| memory.as_mut()?.remove(&address));
-    if let Some(layout) = layout {
+    let found = MEMORY.lock().unwrap().as_mut().and_then(|memory| memory.remove(&address));
+    if let Some((layout, _)) = found {
         unsafe { dealloc(address as *mut u8, layout) };
     }
-    layout.is_some()
+    found.is_some()
 }
 
-/// The device that is worked with.
-pub fn device() -> usize {
-    DEVICE.load(Relaxed)
-}
-
-/// The bytes that were allocated at an address.
-pub fn size(address: u64) -> Option<usize> {
-    Some(MEMORY.lock().ok()?.as_ref()?.get(&address)?.size())
+/// The bytes that were allocated at an address, and the device that they are on.
+pub fn found(address: u64) -> Option<(usize, usize)> {
+    let memory = MEMORY.lock().unwrap();
+    let (layout, device) = memory.as_ref()?.get(&address)?;
+    Some((layout.size(), *device))
 }
 
 #[unsafe(no_mangle)]
@@ -70,6 +86,9 @@ pub unsafe extern "C" fn cuGetErrorName(status: c_int, name: *mut *const c_char)
         1 => c"CUDA_ERROR_INVALID_VALUE",
         2 => c"CUDA_ERROR_OUT_OF_MEMORY",
         100 => c"CUDA_ERROR_NO_DEVICE",
+        101 => c"CUDA_ERROR_INVALID_DEVICE",
+        201 => c"CUDA_ERROR_INVALID_CONTEXT",
+        700 => c"CUDA_ERROR_ILLEGAL_ADDRESS",
         802 => c"CUDA_ERROR_SYSTEM_NOT_READY",
         _ => return INVALID_VALUE,
     };
@@ -79,64 +98,79 @@ pub unsafe extern "C" fn cuGetErrorName(status: c_int, name: *mut *const c_char)
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> c_int {
-    unsafe { *count = number("gpus").unwrap_or(1) as c_int };
+    unsafe { *count = behaviour().gpus.len() as c_int };
     enter("cuDeviceGetCount")
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGet(device: *mut c_int, index: c_int) -> c_int {
+    if gpu(index).is_none() {
+        return INVALID_DEVICE;
+    }
     unsafe { *device = index };
     enter("cuDeviceGet")
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDeviceGetName(text: *mut c_char, length: c_int, _device: c_int) -> c_int {
+pub unsafe extern "C" fn cuDeviceGetName(text: *mut c_char, length: c_int, device: c_int) -> c_int {
+    if gpu(device).is_none() {
+        return INVALID_DEVICE;
+    }
     unsafe { put(text, length as usize, "Simulated GPU") };
     enter("cuDeviceGetName")
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDeviceGetUuid(bytes: *mut [u8; 16], device: c_int) -> c_int {
-    unsafe { *bytes = uuid(device as usize) };
+pub unsafe extern "C" fn cuDeviceGetUuid(uuid: *mut [u8; 16], device: c_int) -> c_int {
+    let Some(gpu) = gpu(device) else { return INVALID_DEVICE };
+    unsafe { *uuid = gpu.uuid };
     enter("cuDeviceGetUuid")
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, _device: c_int) -> c_int {
+pub unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, device: c_int) -> c_int {
+    if gpu(device).is_none() {
+        return INVALID_DEVICE;
+    }
     unsafe { *bytes = 48 << 30 };
     enter("cuDeviceTotalMem_v2")
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetPCIBusId(text: *mut c_char, length: c_int, device: c_int) -> c_int {
-    let told = setting("pci").and_then(|all| all.split('/').nth(device as usize));
-    let address = told.map_or_else(|| format!("0000:{:02X}:00.0", 0xc1 + device), str::to_owned);
-    unsafe { put(text, length as usize, &address) };
+    let Some(gpu) = gpu(device) else { return INVALID_DEVICE };
+    unsafe { put(text, length as usize, &gpu.pci) };
     enter("cuDeviceGetPCIBusId")
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, device: c_int) -> c_int {
-    DEVICE.store(device as usize, Relaxed);
-    unsafe { *context = std::ptr::dangling_mut() };
+    if gpu(device).is_none() {
+        return INVALID_DEVICE;
+    }
+    unsafe { *context = (device as usize + 1) as *mut c_void };
     enter("cuDevicePrimaryCtxRetain")
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn cuCtxSetCurrent(_context: *mut c_void) -> c_int {
+pub extern "C" fn cuCtxSetCurrent(context: *mut c_void) -> c_int {
+    if context as usize > behaviour().gpus.len() {
+        return NO_CONTEXT;
+    }
+    CONTEXT.set(context as usize);
     enter("cuCtxSetCurrent")
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCtxSynchronize() -> c_int {
-    enter("cuCtxSynchronize")
+    if current().is_some() { enter("cuCtxSynchronize") } else { NO_CONTEXT }
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemAlloc_v2(memory: *mut u64, bytes: usize) -> c_int {
     match allocate(bytes) {
-        Some(address) => unsafe { *memory = address },
-        None => return 2,
+        Ok(address) => unsafe { *memory = address },
+        Err(status) => return status,
     }
     enter("cuMemAlloc_v2")
 }
@@ -148,7 +182,7 @@ pub extern "C" fn cuMemFree_v2(memory: u64) -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuPointerSetAttribute(_value: *const c_void, _attribute: c_int, memory: u64) -> c_int {
-    if size(memory).is_some() { enter("cuPointerSetAttribute") } else { INVALID_VALUE }
+    if found(memory).is_some() { enter("cuPointerSetAttribute") } else { INVALID_VALUE }
 }
 
 #[unsafe(no_mangle)]
@@ -194,8 +228,8 @@ pub unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemAllocHost_v2(memory: *mut *mut c_void, bytes: usize) -> c_int {
     match allocate(bytes) {
-        Some(address) => unsafe { *memory = address as *mut c_void },
-        None => return 2,
+        Ok(address) => unsafe { *memory = address as *mut c_void },
+        Err(status) => return status,
     }
     enter("cuMemAllocHost_v2")
 }
@@ -203,21 +237,4 @@ pub unsafe extern "C" fn cuMemAllocHost_v2(memory: *mut *mut c_void, bytes: usiz
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemFreeHost(memory: *mut c_void) -> c_int {
     if release(memory as u64) { enter("cuMemFreeHost") } else { INVALID_VALUE }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuStreamCreate(stream: *mut *mut c_void, _flags: c_uint) -> c_int {
-    unsafe { *stream = STREAM.fetch_add(1, Relaxed) as *mut c_void };
-    enter("cuStreamCreate")
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamSynchronize(stream: *mut c_void) -> c_int {
-    crate::cufile::make_pending(stream as usize);
-    enter("cuStreamSynchronize")
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamDestroy_v2(_stream: *mut c_void) -> c_int {
-    enter("cuStreamDestroy_v2")
 }

@@ -103,6 +103,23 @@ fn counters_that_rise_by_all_that_moved_name_the_route() {
     assert_eq!((proof.outcome, proof.route, proof.shares.len()), (Outcome::Direct, Some(Route::Nvfs), 2));
 }
 
+/// A drive where nothing was ever written: each block looks like every other.
+#[test]
+fn blocks_of_one_byte_are_weaker_evidence_and_said_to_be() {
+    let said = |uniform: u64| {
+        let verified = Verified { blocks: 16, uniform, ..Verified::default() };
+        let proof = with_compat(&Ran { verified, ..ran(64, 0, 0) });
+        assert_eq!(proof.outcome, Outcome::Direct);
+        proof.evidence[1].clone()
+    };
+    assert_eq!(said(15), "the data of 16 blocks is right");
+    assert_eq!(
+        said(16),
+        "the data of 16 blocks is right, but each holds one and the same byte throughout: data at the wrong place would \
+         not be noticed"
+    );
+}
+
 #[test]
 fn what_the_cpu_copied_is_named_even_where_it_was_forbidden() {
     for allowed in [true, false] {
@@ -128,14 +145,19 @@ fn nothing_is_proven_without_right_data() {
         (Ran { verified: Verified::default(), ..whole.clone() }, "no data was compared"),
         (
             Ran {
-                verified: Verified { blocks: 16, wrong: 1, first: Some("at byte 0".into()) },
+                verified: Verified {
+                    blocks: 16,
+                    wrong: 1,
+                    first: Some("at byte 0".into()),
+                    ..Verified::default()
+                },
                 ..whole.clone()
             },
             "the data of 1 of 16 blocks is wrong: at byte 0",
         ),
         (
             Ran {
-                verified: Verified { blocks: 15, wrong: 0, first: Some("pread: EIO".into()) },
+                verified: Verified { blocks: 15, first: Some("pread: EIO".into()), ..Verified::default() },
                 ..whole.clone()
             },
             "the data could not be compared: pread: EIO",

@@ -3,7 +3,7 @@
 /// The number that the first error follows.
 const BASE: i64 = 5000;
 
-const NAMES: [(i64, &str); 47] = [
+const NAMES: [(i64, &str); 48] = [
     (1, "CU_FILE_DRIVER_NOT_INITIALIZED"),
     (2, "CU_FILE_DRIVER_INVALID_PROPS"),
     (3, "CU_FILE_DRIVER_UNSUPPORTED_LIMIT"),
@@ -51,6 +51,7 @@ const NAMES: [(i64, &str); 47] = [
     (47, "CU_FILE_INVALID_CONTEXT_ERROR"),
     (48, "CU_FILE_NVFS_INTERNAL_DRIVER_ERROR"),
     (49, "CU_FILE_BATCH_NOCOMPAT_ERROR"),
+    (50, "CU_FILE_IO_MAX_ERROR"),
 ];
 
 /// The name of an error number.

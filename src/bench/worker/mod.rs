@@ -6,12 +6,14 @@
 //! one it was.
 
 pub mod errors;
+pub mod gpu_state;
 pub mod process;
 pub mod settings;
 pub mod stats;
 
 use crate::bench::transfer::job::Job;
 use crate::bench::transfer::measurement::Samples;
+use gpu_state::GpuState;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,7 +36,7 @@ pub struct Line<T> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Request {
-    /// Loads libcuda and NVML, and says which GPUs there are, without opening one for work. Answered by [`Answer::Gpus`].
+    /// Loads libcuda and NVML, and describes all GPUs without opening any. Answered by [`Answer::Gpus`].
     ListGpus,
     /// Loads libcuda and NVML, and opens a GPU. Answered by [`Answer::Gpu`].
     OpenGpu {
@@ -58,7 +60,7 @@ pub enum Engine {
     Cufile,
     /// cuFile's batches of as many transfers as the job is deep; the next batch begins when all of one have ended.
     CufileBatch,
-    /// cuFile's transfers on CUDA streams, one at a time on each of as many as the job is deep.
+    /// cuFileReadAsync and cuFileWriteAsync, each on a CUDA stream of its own; the next ones begin when all have ended.
     CufileStream,
     /// The drive and pinned memory of the CPU by O_DIRECT, then that memory and the GPU: what GPUDirect Storage saves.
     Bounce,
@@ -114,9 +116,9 @@ pub enum Answer {
         /// The function.
         function: String,
     },
-    /// To [`Request::ListGpus`], in the order of PCI addresses.
+    /// To [`Request::ListGpus`].
     Gpus {
-        /// All of them.
+        /// In the order of PCI addresses: a place in it is [`Request::OpenGpu`]'s index.
         gpus: Vec<Gpu>,
     },
     /// To [`Request::OpenGpu`].
@@ -233,22 +235,10 @@ pub struct Ran {
     pub before: Option<Counters>,
     /// The same, after.
     pub after: Option<Counters>,
+    /// What the GPU said of itself while the transfers were made; empty where there is no NVML to say it.
+    pub gpu_states: Vec<GpuState>,
     /// Why there are no counters, and what else failed without ending the task.
     pub failures: Vec<Failure>,
-    /// The GPU meanwhile, soon after the beginning and then once a second, where NVML says it.
-    pub gpu_states: Vec<GpuState>,
-}
-
-/// A GPU at work.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct GpuState {
-    /// Milliseconds since the job began.
-    pub at_ms: u64,
-    /// Degrees Celsius.
-    pub celsius: Option<u32>,
-    /// Why its clocks are slower than they can be, by the names of nvidia-smi's fields.
-    pub slowed: Vec<String>,
 }
 
 /// Data that was compared.
@@ -260,7 +250,8 @@ pub struct Verified {
     pub blocks: u64,
     /// Those of them that were wrong.
     pub wrong: u64,
-    /// Those of them that hold one and the same byte throughout: data from another place would not be noticed there.
+    /// Those of them that hold one and the same byte throughout, as a drive does where nothing was written: a block at the
+    /// wrong place would not be noticed there.
     pub uniform: u64,
     /// What was wrong with the first of them, or why it could not be compared.
     pub first: Option<String>,
@@ -317,15 +308,18 @@ mod tests {
 
     #[test]
     fn lines_read_back() {
-        for request in [Request::OpenGpu { index: 3 }, Request::OpenCufile, Request::Close] {
+        for request in [Request::ListGpus, Request::OpenGpu { index: 3 }, Request::OpenCufile, Request::Close]
+        {
             let line = Line { v: VERSION, id: 7, body: request };
             let text = serde_json::to_string(&line).unwrap();
             assert_eq!(serde_json::from_str::<Line<Request>>(&text).unwrap(), line);
         }
-        let line = Line { v: VERSION, id: 7, body: Answer::Ran(Box::default()) };
-        let text = serde_json::to_string(&line).unwrap();
-        assert!(!text.contains('\n'));
-        assert_eq!(serde_json::from_str::<Line<Answer>>(&text).unwrap(), line);
+        for answer in [Answer::Gpus { gpus: vec![Gpu::default()] }, Answer::Ran(Box::default())] {
+            let line = Line { v: VERSION, id: 7, body: answer };
+            let text = serde_json::to_string(&line).unwrap();
+            assert!(!text.contains('\n'));
+            assert_eq!(serde_json::from_str::<Line<Answer>>(&text).unwrap(), line);
+        }
     }
 
     #[test]

@@ -43,7 +43,6 @@ const GRANULE: usize = 64 << 10;
 /// libcuda, with a GPU's primary context once one is open. Its functions may be called by any thread.
 pub struct Cuda {
     functions: Functions,
-    device: c_int,
     context: *mut c_void,
     pub simulated: bool,
 }
@@ -52,8 +51,9 @@ pub struct Cuda {
 #[allow(unsafe_code, reason = "a handle is a pointer to Rust")]
 unsafe impl Sync for Cuda {}
 
-/// What it says of a device.
+/// A device, and what libcuda says of it.
 pub struct Device {
+    number: c_int,
     pub name: String,
     pub uuid: [u8; 16],
     pub pci: String,
@@ -66,7 +66,7 @@ impl Cuda {
     pub fn load() -> Result<Self, Failure> {
         let library = Library::open("libcuda.so.1")?;
         let functions = Functions::load(&library);
-        Ok(Self { functions, device: 0, context: null_mut(), simulated: library.is_simulated() })
+        Ok(Self { functions, context: null_mut(), simulated: library.is_simulated() })
     }
 
     fn checked(&self, function: &str, status: c_int) -> Result<(), Failure> {
@@ -102,7 +102,7 @@ impl Cuda {
         self.checked("cuInit", unsafe { self.functions.init(0) }?)
     }
 
-    /// How many devices there are; none is no failure.
+    /// How many devices there are.
     pub fn count(&self) -> Result<u32, Failure> {
         let mut count = 0;
         // SAFETY: one int is written.
@@ -110,47 +110,59 @@ impl Cuda {
         Ok(count.try_into().unwrap_or_default())
     }
 
-    /// Chooses a device and says what it is.
-    pub fn device(&mut self, index: u32) -> Result<Device, Failure> {
-        let (count, mut device) = (self.count()?, 0);
+    /// What a device is; nothing is opened.
+    pub fn device(&self, index: u32) -> Result<Device, Failure> {
+        let count = self.count()?;
         let index = c_int::try_from(index).ok().filter(|_| index < count).ok_or_else(|| Failure {
             text: format!("there is no GPU {index}: {count} in all"),
             ..Failure::default()
         })?;
+        let mut number = 0;
         // SAFETY: one int is written.
-        self.checked("cuDeviceGet", unsafe { self.functions.device(&raw mut device, index) }?)?;
-        self.device = device;
+        self.checked("cuDeviceGet", unsafe { self.functions.device(&raw mut number, index) }?)?;
         let mut text = [0_u8; 256];
         // SAFETY: it writes at most as many bytes as it is told; one less than there are keeps the text terminated.
-        let status = unsafe { self.functions.name(text.as_mut_ptr().cast(), 255, device) }?;
+        let status = unsafe { self.functions.name(text.as_mut_ptr().cast(), 255, number) }?;
         self.checked("cuDeviceGetName", status)?;
         let name = terminated(&text);
         text.fill(0);
         // SAFETY: as above.
-        let status = unsafe { self.functions.pci(text.as_mut_ptr().cast(), 255, device) }?;
+        let status = unsafe { self.functions.pci(text.as_mut_ptr().cast(), 255, number) }?;
         self.checked("cuDeviceGetPCIBusId", status)?;
         let pci = terminated(&text).to_ascii_lowercase();
         let (mut uuid, mut memory) = ([0; 16], 0);
         // SAFETY: CUuuid is 16 bytes.
-        self.checked("cuDeviceGetUuid", unsafe { self.functions.uuid(&raw mut uuid, device) }?)?;
+        self.checked("cuDeviceGetUuid", unsafe { self.functions.uuid(&raw mut uuid, number) }?)?;
         // SAFETY: one size is written.
-        let status = unsafe { self.functions.memory(&raw mut memory, device) }?;
+        let status = unsafe { self.functions.memory(&raw mut memory, number) }?;
         self.checked("cuDeviceTotalMem_v2", status)?;
-        Ok(Device { name, uuid, pci, memory: memory as u64 })
+        Ok(Device { number, name, uuid, pci, memory: memory as u64 })
     }
 
-    /// Makes the chosen device's primary context and enters it.
-    pub fn open(&mut self) -> Result<(), Failure> {
+    /// Makes a device's primary context and enters it.
+    pub fn open(&mut self, device: &Device) -> Result<(), Failure> {
+        let mut context = null_mut();
         // SAFETY: the device is one that cuDeviceGet handed out; one handle is written.
-        let status = unsafe { self.functions.retain(&raw mut self.context, self.device) }?;
+        let status = unsafe { self.functions.retain(&raw mut context, device.number) }?;
         self.checked("cuDevicePrimaryCtxRetain", status)?;
-        self.enter()
+        self.set_current(context)?;
+        self.context = context;
+        Ok(())
+    }
+
+    /// Is there a context?
+    pub fn is_open(&self) -> bool {
+        !self.context.is_null()
     }
 
     /// Makes the context this thread's.
     pub fn enter(&self) -> Result<(), Failure> {
+        self.set_current(self.context)
+    }
+
+    fn set_current(&self, context: *mut c_void) -> Result<(), Failure> {
         // SAFETY: the context is retained until the process ends.
-        self.checked("cuCtxSetCurrent", unsafe { self.functions.set_current(self.context) }?)
+        self.checked("cuCtxSetCurrent", unsafe { self.functions.set_current(context) }?)
     }
 
     /// Waits for everything that was asked of the GPU.
@@ -173,13 +185,13 @@ impl Cuda {
         Ok(memory)
     }
 
-    /// A stream, in which the GPU does what is asked of it in that order.
+    /// A stream of its own: what is asked of the GPU there waits for nothing else.
     pub fn stream(&self) -> Result<Stream<'_>, Failure> {
-        let mut stream = null_mut();
+        let mut handle = null_mut();
         // SAFETY: one handle is written.
-        let status = unsafe { self.functions.stream(&raw mut stream, NON_BLOCKING) }?;
+        let status = unsafe { self.functions.stream(&raw mut handle, NON_BLOCKING) }?;
         self.checked("cuStreamCreate", status)?;
-        Ok(Stream { cuda: self, stream })
+        Ok(Stream { cuda: self, handle })
     }
 
     /// Memory of the CPU that the GPU reaches by DMA, with a stream for its copies.
@@ -195,35 +207,30 @@ impl Cuda {
     }
 }
 
-/// A stream of work for the GPU.
+/// What is asked of the GPU in one order.
 pub struct Stream<'a> {
     cuda: &'a Cuda,
-    stream: *mut c_void,
+    pub handle: *mut c_void,
 }
 
-// SAFETY: streams may be used by any thread.
-#[allow(unsafe_code, reason = "a pointer is not Send by itself")]
+// SAFETY: streams may be used by any thread, and the handle is only passed back to libraries.
+#[allow(unsafe_code, reason = "a handle is a pointer to Rust")]
 unsafe impl Send for Stream<'_> {}
 
 #[allow(unsafe_code, reason = "calls into libcuda")]
 impl Stream<'_> {
-    /// Its handle, for cuFile.
-    pub fn handle(&self) -> *mut c_void {
-        self.stream
-    }
-
-    /// Waits for all that was asked of it.
+    /// Waits until all of it is done.
     pub fn wait(&self) -> Result<(), Failure> {
         // SAFETY: the stream is this value's own.
-        self.cuda.checked("cuStreamSynchronize", unsafe { self.cuda.functions.stream_wait(self.stream) }?)
+        self.cuda.checked("cuStreamSynchronize", unsafe { self.cuda.functions.stream_wait(self.handle) }?)
     }
 }
 
 #[allow(unsafe_code, reason = "calls into libcuda")]
 impl Drop for Stream<'_> {
     fn drop(&mut self) {
-        // SAFETY: nobody uses it any more. Where destroying fails there is nothing left to do.
-        let _ = unsafe { self.cuda.functions.stream_destroy(self.stream) };
+        // SAFETY: nobody uses it any more.
+        let _ = unsafe { self.cuda.functions.stream_destroy(self.handle) };
     }
 }
 
@@ -299,7 +306,7 @@ impl Pinned<'_> {
         let functions = &self.cuda.functions;
         // SAFETY: both are at least as long as that, and outlive the copy, which is waited for.
         let status =
-            unsafe { functions.copy_in_async(to.address, self.memory, self.bytes, self.stream.handle()) }?;
+            unsafe { functions.copy_in_async(to.address, self.memory, self.bytes, self.stream.handle) }?;
         self.cuda.checked("cuMemcpyHtoDAsync_v2", status)?;
         self.stream.wait()
     }
@@ -310,7 +317,7 @@ impl Pinned<'_> {
         let functions = &self.cuda.functions;
         // SAFETY: as above.
         let status =
-            unsafe { functions.copy_out_async(self.memory, from.address, self.bytes, self.stream.handle()) }?;
+            unsafe { functions.copy_out_async(self.memory, from.address, self.bytes, self.stream.handle) }?;
         self.cuda.checked("cuMemcpyDtoHAsync_v2", status)?;
         self.stream.wait()
     }

@@ -1,15 +1,22 @@
 //! libcufile (cufile.h): transfers between a file and memory of the GPU, and what it counts of them.
 
-use crate::cuda::{GpuMemory, Stream};
+use crate::cuda::{Cuda, GpuMemory};
 use crate::library::{Library, functions};
 use gdsboot::bench::transfer::job::Direction;
+use gdsboot::bench::transfer::threads::words;
 use gdsboot::bench::worker::errors::name;
 use gdsboot::bench::worker::stats::{self, BUFFER, SENTINEL};
 use gdsboot::bench::worker::{Counters, Failure};
 use std::ffi::{c_int, c_uint, c_void};
 use std::os::fd::RawFd;
 use std::ptr::{null, null_mut};
-use std::time::{Duration, Instant};
+
+mod batch;
+mod streams;
+
+pub use batch::Batch;
+use batch::{BatchEvent, BatchTransfer};
+pub use streams::{MOST_STREAMS, Streams};
 
 // CUfileError_t is two ints by value, which the x86-64 ABI returns like one 64-bit integer.
 functions! {
@@ -24,14 +31,14 @@ functions! {
     buffer_deregister ["cuFileBufDeregister"] (memory: u64) -> u64;
     read ["cuFileRead"] (handle: *mut c_void, memory: u64, bytes: usize, offset: i64, from: i64) -> isize;
     write ["cuFileWrite"] (handle: *mut c_void, memory: u64, bytes: usize, offset: i64, from: i64) -> isize;
-    stream_register ["cuFileStreamRegister"] (stream: *mut c_void, flags: c_uint) -> u64;
-    stream_deregister ["cuFileStreamDeregister"] (stream: *mut c_void) -> u64;
-    read_async ["cuFileReadAsync"] (handle: *mut c_void, memory: u64, bytes: *mut usize, offset: *mut i64, from: *mut i64, done: *mut isize, stream: *mut c_void) -> u64;
-    write_async ["cuFileWriteAsync"] (handle: *mut c_void, memory: u64, bytes: *mut usize, offset: *mut i64, from: *mut i64, done: *mut isize, stream: *mut c_void) -> u64;
     batch_set_up ["cuFileBatchIOSetUp"] (batch: *mut *mut c_void, count: c_uint) -> u64;
     batch_submit ["cuFileBatchIOSubmit"] (batch: *mut c_void, count: c_uint, transfers: *mut BatchTransfer, flags: c_uint) -> u64;
     batch_status ["cuFileBatchIOGetStatus"] (batch: *mut c_void, least: c_uint, count: *mut c_uint, events: *mut BatchEvent, limit: *mut libc::timespec) -> u64;
     batch_destroy ["cuFileBatchIODestroy"] (batch: *mut c_void) -> ();
+    stream_register ["cuFileStreamRegister"] (stream: *mut c_void, flags: c_uint) -> u64;
+    stream_deregister ["cuFileStreamDeregister"] (stream: *mut c_void) -> u64;
+    read_async ["cuFileReadAsync"] (handle: *mut c_void, memory: u64, bytes: *mut usize, offset: *mut i64, from: *mut i64, done: *mut isize, stream: *mut c_void) -> u64;
+    write_async ["cuFileWriteAsync"] (handle: *mut c_void, memory: u64, bytes: *mut usize, offset: *mut i64, from: *mut i64, done: *mut isize, stream: *mut c_void) -> u64;
     set_stats_level ["cuFileSetStatsLevel"] (level: c_int) -> u64;
     stats_start ["cuFileStatsStart"] () -> u64;
     stats ["cuFileGetStatsL3"] (stats: *mut u8) -> u64;
@@ -75,43 +82,8 @@ struct Descriptor {
     operations: *const c_void,
 }
 
-/// CUfileIOParams_t.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct BatchTransfer {
-    /// CUFILE_BATCH is 1.
-    mode: c_int,
-    memory: u64,
-    offset: i64,
-    from: i64,
-    bytes: usize,
-    handle: *mut c_void,
-    /// CUFILE_READ is 0, CUFILE_WRITE 1.
-    opcode: c_int,
-    cookie: usize,
-}
-
-/// CUfileIOEvents_t.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-struct BatchEvent {
-    cookie: usize,
-    status: c_int,
-    returned: usize,
-}
-
-/// CUFILE_COMPLETE and CUFILE_WAITING | CUFILE_PENDING of CUfileStatus_t.
-const COMPLETE: c_int = 16;
-const UNDER_WAY: c_int = 1 | 2;
-/// CU_FILE_STREAM_FIXED_AND_ALIGNED: offsets and sizes are known when a transfer is asked for, and multiples of 4 KiB.
-const FIXED_AND_ALIGNED: c_uint = 0xf;
-/// What streams' transfers are multiples of, so that they may be told to be aligned.
-const PAGE: usize = 4096;
-/// A batch that takes longer is lost; the validator's own limit is shorter for small jobs.
-const LOST: Duration = Duration::from_secs(120);
-
-const _: () = assert!(size_of::<Descriptor>() == 24 && size_of::<BatchTransfer>() == 64);
-const _: () = assert!(size_of::<BatchEvent>() == 24 && std::mem::offset_of!(Properties, more) == 56);
+const _: () = assert!(size_of::<Descriptor>() == 24);
+const _: () = assert!(std::mem::offset_of!(Properties, more) == 56);
 
 /// libcufile. Its functions may be called by any thread.
 pub struct Lib {
@@ -229,104 +201,16 @@ impl Lib {
         checked("cuFileBatchIOSetUp", unsafe { self.functions.batch_set_up(&raw mut batch, count) }?)?;
         Ok(Batch { lib: self, batch, count: count as usize })
     }
-}
 
-#[allow(unsafe_code, reason = "calls into libcufile")]
-impl Lib {
-    /// A stream for transfers of `bytes`; a function since GDS 1.7 (CUDA 12.2).
-    pub fn stream<'a>(&'a self, stream: Stream<'a>, bytes: usize) -> Result<FileStream<'a>, Failure> {
-        if self.functions.read_async.is_none() {
-            return Err(crate::library::missing("cuFileReadAsync"));
-        }
-        let arguments = Box::new(Arguments { bytes, offset: 0, from: 0, done: 0 });
-        // It works without as well, and more slowly.
-        let is_registered = bytes.is_multiple_of(PAGE) && {
-            // SAFETY: the stream outlives its registration, see `Drop`.
-            let status = unsafe { self.functions.stream_register(stream.handle(), FIXED_AND_ALIGNED) };
-            status == Ok(0)
-        };
-        Ok(FileStream { lib: self, stream, arguments, is_registered })
-    }
-}
-
-/// What cuFile reads and writes while a transfer is under way on a stream.
-struct Arguments {
-    bytes: usize,
-    offset: i64,
-    from: i64,
-    done: isize,
-}
-
-/// A stream on which one transfer is made at a time.
-pub struct FileStream<'a> {
-    lib: &'a Lib,
-    stream: Stream<'a>,
-    arguments: Box<Arguments>,
-    is_registered: bool,
-}
-
-#[allow(unsafe_code, reason = "calls into libcufile")]
-impl FileStream<'_> {
-    /// Asks for a transfer. It has to be waited for before another one is asked for.
-    pub fn begin(
-        &mut self,
-        handle: &Handle<'_>,
+    /// Streams for `count` transfers at a time in one direction. `pages`: sizes and offsets will be multiples of 4 KiB.
+    pub fn streams<'a>(
+        &'a self,
+        cuda: &'a Cuda,
+        count: u32,
         direction: Direction,
-        memory: &GpuMemory<'_>,
-        offset: u64,
-    ) -> Result<(), Failure> {
-        assert!(self.arguments.bytes <= memory.bytes, "more than the memory holds");
-        self.arguments.offset = offset as i64;
-        self.arguments.done = 0;
-        let Arguments { bytes, offset, from, done } = &mut *self.arguments;
-        let (bytes, offset, from, done) = (&raw mut *bytes, &raw mut *offset, &raw mut *from, &raw mut *done);
-        let (functions, stream, handle) = (&self.lib.functions, self.stream.handle(), handle.handle);
-        let (function, status) = match direction {
-            // SAFETY: cuFile reads and writes the arguments until the stream has been waited for; they are in a box that is
-            // freed after that, see `Drop`. Handle and memory are known to cuFile, and outlive this stream's transfers.
-            Direction::Read => ("cuFileReadAsync", unsafe {
-                functions.read_async(handle, memory.address, bytes, offset, from, done, stream)
-            }?),
-            // SAFETY: as above.
-            Direction::Write => ("cuFileWriteAsync", unsafe {
-                functions.write_async(handle, memory.address, bytes, offset, from, done, stream)
-            }?),
-        };
-        checked(function, status)
-    }
-
-    /// Waits for the transfer; the bytes that were made.
-    pub fn end(&mut self, direction: Direction) -> Result<usize, Failure> {
-        self.stream.wait()?;
-        let function = if direction == Direction::Read { "cuFileReadAsync" } else { "cuFileWriteAsync" };
-        // SAFETY: the stream has been waited for, so that cuFile does not write it any more; it did behind Rust's back.
-        let done = unsafe { (&raw const self.arguments.done).read_volatile() };
-        usize::try_from(done).map_err(|_| match done {
-            -1 => Failure {
-                function: Some(function.into()),
-                text: "the transfer failed".into(),
-                ..Failure::default()
-            },
-            _ => failed(function, -(done as i64), None),
-        })
-    }
-}
-
-#[allow(unsafe_code, reason = "calls into libcufile")]
-impl Drop for FileStream<'_> {
-    fn drop(&mut self) {
-        if self.stream.wait().is_err() {
-            // cuFile may still write there: memory is lost rather than given away.
-            let lost = std::mem::replace(
-                &mut self.arguments,
-                Box::new(Arguments { bytes: 0, offset: 0, from: 0, done: 0 }),
-            );
-            std::mem::forget(lost);
-        }
-        if self.is_registered {
-            // SAFETY: it was registered, and nothing is under way on it.
-            let _ = unsafe { self.lib.functions.stream_deregister(self.stream.handle()) };
-        }
+        pages: bool,
+    ) -> Result<Streams<'a>, Failure> {
+        Streams::new(self, cuda, count, direction, pages)
     }
 }
 
@@ -362,14 +246,7 @@ impl Handle<'_> {
                 functions.write(self.handle, memory.address, bytes, offset as i64, 0)
             }?),
         };
-        usize::try_from(returned).map_err(|_| match returned {
-            -1 => Failure {
-                function: Some(function.into()),
-                text: gdsboot::bench::transfer::threads::words(&std::io::Error::last_os_error()),
-                ..Failure::default()
-            },
-            _ => failed(function, -(returned as i64), None),
-        })
+        made(function, returned, || words(&std::io::Error::last_os_error()))
     }
 }
 
@@ -395,87 +272,6 @@ impl Drop for Registered<'_> {
     }
 }
 
-/// Transfers that are begun together.
-pub struct Batch<'a> {
-    lib: &'a Lib,
-    batch: *mut c_void,
-    count: usize,
-}
-
-// SAFETY: cuFile is thread-safe, and the handle is only passed back to it.
-#[allow(unsafe_code, reason = "a handle is a pointer to Rust")]
-unsafe impl Send for Batch<'_> {}
-
-#[allow(unsafe_code, reason = "calls into libcufile")]
-impl Batch<'_> {
-    /// Makes one transfer of `bytes` for each pair of memory and offset, and waits for all; what each made.
-    pub fn transfer(
-        &mut self,
-        handle: &Handle<'_>,
-        direction: Direction,
-        bytes: usize,
-        transfers: &[(&GpuMemory<'_>, u64)],
-    ) -> Result<Vec<Result<usize, Failure>>, Failure> {
-        assert!(transfers.len() <= self.count, "more than the batch holds");
-        let entry = |(cookie, (memory, offset)): (usize, &(&GpuMemory<'_>, u64))| {
-            assert!(bytes <= memory.bytes, "more than the memory holds");
-            BatchTransfer {
-                mode: 1,
-                memory: memory.address,
-                offset: *offset as i64,
-                from: 0,
-                bytes,
-                handle: handle.handle,
-                opcode: c_int::from(direction == Direction::Write),
-                cookie,
-            }
-        };
-        let mut entries: Vec<_> = transfers.iter().enumerate().map(entry).collect();
-        let functions = &self.lib.functions;
-        let count = entries.len() as c_uint;
-        // SAFETY: handles and memory are known to cuFile and outlive the batch, which is waited for.
-        let status = unsafe { functions.batch_submit(self.batch, count, entries.as_mut_ptr(), 0) }?;
-        checked("cuFileBatchIOSubmit", status)?;
-        let mut results: Vec<Option<Result<usize, Failure>>> = vec![None; entries.len()];
-        let begun = Instant::now();
-        while results.contains(&None) {
-            let mut events = vec![BatchEvent::default(); entries.len()];
-            let mut ready = count;
-            let mut second = libc::timespec { tv_sec: 1, tv_nsec: 0 };
-            // SAFETY: there is room for as many events as `ready` says.
-            let status = unsafe {
-                functions.batch_status(self.batch, 1, &raw mut ready, events.as_mut_ptr(), &raw mut second)
-            }?;
-            checked("cuFileBatchIOGetStatus", status)?;
-            for event in events.iter().take(ready as usize).filter(|event| event.status & UNDER_WAY == 0) {
-                let Some(result) = results.get_mut(event.cookie) else { continue };
-                *result = Some(match event.status {
-                    COMPLETE => Ok(event.returned),
-                    other => Err(Failure {
-                        function: Some("cuFileBatchIOGetStatus".into()),
-                        text: format!("the transfer ended with CUfileStatus_t {other:#x}"),
-                        ..Failure::default()
-                    }),
-                });
-            }
-            if begun.elapsed() > LOST {
-                // The library may still write to the memory of those that are lost: nothing is given back.
-                eprintln!("gdsboot-dma: error: a batch did not end in {} s", LOST.as_secs());
-                std::process::abort();
-            }
-        }
-        Ok(results.into_iter().flatten().collect())
-    }
-}
-
-#[allow(unsafe_code, reason = "calls into libcufile")]
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        // SAFETY: its transfers have ended, or cuFile said that it does not know: memory is freed after this.
-        let _ = unsafe { self.lib.functions.batch_destroy(self.batch) };
-    }
-}
-
 /// The first member of the structure, in the lower half, is the cuFile error, the second CUDA's.
 fn checked(function: &str, status: u64) -> Result<(), Failure> {
     match (status as u32 as i32, (status >> 32) as u32 as i32) {
@@ -492,4 +288,19 @@ fn failed(function: &str, status: i64, cuda_status: Option<i64>) -> Failure {
         cuda_status,
         ..Failure::default()
     }
+}
+
+/// What a transfer returned: bytes, -1 for an error outside of cuFile, or the number of one of its own below 0.
+fn made(function: &str, returned: isize, why: impl FnOnce() -> String) -> Result<usize, Failure> {
+    usize::try_from(returned).map_err(|_| match returned {
+        -1 => Failure { function: Some(function.into()), text: why(), ..Failure::default() },
+        _ => failed(function, -(returned as i64), None),
+    })
+}
+
+/// Ends the process where nobody knows whether a transfer has ended: the library may still write to its memory, and
+/// nothing may be given back.
+fn lost(why: &str) -> ! {
+    eprintln!("gdsboot-dma: error: {why}");
+    std::process::abort()
 }

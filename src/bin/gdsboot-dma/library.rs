@@ -3,7 +3,7 @@
 use gdsboot::bench::worker::Failure;
 
 /// Present in the libraries that imitate NVIDIA's for tests, and in no others.
-pub const SIMULATED: &[u8] = b"gdsboot_simulated";
+const SIMULATED: &[u8] = b"gdsboot_simulated";
 
 /// A library. It stays loaded until the process ends: libcufile may crash when it is unloaded.
 pub struct Library {
@@ -40,11 +40,16 @@ impl Library {
     }
 
     /// Does it only imitate NVIDIA's library?
-    #[allow(unsafe_code, reason = "a symbol has no type")]
     pub fn is_simulated(&self) -> bool {
-        // SAFETY: the symbol's address is all that is asked for.
-        unsafe { self.library.get::<*const u8>(SIMULATED) }.is_ok()
+        is_simulated(self.library)
     }
+}
+
+/// Does it only imitate NVIDIA's library?
+#[allow(unsafe_code, reason = "a symbol has no type")]
+pub fn is_simulated(library: &libloading::Library) -> bool {
+    // SAFETY: the symbol's address is all that is asked for.
+    unsafe { library.get::<*const u8>(SIMULATED) }.is_ok()
 }
 
 /// A library that has no function of that name.

@@ -17,6 +17,7 @@ mod nvml;
 mod probe;
 mod run;
 mod transfers;
+mod watch;
 
 /// Talks to NVIDIA's user-space libraries for the validator.
 #[derive(Debug, Parser)]

@@ -1,7 +1,7 @@
 //! One thread's transfers, whichever way they are made, and the comparison of what arrived.
 
 use crate::cuda::{Cuda, GpuMemory, Pinned};
-use crate::cufile::{Batch, FileStream, Handle};
+use crate::cufile::{Batch, Handle, Streams};
 use gdsboot::bench::storage::Buffers;
 use gdsboot::bench::transfer::job::{Direction, Job};
 use gdsboot::bench::transfer::pattern::Pattern;
@@ -20,8 +20,8 @@ pub enum Way<'a> {
     Cufile(&'a Handle<'a>),
     /// Several of them at a time.
     Batch(&'a Handle<'a>, Batch<'a>),
-    /// One on each of several streams.
-    Streams(&'a Handle<'a>, Vec<FileStream<'a>>),
+    /// Several of them at a time, each on a stream of its own.
+    Streams(&'a Handle<'a>, Streams<'a>),
     /// By the CPU's memory.
     Bounce(Pinned<'a>),
     /// Between the CPU's memory and the GPU's.
@@ -39,12 +39,12 @@ pub struct Mover<'a> {
     pub holds: Holds,
 }
 
-/// What came of a comparison.
+/// A block that was compared.
 pub struct Compared {
-    /// What is wrong.
+    /// What is wrong with it.
     pub wrong: Option<String>,
-    /// Is it one and the same byte throughout, so that data from another place would not be noticed?
-    pub is_uniform: bool,
+    /// Is it one and the same byte throughout?
+    pub uniform: bool,
 }
 
 impl Mover<'_> {
@@ -76,13 +76,14 @@ impl Mover<'_> {
         }
     }
 
-    /// Makes the transfers to or from these offsets, one for each buffer from the first on; what each made is added to
-    /// `results`.
+    /// Makes the transfers to or from these offsets, one for each buffer from the first on; `results` becomes what each
+    /// made. It is the caller's, so that nothing is allocated for a transfer.
     pub fn transfer(&mut self, offsets: &[u64], results: &mut Vec<Result<usize, Failure>>) {
-        let Job { direction, block, .. } = *self.job;
-        let bytes = block as usize;
-        let pairs = self.memory.iter().zip(offsets.iter().copied());
-        match &mut self.way {
+        let Self { file, way, memory, job: Job { direction, block, .. }, .. } = self;
+        let (direction, bytes) = (*direction, *block as usize);
+        let pairs = memory.iter().zip(offsets.iter().copied());
+        results.clear();
+        match way {
             Way::Cufile(handle) => {
                 results
                     .extend(pairs.map(|(memory, offset)| handle.transfer(direction, memory, bytes, offset)));
@@ -90,42 +91,34 @@ impl Mover<'_> {
             Way::Batch(handle, batch) => {
                 let pairs: Vec<_> = pairs.collect();
                 match batch.transfer(handle, direction, bytes, &pairs) {
-                    Ok(done) => results.extend(done),
-                    Err(failure) => results.extend(std::iter::repeat_n(Err(failure), offsets.len())),
+                    Ok(made) => results.extend(made),
+                    Err(failure) => results.resize(offsets.len(), Err(failure)),
                 }
             }
-            Way::Streams(handle, streams) => {
-                let begun: Vec<_> = (streams.iter_mut().zip(pairs))
-                    .map(|(stream, (memory, offset))| stream.begin(handle, direction, memory, offset))
-                    .collect();
-                let ended = streams.iter_mut().zip(begun);
-                results.extend(ended.map(|(stream, begun)| begun.and_then(|()| stream.end(direction))));
-            }
+            Way::Streams(handle, streams) => streams.transfer(handle, bytes, pairs, results),
             Way::Bounce(pinned) => {
-                results.extend(
-                    pairs.map(|(memory, offset)| bounce(self.file, pinned, direction, memory, offset)),
-                );
+                results.extend(pairs.map(|(memory, offset)| bounce(file, pinned, direction, memory, offset)));
             }
             Way::HostCopy(pinned) => {
-                let mut one = |memory: &GpuMemory<'_>| match direction {
+                let copied = pairs.map(|(memory, _)| match direction {
                     Direction::Read => pinned.copy_to_gpu(memory),
                     Direction::Write => pinned.copy_from_gpu(memory),
-                };
-                results.extend(pairs.map(|(memory, _)| one(memory).map(|()| bytes)));
+                });
+                results.extend(copied.map(|copied| copied.map(|()| bytes)));
             }
         }
     }
 
-    /// Compares what a transfer made, at its destination, with what it had to make. The error says that it could not be
+    /// Compares what a transfer made, at its destination, with what it had to make. The error says why it could not be
     /// compared.
     pub fn compare(&mut self, slot: usize, offset: u64) -> Result<Compared, Failure> {
         let Job { direction, seed, block, .. } = *self.job;
         let mut aligned = Buffers::new(1, block as usize).map_err(|error| io("taking memory", &error))?;
         let wanted = aligned.get_mut(0);
         let pattern = Pattern { seed };
-        let of_pattern = |bytes: &[u8]| Compared {
-            wrong: pattern.check(bytes, offset).err().map(|mismatch| mismatch.to_string()),
-            is_uniform: false,
+        let of_pattern = |bytes: &[u8]| {
+            let wrong = pattern.check(bytes, offset).err().map(|mismatch| mismatch.to_string());
+            Compared { wrong, uniform: false }
         };
         if let (Way::HostCopy(pinned), Direction::Write) = (&mut self.way, direction) {
             return Ok(of_pattern(pinned.bytes()));
@@ -142,7 +135,12 @@ impl Mover<'_> {
                     return Ok(of_pattern(&arrived));
                 }
                 self.read_by_cpu(wanted, offset)?;
-                Ok(as_the_cpu_reads(&arrived, wanted, offset))
+                let wrong = arrived.iter().zip(&*wanted).position(|(found, wanted)| found != wanted);
+                let said = |at: usize| {
+                    let (place, found, wanted) = (offset + at as u64, arrived[at], wanted[at]);
+                    format!("at byte {place}: {found:#04x} instead of {wanted:#04x}, as the CPU reads it")
+                };
+                Ok(Compared { wrong: wrong.map(said), uniform: wanted[1..] == wanted[..wanted.len() - 1] })
             }
         }
     }
@@ -160,7 +158,11 @@ impl Mover<'_> {
     }
 }
 
-/// From the drive into the CPU's memory and on to the GPU, or back.
+fn io(function: &str, error: &std::io::Error) -> Failure {
+    Failure { function: Some(function.into()), text: words(error), ..Failure::default() }
+}
+
+/// One transfer between the drive and the GPU by way of the CPU's memory.
 fn bounce(
     file: &File,
     pinned: &mut Pinned<'_>,
@@ -170,10 +172,8 @@ fn bounce(
 ) -> Result<usize, Failure> {
     match direction {
         Direction::Read => {
-            let buffer = pinned.bytes();
-            let wanted = buffer.len();
-            let done = file.read_at(buffer, offset).map_err(|error| io("pread", &error))?;
-            if done == wanted {
+            let done = file.read_at(pinned.bytes(), offset).map_err(|error| io("pread", &error))?;
+            if done == pinned.bytes().len() {
                 pinned.copy_to_gpu(memory)?;
             }
             Ok(done)
@@ -183,16 +183,4 @@ fn bounce(
             file.write_at(pinned.bytes(), offset).map_err(|error| io("pwrite", &error))
         }
     }
-}
-
-fn as_the_cpu_reads(arrived: &[u8], wanted: &[u8], offset: u64) -> Compared {
-    let wrong = arrived.iter().zip(wanted).position(|(found, wanted)| found != wanted).map(|at| {
-        let (found, wanted) = (arrived[at], wanted[at]);
-        format!("at byte {}: {found:#04x} instead of {wanted:#04x}, as the CPU reads it", offset + at as u64)
-    });
-    Compared { wrong, is_uniform: wanted.iter().all(|byte| *byte == wanted[0]) }
-}
-
-fn io(function: &str, error: &std::io::Error) -> Failure {
-    Failure { function: Some(function.into()), text: words(error), ..Failure::default() }
 }

@@ -1,6 +1,6 @@
 //! What NVIDIA's libraries say about themselves, before anything is transferred.
 
-use crate::library::{SIMULATED, words};
+use crate::library::{is_simulated, words};
 use gdsboot::facts::dma::{Call, DmaProbe, Library, VERSION};
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::io::Write as _;
@@ -39,8 +39,7 @@ impl Loaded {
         match unsafe { libloading::Library::new(name) } {
             Ok(library) => {
                 said.path = loaded_path(name);
-                // SAFETY: the symbol's address is all that is asked for.
-                said.simulated = unsafe { library.get::<*const u8>(SIMULATED) }.is_ok();
+                said.simulated = is_simulated(&library);
                 Ok(Self { library, said })
             }
             Err(error) => {

@@ -1,9 +1,10 @@
 //! The worker's conversation with the validator, as [`gdsboot::bench::worker`] says.
 
-use crate::cuda::Cuda;
+use crate::cuda::{Cuda, Device};
 use crate::cufile::Lib;
-use crate::nvml;
+use crate::nvml::Nvml;
 use crate::transfers::{self, Tools};
+use crate::watch::Watcher;
 use gdsboot::bench::worker::{Answer, Cufile, Engine, Failure, Gpu, Line, Request, Task, VERSION};
 use nix::unistd::{dup, dup2_stdout};
 use std::cell::{Cell, RefCell};
@@ -26,7 +27,7 @@ pub fn main() -> ExitCode {
 /// Ends without the destructors of the libraries: libcufile's were seen to crash after everything was done.
 #[allow(unsafe_code, reason = "exit handlers are not to run")]
 fn leave() -> ! {
-    // SAFETY: what had to be written was, and no other thread is left.
+    // SAFETY: what had to be written was; a thread that NVML has not let go ends with the process.
     unsafe { libc::_exit(0) }
 }
 
@@ -58,11 +59,18 @@ impl Answers {
     }
 }
 
+/// The libraries that know GPUs.
+struct Gpus {
+    cuda: Cuda,
+    nvml: Result<Nvml, Failure>,
+    /// Watches the GPU that is open.
+    watcher: Option<Watcher>,
+}
+
+/// What has been loaded and opened so far.
 #[derive(Default)]
 struct Open {
-    cuda: Option<Cuda>,
-    /// The GPU as NVML knows it.
-    gpu: Option<nvml::Device>,
+    gpus: Option<Gpus>,
     cufile: Option<Lib>,
 }
 
@@ -93,16 +101,11 @@ impl Open {
             Request::OpenGpu { index } => self.open_gpu(answers, index).map(Answer::Gpu),
             Request::OpenCufile => self.open_cufile(answers).map(Answer::Cufile),
             Request::Run(task) => {
-                let cuda = self.cuda.as_ref().ok_or_else(|| because("no GPU was opened".into()))?;
+                let Gpus { cuda, watcher, .. } = self.gpu()?;
                 let file = file(&task)?;
                 let calling = |function: &str| answers.calling(function);
-                let tools = Tools {
-                    cuda,
-                    cufile: self.cufile.as_ref(),
-                    file: &file,
-                    gpu: self.gpu,
-                    calling: &calling,
-                };
+                let (cufile, watcher) = (self.cufile.as_ref(), watcher.as_ref());
+                let tools = Tools { cuda, cufile, watcher, file: &file, calling: &calling };
                 transfers::run(&tools, &task).map(|ran| Answer::Ran(Box::new(ran)))
             }
             Request::Close => {
@@ -115,27 +118,49 @@ impl Open {
         }
     }
 
+    /// Loads libcuda and NVML, once.
+    fn load(&mut self, answers: &Answers) -> Result<&mut Gpus, Failure> {
+        let gpus = match self.gpus.take() {
+            Some(gpus) => gpus,
+            None => {
+                answers.calling("libcuda.so.1");
+                let cuda = Cuda::load()?;
+                answers.calling("cuInit");
+                cuda.init()?;
+                answers.calling("libnvidia-ml.so.1");
+                Gpus { cuda, nvml: Nvml::open(), watcher: None }
+            }
+        };
+        Ok(self.gpus.insert(gpus))
+    }
+
     fn list_gpus(&mut self, answers: &Answers) -> Result<Vec<Gpu>, Failure> {
-        let mut cuda = initialised(answers)?;
-        // Where libcuda works and has no device, it says so in cuInit.
-        let count = cuda.count()?;
-        (0..count).map(|index| Ok(describe(answers, &mut cuda, index)?.0)).collect()
+        let gpus = self.load(answers)?;
+        answers.calling("cuDeviceGet");
+        (0..gpus.cuda.count()?).map(|index| Ok(gpus.describe(gpus.cuda.device(index)?))).collect()
     }
 
     fn open_gpu(&mut self, answers: &Answers, index: u32) -> Result<Gpu, Failure> {
-        if self.cuda.is_some() {
+        if self.gpu().is_ok() {
             return Err(because("a GPU is open already".into()));
         }
-        let mut cuda = initialised(answers)?;
-        let (gpu, device) = describe(answers, &mut cuda, index)?;
+        let gpus = self.load(answers)?;
+        let device = gpus.cuda.device(index)?;
         answers.calling("cuDevicePrimaryCtxRetain");
-        cuda.open()?;
-        (self.cuda, self.gpu) = (Some(cuda), device);
+        gpus.cuda.open(&device)?;
+        let gpu = gpus.describe(device);
+        gpus.watcher = gpus.nvml.as_ref().ok().map(|nvml| Watcher::new(*nvml, gpu.pci.clone()));
         Ok(gpu)
     }
 
+    /// Those that know GPUs, where one is open.
+    fn gpu(&self) -> Result<&Gpus, Failure> {
+        let open = self.gpus.as_ref().filter(|gpus| gpus.cuda.is_open());
+        open.ok_or_else(|| because("no GPU was opened".into()))
+    }
+
     fn open_cufile(&mut self, answers: &Answers) -> Result<Cufile, Failure> {
-        let cuda = self.cuda.as_ref().ok_or_else(|| because("no GPU was opened".into()))?;
+        let cuda = &self.gpu()?.cuda;
         answers.calling("libcufile.so.0");
         let lib = Lib::load()?;
         let mut cufile = Cufile { simulated: lib.simulated || cuda.simulated, ..Cufile::default() };
@@ -161,28 +186,30 @@ impl Open {
     }
 }
 
-/// libcuda, with all GPUs opened by the driver.
-fn initialised(answers: &Answers) -> Result<Cuda, Failure> {
-    answers.calling("libcuda.so.1");
-    let cuda = Cuda::load()?;
-    answers.calling("cuInit");
-    cuda.init()?;
-    Ok(cuda)
-}
-
-/// Chooses a GPU, and says what libcuda and NVML know of it.
-fn describe(answers: &Answers, cuda: &mut Cuda, index: u32) -> Result<(Gpu, Option<nvml::Device>), Failure> {
-    let mut gpu = Gpu { simulated: cuda.simulated, ..Gpu::default() };
-    gpu.cuda_version = cuda.version().map_err(|failure| gpu.failures.push(failure)).ok();
-    let device = cuda.device(index)?;
-    answers.calling("libnvidia-ml.so.1");
-    let said = nvml::ask(&device.pci);
-    gpu.failures.extend(said.failures);
-    gpu.simulated |= said.simulated;
-    (gpu.bar1, gpu.driver_version) = (said.bar1, said.driver_version);
-    (gpu.name, gpu.pci, gpu.memory) = (device.name, device.pci, device.memory);
-    gpu.uuid = format!("GPU-{}", uuid::Uuid::from_bytes(device.uuid));
-    Ok((gpu, said.device))
+impl Gpus {
+    /// What both libraries say of a device.
+    fn describe(&self, device: Device) -> Gpu {
+        let mut failures = Vec::new();
+        let mut gpu = Gpu {
+            name: device.name,
+            uuid: format!("GPU-{}", uuid::Uuid::from_bytes(device.uuid)),
+            pci: device.pci,
+            memory: device.memory,
+            simulated: self.cuda.simulated,
+            ..Gpu::default()
+        };
+        gpu.cuda_version = self.cuda.version().map_err(|failure| failures.push(failure)).ok();
+        match &self.nvml {
+            Ok(nvml) => {
+                gpu.simulated |= nvml.simulated;
+                gpu.driver_version = nvml.driver_version().map_err(|failure| failures.push(failure)).ok();
+                let bar1 = nvml.device(&gpu.pci).and_then(|device| device.bar1());
+                gpu.bar1 = bar1.map_err(|failure| failures.push(failure)).ok();
+            }
+            Err(failure) => failures.push(failure.clone()),
+        }
+        Gpu { failures, ..gpu }
+    }
 }
 
 /// The task's file, by the descriptor that this process was started with.

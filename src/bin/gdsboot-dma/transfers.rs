@@ -1,16 +1,14 @@
 //! Makes a task's transfers, with what is counted and compared around them.
 
 use crate::cuda::{Cuda, GpuMemory};
-use crate::cufile::Lib;
+use crate::cufile::{Lib, MOST_STREAMS};
 use crate::mover::{Mover, Way};
-use crate::nvml;
+use crate::watch::Watcher;
 use gdsboot::bench::transfer::job::{Direction, Job};
 use gdsboot::bench::transfer::measurement::Recorder;
 use gdsboot::bench::transfer::offsets::Offsets;
 use gdsboot::bench::transfer::threads::{GIVE_UP, MOST_THREADS, Thread, measure, nanoseconds};
-use gdsboot::bench::worker::{
-    Counters, Engine, Failure, LEAST_SAMPLED, Ran, SAMPLED, SAMPLED_BYTES, Task, Verified,
-};
+use gdsboot::bench::worker::{Counters, Engine, Failure, LEAST_SAMPLED, Ran, SAMPLED, SAMPLED_BYTES, Task, Verified};
 use std::fs::File;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
@@ -18,16 +16,15 @@ use std::time::Instant;
 
 /// `properties.io_batchsize` as it is by default; larger batches were seen to hang.
 const LARGEST_BATCH: u32 = 128;
-/// Streams of a thread: each takes a transfer and resources of the GPU.
-const MOST_STREAMS: u32 = 64;
+/// What cuFile takes for aligned.
+const PAGE: u64 = 4096;
 
 /// What a task is made with.
 pub struct Tools<'a> {
     pub cuda: &'a Cuda,
     pub cufile: Option<&'a Lib>,
+    pub watcher: Option<&'a Watcher>,
     pub file: &'a File,
-    /// The GPU, where NVML knows it.
-    pub gpu: Option<nvml::Device>,
     /// Says which call comes next.
     pub calling: &'a dyn Fn(&str),
 }
@@ -57,22 +54,23 @@ pub fn run(tools: &Tools<'_>, task: &Task) -> Result<Ran, Failure> {
             registered.push(lib.register(memory)?);
         }
     }
+    let pages = [u64::from(job.block), job.range.start].iter().all(|number| number % PAGE == 0);
     let way = || -> Result<Way<'_>, Failure> {
         Ok(match (task.engine, lib, &handle) {
             (Engine::Cufile, _, Some(handle)) => Way::Cufile(handle),
-            (Engine::CufileStream, Some(lib), Some(handle)) => {
-                let stream = |_| lib.stream(cuda.stream()?, bytes);
-                Way::Streams(handle, (0..width).map(stream).collect::<Result<_, _>>()?)
-            }
             (Engine::CufileBatch, Some(lib), Some(handle)) => Way::Batch(handle, lib.batch(width)?),
+            (Engine::CufileStream, Some(lib), Some(handle)) => {
+                Way::Streams(handle, lib.streams(cuda, width, job.direction, pages)?)
+            }
             (Engine::HostCopy, ..) => Way::HostCopy(cuda.pinned(bytes)?),
             _ => Way::Bounce(cuda.pinned(bytes)?),
         })
     };
     calling(match task.engine {
+        Engine::Cufile => "cuMemsetD8_v2",
         Engine::CufileBatch => "cuFileBatchIOSetUp",
-        Engine::CufileStream => "cuFileStreamRegister",
-        _ => "cuMemAllocHost_v2",
+        Engine::CufileStream => "cuStreamCreate",
+        Engine::Bounce | Engine::HostCopy => "cuMemAllocHost_v2",
     });
     let mut movers = Vec::new();
     for memory in &memory {
@@ -84,13 +82,16 @@ pub fn run(tools: &Tools<'_>, task: &Task) -> Result<Ran, Failure> {
     let mut ran = Ran { before: counters(lib, tools, &mut Vec::new()), ..Ran::default() };
     calling(name(task));
     let verified = Mutex::new(Verified::default());
-    let watch = tools.gpu.map(nvml::Watch::start);
+    let watch = tools.watcher.and_then(Watcher::start);
     let samples = measure(engine(task), job, &AtomicBool::new(false), |thread| {
         let mut mover = locked(&movers[thread.number as usize]);
         Ok(transfers(&mut mover, &thread, width as usize, &verified))
     });
-    ran.gpu_states = watch.map(nvml::Watch::end).unwrap_or_default();
     ran.samples = samples.map_err(|error| because(&format!("{error:#}")))?;
+    if let Some(watch) = watch {
+        ran.samples.cpu_seconds = (ran.samples.cpu_seconds - watch.cpu_seconds()).max(0.0);
+        ran.gpu_states = watch.end();
+    }
     ran.verified = verified.into_inner().unwrap_or_else(PoisonError::into_inner);
     ran.transfers = ran.samples.transfers();
     if ran.verified == Verified::default() && ran.transfers > 0 {
@@ -105,7 +106,12 @@ pub fn run(tools: &Tools<'_>, task: &Task) -> Result<Ran, Failure> {
 /// The job as its threads make it, and how many transfers each has under way.
 fn shape(task: &Task) -> (Job, u32) {
     let job = task.job.clone();
-    if let Some(most) = widest(task.engine) {
+    let most = match task.engine {
+        Engine::CufileBatch => Some(LARGEST_BATCH),
+        Engine::CufileStream => Some(MOST_STREAMS),
+        Engine::Cufile | Engine::Bounce | Engine::HostCopy => None,
+    };
+    if let Some(most) = most {
         let width = job.depth.min(most);
         return (Job { depth: width, ..job }, width);
     }
@@ -113,15 +119,6 @@ fn shape(task: &Task) -> (Job, u32) {
     let blocks = u32::try_from(job.blocks()).unwrap_or(u32::MAX);
     let threads = job.threads.saturating_mul(job.depth).min(MOST_THREADS).min(blocks);
     (Job { threads, depth: 1, ..job }, 1)
-}
-
-/// How many transfers one thread may have under way; `None` where each call makes one and returns.
-fn widest(engine: Engine) -> Option<u32> {
-    match engine {
-        Engine::CufileBatch => Some(LARGEST_BATCH),
-        Engine::CufileStream => Some(MOST_STREAMS),
-        Engine::Cufile | Engine::Bounce | Engine::HostCopy => None,
-    }
 }
 
 /// What the transfers are made by, for the samples.
@@ -171,6 +168,7 @@ fn transfers(
     // What was written is read back after the clock has stopped.
     let compares = job.verify && (job.direction == Direction::Read || matches!(mover.way, Way::HostCopy(_)));
     let mut offsets = Offsets::new(job, thread.number);
+    // Filled anew each time: between transfers nothing is allocated.
     let (mut together, mut results) = (Vec::with_capacity(width), Vec::with_capacity(width));
     let mut now = Instant::now();
     while !thread.is_over(now) && recorder.error_count() < GIVE_UP {
@@ -179,19 +177,16 @@ fn transfers(
         if together.is_empty() {
             break;
         }
-        if job.verify {
-            for (slot, offset) in together.iter().enumerate() {
-                if let Err(failure) = mover.prepare(slot, *offset) {
-                    recorder.error(*offset, failure.to_string(), false);
-                    return recorder;
-                }
+        for (slot, offset) in together.iter().enumerate().filter(|_| job.verify) {
+            if let Err(failure) = mover.prepare(slot, *offset) {
+                recorder.error(*offset, failure.to_string(), false);
+                return recorder;
             }
-            now = Instant::now();
         }
-        let started = now;
+        let started = Instant::now();
         mover.transfer(&together, &mut results);
         now = Instant::now();
-        for (slot, (offset, result)) in together.iter().copied().zip(results.drain(..)).enumerate() {
+        for (slot, (&offset, result)) in together.iter().zip(results.drain(..)).enumerate() {
             match whole(result, job) {
                 Ok(bytes) => {
                     let latency = nanoseconds(now.duration_since(started));
@@ -229,7 +224,7 @@ fn compare(
     let (what, wrong) = match mover.compare(slot, offset) {
         Ok(compared) => {
             verified.blocks += 1;
-            verified.uniform += u64::from(compared.is_uniform);
+            verified.uniform += u64::from(compared.uniform);
             (compared.wrong?, true)
         }
         Err(failure) => (failure.to_string(), false),
@@ -241,17 +236,15 @@ fn compare(
 
 /// Transfers and compares blocks all over the range, with every thread's memory in turn; how many transfers were made.
 fn compare_some(job: &Job, movers: &[Mutex<Mover<'_>>], verified: &mut Verified) -> u64 {
-    let mut made = 0;
+    let (mut made, mut results) = (0, Vec::new());
     let blocks = job.blocks();
     let some = blocks.min(SAMPLED).min((SAMPLED_BYTES / u64::from(job.block)).max(LEAST_SAMPLED));
-    let mut results = Vec::with_capacity(1);
     for (number, mover) in (0..some).zip(movers.iter().cycle()) {
         let mover = &mut locked(mover);
         let block = u128::from(blocks) * u128::from(number) / u128::from(some);
         let offset = job.range.start + block as u64 * u64::from(job.block);
         let transferred = match mover.prepare(0, offset) {
             Ok(()) => {
-                results.clear();
                 mover.transfer(&[offset], &mut results);
                 results.pop().unwrap_or_else(|| Err(because("no answer")))
             }
