@@ -88,6 +88,9 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
               GiB/sec, Avg_Latency: 45.588810 usecs ops: 071 total_latency 5973939.000000\nfile register error: x\n"
                 .to_vec(),
         ],
+        "gdsio_verify_output" => ["success", "mismatch", "read-only", "short-file"]
+            .map(|name| repository(&format!("tests/gdsio/verify-{name}.txt")))
+            .to_vec(),
         "gpt" => vec![disks().1],
         "guest_lines" => vec![
             b"6,339,5140900,-;NVRM: loading\n SUBSYSTEM=pci".to_vec(),
