@@ -63,6 +63,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             b"Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 590.44\n    Fabric\n State : Completed\n".to_vec(),
             b"export CUFILE_NVTX=1\nEnvironment=\"CUFILE_LOGGING_LEVEL=TRACE\" A=b\n".to_vec(),
             b"[[waive]]\nid = \"gpu.present\"\nuntil = \"2027-01-31\"\nby = \"A\"\nwhy = \"B\"\n".to_vec(),
+            b"[[workload]]\nname = \"a\"\ncommand = \"/x 'y z' {file}\"\nfigure = '([0-9.]+) s'\nat_most = 2\nunit = 's'\n".to_vec(),
         ],
         "config_space" => {
             let mut config = vec![0; 4096];

@@ -3,6 +3,7 @@
 
 use gdsboot::bench::gdsio::answer::VerifyAnswer;
 use gdsboot::bench::scratch::signatures::{self, Ends, Probe};
+use gdsboot::bench::workload::config;
 use gdsboot::builder::{apt, deb, elf, lock, mirror, module_info, profile, sbat};
 use gdsboot::checks::check::{Side, Status};
 use gdsboot::checks::judge::judge;
@@ -109,6 +110,7 @@ pub fn captured_text(data: &[u8]) {
     let _ = CufileVariable::parse("x", &text);
     if let Ok(table) = text.parse() {
         let _ = waiver::parse(&table);
+        let _ = config::parse(&table);
     }
 }
 

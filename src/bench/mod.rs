@@ -25,3 +25,4 @@ pub mod storage;
 pub mod table;
 pub mod transfer;
 pub mod worker;
+pub mod workload;
