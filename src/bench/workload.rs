@@ -57,7 +57,8 @@ pub const PLACEHOLDERS: [(&str, &str); 6] = [
     ("{disk}", "the device that is tested"),
 ];
 
-/// What there is to work on; what is missing has no value.
+/// What there is to work on; what is missing has no value. A program does with it what it likes, so that nothing belongs in
+/// here that may only be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Available {
     /// `{file}`
