@@ -16,6 +16,16 @@ pub fn pasteable<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> String 
     quoted.collect::<Vec<_>>().join(" ")
 }
 
+/// The same with variables of its environment before it.
+pub fn with_environment<'a>(
+    environment: impl IntoIterator<Item = (&'a str, &'a str)>,
+    words: impl IntoIterator<Item = &'a str>,
+) -> String {
+    // A variable whose name is quoted would be the command.
+    let variables = environment.into_iter().map(|(name, value)| format!("{name}={} ", pasteable([value])));
+    variables.collect::<String>() + &pasteable(words)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,5 +37,13 @@ mod tests {
         let script = format!("printf '%s\\n' {}", pasteable(&words[1..]));
         let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "\na b\nit's\n$HOME\nfile=/x,y\n");
+    }
+
+    #[test]
+    fn a_shell_reads_variables_before_the_words_back() {
+        let line = with_environment([("A", "b c"), ("D", "")], ["sh", "-c", "echo \"$A.$D.\""]);
+        assert_eq!(line, "A='b c' D='' sh -c 'echo \"$A.$D.\"'");
+        let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "b c..\n");
     }
 }

@@ -63,6 +63,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             b"Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 590.44\n    Fabric\n State : Completed\n".to_vec(),
             b"export CUFILE_NVTX=1\nEnvironment=\"CUFILE_LOGGING_LEVEL=TRACE\" A=b\n".to_vec(),
             b"[[waive]]\nid = \"gpu.present\"\nuntil = \"2027-01-31\"\nby = \"A\"\nwhy = \"B\"\n".to_vec(),
+            b"[[workload]]\nname = \"a\"\ncommand = \"/x 'y z' {file}\"\nfigure = '([0-9.]+) s'\nat_most = 2\nunit = 's'\n".to_vec(),
         ],
         "config_space" => {
             let mut config = vec![0; 4096];
@@ -88,6 +89,9 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
               GiB/sec, Avg_Latency: 45.588810 usecs ops: 071 total_latency 5973939.000000\nfile register error: x\n"
                 .to_vec(),
         ],
+        "gdsio_verify_output" => ["success", "mismatch", "read-only", "short-file"]
+            .map(|name| repository(&format!("tests/gdsio/verify-{name}.txt")))
+            .to_vec(),
         "gpt" => vec![disks().1],
         "guest_lines" => vec![
             b"6,339,5140900,-;NVRM: loading\n SUBSYSTEM=pci".to_vec(),

@@ -1,7 +1,9 @@
 //! What is fuzzed: one function per parser, from bytes to nothing. They may refuse, they must not panic, hang or grow
 //! without bound. The test `tests/parsers.rs` runs the same functions on damaged fixtures.
 
+use gdsboot::bench::gdsio::answer::VerifyAnswer;
 use gdsboot::bench::scratch::signatures::{self, Ends, Probe};
+use gdsboot::bench::workload::config;
 use gdsboot::builder::{apt, deb, elf, lock, mirror, module_info, profile, sbat};
 use gdsboot::checks::check::{Side, Status};
 use gdsboot::checks::judge::judge;
@@ -27,7 +29,7 @@ use std::path::{Component, Path};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file of its name in `fuzz_targets/`.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     ("apt_output", apt_output),
     ("captured_machine", captured_machine),
     ("captured_text", captured_text),
@@ -37,6 +39,7 @@ pub const TARGETS: [Target; 18] = [
     ("elf", elf),
     ("fat", fat),
     ("gdsio_output", gdsio_output),
+    ("gdsio_verify_output", gdsio_verify_output),
     ("gpt", gpt),
     ("guest_lines", guest_lines),
     ("kernel_module", kernel_module),
@@ -107,6 +110,7 @@ pub fn captured_text(data: &[u8]) {
     let _ = CufileVariable::parse("x", &text);
     if let Ok(table) = text.parse() {
         let _ = waiver::parse(&table);
+        let _ = config::parse(&table);
     }
 }
 
@@ -170,6 +174,12 @@ pub fn gdsio_output(data: &[u8]) {
     for result in GdsioRun::parse("x", text(data).lines()).results {
         let _ = (result.nonsense(), result.words());
     }
+}
+
+/// What gdsio_verify printed.
+pub fn gdsio_verify_output(data: &[u8]) {
+    let answer = VerifyAnswer::parse(text(data).lines());
+    let _ = (answer.mismatch(), answer.nonsense(data.len() as u64));
 }
 
 /// The partitions of a disk.

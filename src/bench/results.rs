@@ -1,6 +1,7 @@
 //! What a benchmark found, as a report keeps it: figures, proofs and what went wrong. The raw samples that every figure was
 //! computed from are lines of a file of their own ([`RawLine`]).
 
+use super::gdsio::answer::VerifyAnswer;
 use super::plan::Thoroughness;
 use super::route::{Known, Outcome, Proof, Route, prove};
 use super::state;
@@ -41,6 +42,8 @@ pub struct Results {
     pub measurements: Vec<Measurement>,
     /// What gdsio said beside it.
     pub gdsio: Vec<GdsioMeasured>,
+    /// What gdsio_verify said.
+    pub gdsio_verified: Vec<GdsioVerified>,
     /// Programs of the operator's own.
     pub workloads: Vec<WorkloadResult>,
     /// What was planned and not done.
@@ -285,14 +288,39 @@ pub struct GdsioMeasured {
     pub gpu: String,
     /// The drive's name.
     pub drive: String,
-    /// The command as it was run.
+    /// The command as it was run, with its environment.
     pub command: String,
     /// How long it took.
     pub seconds: f64,
     /// Its answer.
     pub run: GdsioRun,
-    /// Why there is none.
+    /// Why there is none that counts.
     pub error: Option<String>,
+    /// What cuFile complained about in its log, the last lines.
+    pub cufile_complaints: Vec<String>,
+}
+
+/// What gdsio_verify said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct GdsioVerified {
+    /// The GPU's PCI address.
+    pub gpu: String,
+    /// The drive's name.
+    pub drive: String,
+    /// The command as it was run, with its environment.
+    pub command: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// Bytes that it was to compare.
+    pub bytes: u64,
+    /// Its answer.
+    pub answer: VerifyAnswer,
+    /// Why it is not that all bytes arrived as they were.
+    pub error: Option<String>,
+    /// What cuFile complained about in its log, the last lines.
+    pub cufile_complaints: Vec<String>,
 }
 
 /// What came of a program of the operator's own.
@@ -302,8 +330,10 @@ pub struct GdsioMeasured {
 pub struct WorkloadResult {
     /// What the operator calls it.
     pub name: String,
-    /// The command as it was run.
+    /// The command as it was run, with its environment.
     pub command: String,
+    /// Was it run? Where not, `why` says what was missing.
+    pub ran: bool,
     /// How long it took.
     pub seconds: f64,
     /// Did it keep the operator's rule?
@@ -312,6 +342,8 @@ pub struct WorkloadResult {
     pub why: String,
     /// The figure that the rule is about, where it has one.
     pub figure: Option<f64>,
+    /// The figure's unit, where the operator named it.
+    pub unit: Option<String>,
     /// The last of what it printed.
     pub output: String,
 }

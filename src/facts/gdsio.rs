@@ -59,12 +59,17 @@ pub struct GdsioResult {
 /// Words of complaints.
 const ERRORS: &[&str] = &[
     "exiting gdsio!!!",
+    "unable to open file",
+    "cuFile driver open error",
+    "cuFile initialization failed",
     "file register error",
     "io failed",
     "IO failed",
     "failed to submit io",
     "count mismatch in path entries",
     "invalid transfer mode",
+    "invalid GPU device id",
+    "invalid numa node",
     "Unsupported IO Mode",
     "memory requested",
     "data size has to be",
@@ -282,6 +287,19 @@ mod tests {
         assert_eq!(run.errors.len(), 1);
         let cut = GdsioRun::parse("x", NEAR[..80].lines());
         assert_eq!(cut.results[0].nonsense(), Some("there is no throughput"));
+    }
+
+    #[test]
+    fn complaints_that_leave_the_status_at_0_are_found_too() {
+        for line in [
+            "unable to open file /mnt/x, error:No such file or directory",
+            "cuFile driver open error: 5001",
+            "invalid GPU device id :5",
+            "invalid numa node 7",
+            " cuFile initialization failed",
+        ] {
+            assert_eq!(GdsioRun::parse("x", [line].into_iter()).errors, [line.trim()]);
+        }
     }
 
     #[test]
