@@ -39,6 +39,8 @@ pub const RUN_MANIFEST: &str = "run/gdsboot/manifest.json";
 pub const RUN_VALIDATOR: &str = "run/gdsboot/bin/gdsboot-validator";
 /// On the running system: the worker.
 pub const RUN_DMA: &str = "run/gdsboot/bin/gdsboot-dma";
+/// On the running system: copies of the operator's own programs.
+pub const RUN_PROGRAMS: &str = "run/gdsboot/programs";
 /// On the running system: what came of loading modules, a fact as JSON. A capture takes it along.
 pub const RUN_MODULE_LOADS: &str = "run/gdsboot/module-loads.json";
 /// On the running system: what the benchmark found, as JSON. A capture takes it along.
@@ -52,6 +54,8 @@ pub const ROOT_MODULES: &str = "usr/share/gdsboot/modules";
 pub const REPORT_LABEL: &str = "GDSREPORT";
 /// On the report partition: the settings that a technician edits.
 pub const REPORT_SETTINGS: &str = "gdsboot.toml";
+/// On the report partition: programs of the operator's own, which `gdsboot.toml` names.
+pub const REPORT_PROGRAMS: &str = "workloads";
 /// On the report partition: one folder per run, `<UTC as YYYYMMDDThhmmssZ>-<run id>`.
 pub const REPORT_RUNS: &str = "reports";
 /// In a run's folder: written first, so that a hang still leaves evidence.

@@ -85,6 +85,8 @@ impl Listener for Kept<'_> {
         }
     }
 
+    fn ran(&mut self, _: &str, _: &str) {}
+
     fn not_done(&mut self, _: &NotDone) {}
 
     fn step_is_over(&mut self, _: &Results) {}

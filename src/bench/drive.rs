@@ -2,13 +2,14 @@
 //! read.
 
 use super::results::{Drive, Level};
-use super::scratch::Target;
+use super::scratch::{self, Target};
 use super::storage::Buffers;
 use super::transfer::offsets::random;
 use crate::facts::Facts;
 use crate::facts::block::BlockDevice;
 use crate::facts::nvme::NvmeController;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 
 /// How many places are looked at to see whether a drive is blank, and how much of each.
 const PLACES: u64 = 64;
@@ -25,6 +26,8 @@ pub struct Opened {
     pub controller: Option<String>,
     /// The file or device.
     pub target: Target,
+    /// The folder that a temporary file was made in.
+    pub folder: Option<PathBuf>,
 }
 
 impl Opened {
@@ -49,7 +52,22 @@ impl Opened {
             level,
             blank: (!target.writable).then(|| blank(&target)).flatten(),
         };
-        Self { drive, controller: controller.map(|nvme| nvme.name.clone()), target }
+        Self { drive, controller: controller.map(|nvme| nvme.name.clone()), target, folder: None }
+    }
+
+    /// Makes a temporary file of `bytes` in `folder`, and finds out on which drive it is.
+    ///
+    /// # Errors
+    /// See [`scratch::temporary`].
+    pub fn temporary(
+        facts: &Facts,
+        name: &str,
+        level: Level,
+        folder: &Path,
+        bytes: u64,
+    ) -> anyhow::Result<Self> {
+        let target = scratch::temporary(folder, bytes)?;
+        Ok(Self { folder: Some(folder.to_owned()), ..Self::new(facts, name, level, target) })
     }
 
     /// Can it still be read? The error says why not.
@@ -102,7 +120,6 @@ fn blank(target: &Target) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scratch;
     use super::*;
     use crate::facts::Root;
 

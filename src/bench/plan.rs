@@ -4,8 +4,12 @@
 //! are only tried as far as it takes to know the route of each kind of distance, and of each drive. Drives, links and
 //! pairs are measured by the same jobs, so that their figures can be compared.
 
+mod pairs;
+
 use super::results::{Cause, NotDone};
 use super::transfer::job::{Direction, Job, Order, Until};
+use super::workload::Workload;
+use pairs::Pairs;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -52,8 +56,10 @@ pub struct Wish {
     pub cpus: u32,
     /// What random orders and the pattern are made from.
     pub seed: u64,
-    /// Is gdsio there to be run beside?
+    /// Are NVIDIA's own tools run beside, where something may be written?
     pub gdsio: bool,
+    /// Programs of the operator's own, which come last.
+    pub workloads: Vec<Workload>,
 }
 
 /// A drive or a file, as far as a plan depends on it.
@@ -122,14 +128,21 @@ pub enum Part {
         /// The transfers of each, on its own drive.
         jobs: Vec<Job>,
     },
-    /// gdsio beside the figures of a pair.
+    /// gdsio and gdsio_verify beside the figures of a pair.
     Gdsio {
         /// The GPU.
         gpu: usize,
         /// The drive.
         drive: usize,
-        /// How long each run takes, in seconds.
-        seconds: f64,
+        /// The transfers.
+        job: Job,
+    },
+    /// A program of the operator's own.
+    Workload {
+        /// Which one of the wish's.
+        number: usize,
+        /// What the operator calls it.
+        name: String,
     },
 }
 
@@ -317,29 +330,37 @@ impl Plan {
         for gpu in 0..ranks.len() {
             plan.link(wish, gpu);
         }
-        if drives.is_empty() {
-            return plan;
+        if !drives.is_empty() {
+            plan.pairs(wish, drives, &jobs, gpus, ranks);
         }
+        for (number, workload) in wish.workloads.iter().enumerate() {
+            let part = Part::Workload { number, name: workload.name.clone() };
+            plan.add(part, workload.timeout.as_secs_f64());
+        }
+        plan
+    }
+
+    fn pairs(&mut self, wish: &Wish, drives: &[Space], jobs: &[Jobs], gpus: &[String], ranks: &Ranks) {
         let pairs = Pairs::new(wish.thoroughness, drives.len(), ranks);
         for &(gpu, drive) in &pairs.all {
             let thorough = pairs.measured.contains(&(gpu, drive));
             let route = wish.proving(&drives[drive]);
             let attempt = START + seconds_of(&route);
             let seconds = attempt * if thorough { ATTEMPTS } else { 1.0 };
-            plan.add(Part::Route { gpu, drive, jobs: route, thorough }, seconds);
+            self.add(Part::Route { gpu, drive, jobs: route, thorough }, seconds);
             if thorough {
-                plan.pair(wish, (gpu, drive), &drives[drive], &jobs[drive].jobs);
+                self.pair(wish, (gpu, drive), &drives[drive], &jobs[drive].jobs);
+                self.gdsio(wish, (gpu, drive), gpus, &drives[drive]);
             }
         }
-        plan.together(wish, drives, &pairs);
-        plan.left_out.extend(pairs.left_out.iter().map(|&(gpu, drive)| NotDone {
+        self.together(wish, drives, &pairs);
+        self.left_out.extend(pairs.left_out.iter().map(|&(gpu, drive)| NotDone {
             what: "the route".into(),
             gpu: gpus.get(gpu).cloned(),
             drive: Some(drives[drive].name.clone()),
             cause: Cause::Time,
             why: "a quick plan tries one pair of each distance; the full one tries all".into(),
         }));
-        plan
     }
 
     fn add(&mut self, part: Part, seconds: f64) {
@@ -400,10 +421,28 @@ impl Plan {
         let transfers: f64 = jobs.iter().map(|job| ways(job) * seconds_of(std::slice::from_ref(job))).sum();
         let seconds = START + transfers + load.as_ref().map_or(0.0, |load| load.seconds);
         self.add(Part::Figures { gpu, drive, jobs: jobs.to_vec(), load }, seconds);
-        if wish.gdsio && space.writable {
-            let seconds = wish.seconds();
-            // gdsio starts anew for each of three modes, and gdsio_verify once.
-            self.add(Part::Gdsio { gpu, drive, seconds }, 4.0 * (START + seconds));
+    }
+
+    fn gdsio(&mut self, wish: &Wish, (gpu, drive): (usize, usize), gpus: &[String], space: &Space) {
+        if !wish.gdsio {
+            return;
+        }
+        let job = wish.job(Direction::Read, Order::Sequential, LARGE[0], wish.cpus.clamp(1, 4), 1);
+        let left_out = |cause, why| NotDone {
+            what: "gdsio".into(),
+            gpu: gpus.get(gpu).cloned(),
+            drive: Some(space.name.clone()),
+            cause,
+            why,
+        };
+        if !space.writable {
+            let why = "it opens what it reads by itself, and nothing would keep it from writing where nothing may be written";
+            self.left_out.push(left_out(Cause::Refused, why.into()));
+        } else if let Some(job) = space.fit(job) {
+            // gdsio starts anew for each of three ways, and gdsio_verify once.
+            self.add(Part::Gdsio { gpu, drive, job }, 4.0 * (START + wish.seconds().max(1.0)));
+        } else {
+            self.left_out.push(left_out(Cause::Size, format!("{} bytes are too few", space.bytes)));
         }
     }
 
@@ -462,6 +501,7 @@ impl Part {
             Self::Figures { gpu: g, drive: d, .. } => format!("{} with {}", drive(d), gpu(g)),
             Self::Together { pairs, .. } => format!("{} pairs at the same time", pairs.len()),
             Self::Gdsio { gpu: g, drive: d, .. } => format!("gdsio: {} with {}", drive(d), gpu(g)),
+            Self::Workload { name, .. } => format!("workload {name}"),
         }
     }
 }
@@ -475,245 +515,5 @@ fn seconds_of(jobs: &[Job]) -> f64 {
     jobs.iter().filter_map(Job::limit).map(|limit| limit.as_secs_f64()).sum()
 }
 
-/// Which pairs are tried, in which order.
-#[derive(Debug, Default)]
-struct Pairs {
-    /// Those whose route is looked for.
-    all: Vec<(usize, usize)>,
-    /// Those among them that are measured: the nearest drive of each GPU, and one that is farther.
-    measured: Vec<(usize, usize)>,
-    /// Those that are left out.
-    left_out: Vec<(usize, usize)>,
-    /// Each drive with the GPU that is nearest to it, all at the same time.
-    together: Vec<(usize, usize)>,
-}
-
-impl Pairs {
-    fn new(thoroughness: Thoroughness, drives: usize, ranks: &Ranks) -> Self {
-        let mut pairs = Self::default();
-        let mut uses = vec![0_usize; drives];
-        // Of drives that are equally far, the one that fewer GPUs have.
-        let mut nearest = |gpu: usize, of: &dyn Fn(u8) -> bool| {
-            let ranked = ranks[gpu].iter().enumerate().filter(|(_, rank)| of(**rank));
-            let found =
-                ranked.min_by_key(|(drive, rank)| (**rank, uses[*drive], *drive)).map(|(drive, _)| drive);
-            found.inspect(|drive| uses[*drive] += 1)
-        };
-        let near: Vec<usize> = (0..ranks.len()).filter_map(|gpu| nearest(gpu, &|_| true)).collect();
-        for (gpu, &drive) in near.iter().enumerate() {
-            pairs.measured.push((gpu, drive));
-        }
-        // The farthest drive of the GPU that has the farthest one; of every GPU where there is time.
-        let far = |gpu: usize| {
-            let rank = *ranks[gpu].iter().max()?;
-            (rank > ranks[gpu][near[gpu]]).then_some((rank, gpu))
-        };
-        let mut farthest: Vec<(u8, usize)> = (0..near.len()).filter_map(far).collect();
-        farthest.sort_by_key(|(rank, gpu)| (std::cmp::Reverse(*rank), *gpu));
-        if thoroughness != Thoroughness::Full {
-            farthest.truncate(1);
-        }
-        for (rank, gpu) in farthest {
-            pairs.measured.extend(nearest(gpu, &|other| other == rank).map(|drive| (gpu, drive)));
-        }
-        pairs.all = pairs.measured.clone();
-        for gpu in 0..ranks.len() {
-            let mut kinds: Vec<u8> = ranks[gpu].clone();
-            kinds.sort_unstable();
-            kinds.dedup();
-            for kind in kinds {
-                let is_there = |pairs: &Self| pairs.all.iter().any(|&(g, d)| g == gpu && ranks[g][d] == kind);
-                if !is_there(&pairs) {
-                    pairs.all.extend(nearest(gpu, &|rank| rank == kind).map(|drive| (gpu, drive)));
-                }
-            }
-        }
-        let mut busy = vec![0_usize; ranks.len()];
-        for drive in 0..drives {
-            let gpu = (0..ranks.len()).min_by_key(|&gpu| (ranks[gpu][drive], busy[gpu], gpu));
-            let Some(gpu) = gpu else { break };
-            busy[gpu] += 1;
-            pairs.together.push((gpu, drive));
-            if !pairs.all.iter().any(|&(_, tried)| tried == drive) {
-                pairs.all.push((gpu, drive));
-            }
-        }
-        // A GPU that no drive is nearest to reads from the one that is nearest to itself.
-        for (gpu, &drive) in near.iter().enumerate() {
-            if busy[gpu] == 0 {
-                pairs.together.push((gpu, drive));
-            }
-        }
-        for gpu in 0..ranks.len() {
-            for drive in (0..drives).filter(|drive| !pairs.all.contains(&(gpu, *drive))).collect::<Vec<_>>() {
-                if thoroughness == Thoroughness::Full {
-                    pairs.all.push((gpu, drive));
-                } else {
-                    pairs.left_out.push((gpu, drive));
-                }
-            }
-        }
-        pairs
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TIB: u64 = 1 << 40;
-
-    fn wish(thoroughness: Thoroughness) -> Wish {
-        Wish { thoroughness, own: vec![], seconds: None, cpus: 16, seed: 1, gdsio: false }
-    }
-
-    fn space(bytes: u64, writable: bool) -> Space {
-        Space { name: "x".into(), bytes, block: 512, writable }
-    }
-
-    fn plan(wish: &Wish, drives: &[Space], ranks: &Ranks) -> Plan {
-        let gpus: Vec<String> = (0..ranks.len()).map(|gpu| format!("0000:0{gpu}:00.0")).collect();
-        Plan::new(wish, drives, &gpus, ranks)
-    }
-
-    fn words(jobs: &[Job]) -> Vec<String> {
-        jobs.iter().map(Job::to_string).collect()
-    }
-
-    #[test]
-    fn a_quick_plan_for_one_pair_takes_less_than_a_minute() {
-        for writable in [false, true] {
-            let plan = plan(&wish(Thoroughness::Quick), &[space(TIB, writable)], &[vec![0]]);
-            // A file of the default size.
-            let fill = if writable { 4.0 - TIB as f64 * 0.75 / SLOW_WRITES } else { 0.0 };
-            let seconds = plan.seconds() + fill;
-            assert!((30.0..60.0).contains(&seconds), "{seconds}: {plan:#?}");
-        }
-    }
-
-    #[test]
-    fn drives_are_written_only_where_they_may_be_and_never_where_they_are_read() {
-        let jobs = wish(Thoroughness::Quick).jobs(&space(TIB, false)).jobs;
-        assert_eq!(words(&jobs), ["read sequential 1 MiB, 4 x 16", "read random 4 KiB, 4 x 32"]);
-        for bytes in [1 << 20, 100 << 20, 1 << 30, TIB] {
-            let plan = plan(&wish(Thoroughness::Full), &[space(bytes, true)], &[vec![0]]);
-            let (mut read, mut written, mut filled) = (0..0, 0..0, 0..0);
-            let all = plan.steps.iter().flat_map(|step| match &step.part {
-                Part::Fill { job, .. } => {
-                    filled = job.range.clone();
-                    vec![]
-                }
-                Part::Storage { jobs, .. } | Part::Route { jobs, .. } => jobs.clone(),
-                Part::Figures { jobs, load, .. } => {
-                    jobs.iter().chain(load.iter().map(|load| &load.job)).cloned().collect()
-                }
-                _ => vec![],
-            });
-            for job in all {
-                assert_eq!(job.check(), Ok(()));
-                assert!(job.range.end <= bytes, "{job:?}");
-                match job.direction {
-                    Direction::Read => read.end = read.end.max(job.range.end),
-                    Direction::Write => written = job.range.start..job.range.end.max(written.end),
-                }
-            }
-            assert!(read.end <= filled.end, "{bytes}: {read:?} of {filled:?}");
-            assert!(filled.end <= written.start || written.is_empty(), "{bytes}: {filled:?} and {written:?}");
-        }
-    }
-
-    #[test]
-    fn a_full_plan_has_every_size_with_few_and_many_threads() {
-        let jobs = wish(Thoroughness::Full).jobs(&space(TIB, false)).jobs;
-        assert_eq!(jobs.len(), 12);
-        assert_eq!(jobs[2].to_string(), "read sequential 16 MiB, 1 x 2");
-        assert_eq!(jobs[11].to_string(), "read random 4 KiB, 16 x 32");
-    }
-
-    #[test]
-    fn what_does_not_fit_a_small_drive_is_named() {
-        for bytes in [0, 4095, 4096, 1 << 20, 20 << 20] {
-            let plan = plan(&wish(Thoroughness::Full), &[space(bytes, true)], &[vec![0]]);
-            assert!(plan.left_out.iter().all(|not| not.cause == Cause::Size));
-            assert!(!plan.left_out.is_empty(), "{bytes}");
-        }
-        let plan = plan(&wish(Thoroughness::Quick), &[space(1 << 20, false)], &[vec![0]]);
-        assert_eq!(plan.left_out[0].what, "read sequential 1 MiB, 4 x 16");
-        assert_eq!(plan.left_out[0].why, "1048576 bytes are too few for 4 threads of 1048576 bytes");
-        assert!(matches!(&plan.steps[0].part, Part::Storage { jobs, .. } if jobs.len() == 1));
-    }
-
-    #[test]
-    fn blocks_are_multiples_of_the_drive_s_own() {
-        let large = Space { block: 16384, ..space(TIB, false) };
-        let jobs = wish(Thoroughness::Quick).jobs(&large);
-        assert_eq!(words(&jobs.jobs), ["read sequential 1 MiB, 4 x 16"]);
-        assert_eq!(words(&jobs.too_large), ["read random 4 KiB, 4 x 32"]);
-    }
-
-    /// The pairs whose route is tried, the measured ones, and those that run together.
-    type Chosen = (Vec<(usize, usize)>, Vec<(usize, usize)>, Vec<(usize, usize)>);
-
-    fn chosen(thoroughness: Thoroughness, ranks: &Ranks) -> Chosen {
-        let drives: Vec<_> = ranks[0].iter().map(|_| space(TIB, false)).collect();
-        let plan = plan(&wish(thoroughness), &drives, ranks);
-        let (mut tried, mut measured, mut together) = (vec![], vec![], vec![]);
-        for step in plan.steps {
-            match step.part {
-                Part::Route { gpu, drive, .. } => tried.push((gpu, drive)),
-                Part::Figures { gpu, drive, .. } => measured.push((gpu, drive)),
-                Part::Together { pairs, .. } => together = pairs,
-                _ => {}
-            }
-        }
-        (tried, measured, together)
-    }
-
-    #[test]
-    fn each_gpu_is_measured_with_its_nearest_drive_and_one_with_the_farthest() {
-        // Two sockets with a GPU and two drives each.
-        let ranks = [vec![0, 0, 4, 4], vec![4, 4, 0, 0]];
-        let (tried, measured, together) = chosen(Thoroughness::Quick, &ranks);
-        assert_eq!(measured, [(0, 0), (1, 2), (0, 3)]);
-        assert_eq!(tried, [(0, 0), (1, 2), (0, 3), (1, 1)]);
-        assert_eq!(together, [(0, 0), (0, 1), (1, 2), (1, 3)]);
-        let (tried, measured, _) = chosen(Thoroughness::Full, &ranks);
-        assert_eq!((tried.len(), measured.len()), (8, 4));
-    }
-
-    #[test]
-    fn equal_drives_are_shared_out() {
-        let ranks = vec![vec![2; 4]; 4];
-        let (tried, measured, together) = chosen(Thoroughness::Quick, &ranks);
-        assert_eq!(measured, [(0, 0), (1, 1), (2, 2), (3, 3)]);
-        assert_eq!((tried, together.len()), (measured, 4));
-        // More GPUs than drives.
-        let (.., together) = chosen(Thoroughness::Quick, &vec![vec![2]; 3]);
-        assert_eq!(together, [(0, 0), (1, 0), (2, 0)]);
-        // One of each is no crowd.
-        assert_eq!(chosen(Thoroughness::Quick, &[vec![0]]).2, []);
-    }
-
-    #[test]
-    fn a_large_machine_is_done_in_minutes_and_says_what_it_left_out() {
-        let ranks: Vec<Vec<u8>> = (0..8)
-            .map(|gpu| (0..16).map(|drive| if gpu / 4 == drive / 8 { 0 } else { 4 }).collect())
-            .collect();
-        let drives: Vec<_> = (0..16).map(|_| space(TIB, false)).collect();
-        let plan = plan(&wish(Thoroughness::Quick), &drives, &ranks);
-        assert!((120.0..600.0).contains(&plan.seconds()), "{}", plan.seconds());
-        let tried: Vec<_> =
-            plan.steps.iter().filter(|step| matches!(step.part, Part::Route { .. })).collect();
-        assert_eq!(tried.len() + plan.left_out.len(), 128);
-        assert!(plan.left_out.iter().all(|not| not.cause == Cause::Time && not.gpu.is_some()));
-    }
-
-    #[test]
-    fn without_a_gpu_there_are_the_drives_and_without_drives_the_gpus() {
-        let drives_only = plan(&wish(Thoroughness::Quick), &[space(TIB, false)], &[]);
-        assert!(matches!(drives_only.steps[..], [Step { part: Part::Storage { .. }, .. }]));
-        let gpus_only = plan(&wish(Thoroughness::Quick), &[], &[vec![]]);
-        assert!(matches!(gpus_only.steps[..], [Step { part: Part::Link { .. }, .. }]));
-        assert_eq!(plan(&wish(Thoroughness::None), &[space(TIB, true)], &[vec![0]]), Plan::default());
-    }
-}
+mod tests;

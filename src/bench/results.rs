@@ -300,6 +300,17 @@ pub struct GdsioMeasured {
     pub cufile_complaints: Vec<String>,
 }
 
+impl GdsioMeasured {
+    /// What came of it, in a line.
+    pub fn words(&self) -> String {
+        match (&self.error, self.run.results.first()) {
+            (Some(error), _) => error.clone(),
+            (None, Some(result)) => result.words(),
+            (None, None) => "no result".into(),
+        }
+    }
+}
+
 /// What gdsio_verify said.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -321,6 +332,16 @@ pub struct GdsioVerified {
     pub error: Option<String>,
     /// What cuFile complained about in its log, the last lines.
     pub cufile_complaints: Vec<String>,
+}
+
+impl GdsioVerified {
+    /// What came of it, in a line.
+    pub fn words(&self) -> String {
+        match &self.error {
+            Some(error) => error.clone(),
+            None => format!("{} bytes went to the GPU and back, and all of them arrived as they were", self.bytes),
+        }
+    }
 }
 
 /// What came of a program of the operator's own.

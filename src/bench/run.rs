@@ -8,6 +8,7 @@ use super::state::{self, Watched, watch};
 use super::storage;
 use super::survey::{Survey, Worker, cause};
 use super::transfer::job::{Job, Until};
+use super::workload::Workload;
 use super::worker::process::{WorkerError, WorkerProcess};
 use super::worker::settings::{CufileSettings, Wanted};
 use super::worker::{Cufile, Engine, Failure, Gpu, Holds, Ran, Task};
@@ -15,6 +16,7 @@ use crate::facts::Root;
 use crate::facts::nvidia_fs::{NvidiaFs, Stats};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -38,6 +40,8 @@ pub trait Listener {
     fn begins(&mut self, what: &str, seconds: f64);
     /// Something was measured.
     fn measured(&mut self, measurement: &Measurement, raw: &RawLine);
+    /// Another program was run: which, and what came of it.
+    fn ran(&mut self, program: &str, outcome: &str);
     /// Something was not done.
     fn not_done(&mut self, what: &NotDone);
     /// A step is over; what is known so far.
@@ -51,6 +55,10 @@ pub struct Means<'a> {
     pub root: &'a Root,
     /// The DMA worker, where there is one.
     pub worker: Option<Worker<'a>>,
+    /// The workloads that the plan was made for.
+    pub workloads: &'a [Workload],
+    /// The folder of the operator's programs.
+    pub programs: Option<&'a Path>,
     /// Set when it is to end early.
     pub stop: &'a AtomicBool,
     /// What a job may take beyond its own time: [`JOB_GRACE`].
@@ -171,9 +179,8 @@ impl Run<'_> {
             Part::Route { gpu, drive, jobs, thorough } => self.route(*gpu, *drive, jobs, *thorough),
             Part::Figures { gpu, drive, jobs, load } => self.figures(*gpu, *drive, jobs, load.as_ref()),
             Part::Together { pairs, jobs } => self.together(pairs, jobs),
-            Part::Gdsio { gpu, drive, .. } => {
-                self.could_not("gdsio", Some(*gpu), Some(*drive), Cause::Library, "gdsio is not there".into())
-            }
+            Part::Gdsio { gpu, drive, job } => self.gdsio(*gpu, *drive, job),
+            Part::Workload { number, .. } => self.workload(*number),
         }
     }
 
@@ -349,6 +356,7 @@ impl Run<'_> {
 }
 
 mod pairs;
+mod programs;
 
 fn open(
     worker: Option<Worker<'_>>,

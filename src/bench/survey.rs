@@ -38,6 +38,8 @@ pub struct Survey {
     pub not_done: Vec<NotDone>,
     /// The distance of each GPU to each drive, where it is known.
     pub labels: Vec<Vec<Option<Label>>>,
+    /// The NUMA node of each GPU, where it is known.
+    pub nodes: Vec<Option<u32>>,
 }
 
 impl Survey {
@@ -112,6 +114,12 @@ impl Survey {
             self.drives.iter().map(|opened| label(&gpu.gpu.pci, opened.drive.pci.as_deref())).collect()
         };
         self.labels = self.gpus.iter().map(of).collect();
+        let node = |gpu: &GpuSeen| {
+            let device = facts.pci.value()?.iter().find(|device| device.address.to_string() == gpu.gpu.pci)?;
+            // The kernel says -1 where the firmware says nothing.
+            u32::try_from(*device.numa_node.value()?).ok()
+        };
+        self.nodes = self.gpus.iter().map(node).collect();
     }
 
     /// The distances as the plan takes them.

@@ -48,13 +48,12 @@ pub struct Workload {
 }
 
 /// What may stand in a command, and what it stands for.
-pub const PLACEHOLDERS: [(&str, &str); 6] = [
+pub const PLACEHOLDERS: [(&str, &str); 5] = [
     ("{file}", "a scratch file"),
     ("{files}", "all scratch files: a word for each where it is a word of its own, else with commas between"),
     ("{folder}", "a folder on the filesystem that is tested"),
     ("{gpu}", "a GPU's number, in the order of PCI addresses"),
     ("{gpus}", "all GPUs' numbers with commas between"),
-    ("{disk}", "the device that is tested"),
 ];
 
 /// What there is to work on; what is missing has no value. A program does with it what it likes, so that nothing belongs in
@@ -71,8 +70,6 @@ pub struct Available {
     pub gpu: Option<u32>,
     /// `{gpus}`
     pub gpus: Vec<u32>,
-    /// `{disk}`
-    pub disk: Option<String>,
 }
 
 /// How much of its output is kept.
@@ -175,7 +172,6 @@ fn value(name: &str, available: &Available) -> Result<String, String> {
         "{folder}" => (available.folder.clone(), "folder on a filesystem that is tested"),
         "{gpu}" => (available.gpu.map(|gpu| gpu.to_string()), "GPU"),
         "{gpus}" => (numbers(&available.gpus), "GPU"),
-        "{disk}" => (available.disk.clone(), "device that is tested"),
         _ => (None, "such placeholder"),
     };
     value.ok_or_else(|| format!("there is no {what}, which {name} stands for"))

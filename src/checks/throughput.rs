@@ -6,7 +6,7 @@ use super::context::Context;
 use super::published;
 use super::transfers::{SHOWN, about, judge_bench, not_done, tell};
 use super::virtual_machine::is_emulated;
-use crate::bench::results::{Cause, GdsioMeasured, Kind, LinkState, Measurement, Pair, Purpose, Results};
+use crate::bench::results::{Cause, Kind, LinkState, Measurement, Pair, Purpose, Results};
 use crate::bench::route::Outcome as Proven;
 use crate::bench::survey::SCRATCH;
 use crate::bench::transfer::job::{Direction, Job, Order};
@@ -621,18 +621,20 @@ fn clock(_: &Context<'_>, bench: &Results) -> Outcome {
 }
 
 fn gdsio(_: &Context<'_>, bench: &Results) -> Outcome {
-    if bench.gdsio.is_empty() {
+    if bench.gdsio.is_empty() && bench.gdsio_verified.is_empty() {
         return Outcome::not_applicable("gdsio was not run beside the benchmark");
     }
+    let measured = bench.gdsio.iter().map(|ran| (ran.command.clone(), ran.words()));
+    let verified = bench.gdsio_verified.iter().map(|ran| (ran.command.clone(), ran.words()));
+    let words: Vec<_> = measured.chain(verified).take(SHOWN).collect();
     let all = |outcome: Outcome| {
-        bench
-            .gdsio
-            .iter()
-            .take(SHOWN)
-            .fold(outcome, |outcome, ran| outcome.evidence(ran.command.clone(), gdsio_words(ran)))
+        words.iter().fold(outcome, |outcome, (command, words)| outcome.evidence(command, words))
     };
     if let Some(failed) = bench.gdsio.iter().find(|ran| ran.error.is_some()) {
-        return all(Outcome::note(format!("gdsio gave no figures: {}", gdsio_words(failed))));
+        return all(Outcome::note(format!("gdsio gave no figures: {}", failed.words())));
+    }
+    if let Some(failed) = bench.gdsio_verified.iter().find(|ran| ran.error.is_some()) {
+        return all(Outcome::note(format!("gdsio_verify compared nothing: {}", failed.words())));
     }
     // The same block size, in the direct mode.
     let pairs = bench.gdsio.iter().filter_map(|ran| {
@@ -656,21 +658,16 @@ fn gdsio(_: &Context<'_>, bench: &Results) -> Outcome {
     }
 }
 
-fn gdsio_words(ran: &GdsioMeasured) -> String {
-    match (&ran.error, ran.run.results.first()) {
-        (Some(error), _) => error.clone(),
-        (None, Some(result)) => result.words(),
-        (None, None) => "no results".into(),
-    }
-}
-
 fn workloads(_: &Context<'_>, bench: &Results) -> Outcome {
     let failed: Vec<_> = bench
         .workloads
         .iter()
-        .filter(|ran| !ran.passed)
+        .filter(|ran| ran.ran && !ran.passed)
         .map(|ran| (ran.name.clone(), ran.why.clone()))
         .collect();
+    if let (true, Some(left)) = (failed.is_empty(), bench.workloads.iter().find(|ran| !ran.ran)) {
+        return Outcome::unknown(format!("{}: {}", left.name, left.why));
+    }
     verdict(bench.workloads.len(), failed, "every workload kept its rule", "no workload is configured")
         .remedy_if_failed(Remedy::new(
             Who::Guest,

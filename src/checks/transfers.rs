@@ -280,11 +280,26 @@ fn errors(_: &Context<'_>, bench: &Results) -> Outcome {
     }
 }
 
+/// What gdsio_verify found to be wrong.
+fn gdsio_verify(bench: &Results) -> Option<Outcome> {
+    let (ran, mismatch) = bench.gdsio_verified.iter().find_map(|ran| Some((ran, ran.answer.mismatch()?)))?;
+    let place = format!("GPU {} and {}", ran.gpu, ran.drive);
+    let outcome = Outcome::fail(format!("wrong data arrived ({place}): gdsio_verify says {mismatch}"));
+    let remedy = Remedy::new(Who::Guest, DO_NOT_USE);
+    Some(outcome.expected(AS_WRITTEN).evidence(ran.command.clone(), mismatch).remedy(remedy))
+}
+
+const AS_WRITTEN: &str = "every byte as it was written";
+const DO_NOT_USE: &str = "do not use this machine for data that matters before this is understood";
+
 fn data(_: &Context<'_>, bench: &Results) -> Outcome {
     let wrong: Vec<&Measurement> =
         bench.measurements.iter().filter(|m| m.verified.as_ref().is_some_and(|v| v.wrong > 0)).collect();
     let blocks: u64 = bench.measurements.iter().filter_map(|m| m.verified.as_ref()).map(|v| v.blocks).sum();
     let Some(first) = wrong.first() else {
+        if let Some(outcome) = gdsio_verify(bench) {
+            return outcome;
+        }
         return match blocks {
             0 => Outcome::not_applicable("nothing was compared"),
             blocks => Outcome::pass(format!("{blocks} blocks were compared, and all of them are right")),
@@ -303,11 +318,8 @@ fn data(_: &Context<'_>, bench: &Results) -> Outcome {
     };
     let place = about(first.gpu.as_ref(), first.drive.as_ref());
     let outcome = Outcome::fail(format!("wrong data arrived ({place}): {}", words(first)))
-        .expected("every byte as it was written")
-        .remedy(Remedy::new(
-            Who::Guest,
-            "do not use this machine for data that matters before this is understood",
-        ));
+        .expected(AS_WRITTEN)
+        .remedy(Remedy::new(Who::Guest, DO_NOT_USE));
     let outcome = wrong
         .iter()
         .take(SHOWN)

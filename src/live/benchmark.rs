@@ -5,15 +5,16 @@ use super::console::Consoles;
 use super::report_partition::ReportPartition;
 use crate::bench::drive::Opened;
 use crate::bench::plan::{Plan, Thoroughness, Wish};
-use crate::bench::results::{Level, Measurement, NotDone, Purpose, RawLine, Results};
+use crate::bench::results::{Cause, Level, Measurement, NotDone, Purpose, RawLine, Results};
 use crate::bench::run::{self, JOB_GRACE, Listener, Means};
 use crate::bench::survey::{Survey, Worker};
+use crate::bench::workload::{self, Workload};
 use crate::bench::{scratch, table};
-use crate::boot_contract::{RUN_DMA, RUN_SAMPLES};
+use crate::boot_contract::{RUN_DMA, RUN_PROGRAMS, RUN_SAMPLES};
 use crate::facts::{Facts, Root};
 use crate::report::model::{Report, Settings};
 use crate::report::utc::Utc;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ pub struct Subject<'a> {
     pub facts: &'a Facts,
     /// What was asked for.
     pub settings: &'a Settings,
+    /// The operator's own programs.
+    pub workloads: &'a [Workload],
     /// The kernel's names of disks and partitions that are not touched: what the machine booted from.
     pub keep: &'a [String],
     /// Where the report goes, if there is such a place.
@@ -39,7 +42,7 @@ pub struct Subject<'a> {
 
 /// Measures; `None` where nobody wants it.
 pub fn measure(subject: Subject<'_>, consoles: &mut Consoles) -> Option<Results> {
-    let Subject { root, facts, settings, keep, .. } = subject;
+    let Subject { root, facts, settings, workloads, keep, .. } = subject;
     if settings.bench == Thoroughness::None {
         return None;
     }
@@ -55,6 +58,7 @@ pub fn measure(subject: Subject<'_>, consoles: &mut Consoles) -> Option<Results>
         survey.drive(name, target.map(|target| Opened::new(facts, name, Level::ReadOnly, target)));
     }
     survey.measure_distances(facts);
+    let programs = programs(subject.partition, workloads, &mut survey);
     let wish = Wish {
         thoroughness: settings.bench,
         own: Vec::new(),
@@ -62,13 +66,21 @@ pub fn measure(subject: Subject<'_>, consoles: &mut Consoles) -> Option<Results>
         cpus: std::thread::available_parallelism()
             .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
         seed: crate::bench::seed(),
-        gdsio: false,
+        gdsio: settings.gdsio.unwrap_or(settings.bench == Thoroughness::Full),
+        workloads: workloads.to_vec(),
     };
     let plan = Plan::new(&wish, &survey.spaces(), &survey.addresses(), &survey.ranks());
     let headline = plan.headline(survey.gpus.len(), survey.drives.len());
     consoles.say(&format!("{} benchmark: {headline}", settings.bench.word()));
     let stop = AtomicBool::new(false);
-    let means = Means { root, worker: Some(worker), stop: &stop, grace: JOB_GRACE };
+    let means = Means {
+        root,
+        worker: Some(worker),
+        workloads,
+        programs: programs.as_deref(),
+        stop: &stop,
+        grace: JOB_GRACE,
+    };
     let mut teller = Teller {
         consoles,
         partition: subject.partition,
@@ -79,6 +91,30 @@ pub fn measure(subject: Subject<'_>, consoles: &mut Consoles) -> Option<Results>
     let results = run::run(settings.bench, &plan, &survey, &means, &mut teller);
     teller.write_samples();
     Some(results)
+}
+
+/// The operator's programs, where they may be executed: on the report partition they may not.
+fn programs(
+    partition: Option<&ReportPartition>,
+    workloads: &[Workload],
+    survey: &mut Survey,
+) -> Option<PathBuf> {
+    let from = partition?.programs();
+    if workloads.is_empty() || !from.is_dir() {
+        return None;
+    }
+    let into = Path::new("/").join(RUN_PROGRAMS);
+    let copied = workload::programs::copy(&from, &into);
+    if let Err(error) = &copied {
+        survey.not_done.push(NotDone {
+            what: "copying the operator's programs".into(),
+            gpu: None,
+            drive: None,
+            cause: Cause::Room,
+            why: crate::error::one_line(error),
+        });
+    }
+    copied.ok().map(|()| into)
 }
 
 /// Is it worth asking libcuda, which takes its time to find nothing?
@@ -158,6 +194,10 @@ impl Listener for Teller<'_> {
                     .map_or(String::new(), |error| format!(", FAILED: {}", error.what))
             ));
         }
+    }
+
+    fn ran(&mut self, program: &str, outcome: &str) {
+        self.consoles.say(&format!("  {program}: {outcome}"));
     }
 
     fn not_done(&mut self, what: &NotDone) {

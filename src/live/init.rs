@@ -6,9 +6,11 @@ use super::module_loader::ModuleLoader;
 use super::params::Params;
 use super::partition::{self, Partition};
 use super::report_partition::ReportPartition;
-use super::{luggage, mounts, nvidia_nodes, power, settings, shell, switch_root, udev, verify};
+use super::settings::{self, Asked};
+use super::{luggage, mounts, nvidia_nodes, power, shell, switch_root, udev, verify};
 use crate::bench::results::Results;
 use crate::bench::route::Route;
+use crate::bench::workload::Workload;
 use crate::boot_contract::{
     INITRAMFS_MODULES, REPORT_LABEL, ROOT_MODULES, RUN_BENCHMARK, RUN_CAPTURE, RUN_DMA, RUN_LIBRARIES,
     RUN_MANIFEST, RUN_MODULE_LOADS, RUN_REPORT_TEXT,
@@ -79,6 +81,7 @@ struct Run {
     run_id: String,
     started: Utc,
     settings: Settings,
+    workloads: Vec<Workload>,
     facts: Facts,
     measured: Option<Results>,
     partition: Option<ReportPartition>,
@@ -96,7 +99,7 @@ impl Run {
             .say(&format!("version {}, run {run_id}, kernel {kernel}", env!("CARGO_PKG_VERSION")));
         let gdsboot = env!("CARGO_PKG_VERSION").to_owned();
         journal.consoles.event(What::InitStarted { gdsboot, run_id: run_id.clone(), kernel });
-        let settings = settings::read(&root, None, &params);
+        let Asked { settings, workloads } = settings::read(&root, None, &params);
         Self {
             root,
             params,
@@ -104,6 +107,7 @@ impl Run {
             run_id,
             started: Utc::now(),
             settings,
+            workloads,
             facts: Facts::default(),
             measured: None,
             partition: None,
@@ -269,12 +273,14 @@ impl Run {
     fn read_settings(&mut self) {
         let (root, params) = (self.root.clone(), self.params.clone());
         let partition = self.partition.take();
-        let settings = self.journal.stage("settings", |_| {
+        let asked = self.journal.stage("settings", |_| {
             let file = partition.as_ref().map(ReportPartition::settings).transpose()?.flatten();
             Ok(settings::read(&root, file.as_deref(), &params))
         });
         self.partition = partition;
-        self.settings = settings.unwrap_or_else(|| std::mem::take(&mut self.settings));
+        if let Some(Asked { settings, workloads }) = asked {
+            (self.settings, self.workloads) = (settings, workloads);
+        }
     }
 
     /// Loads the modules that the image is about, by name.
@@ -357,6 +363,7 @@ impl Run {
                 root: &root,
                 facts: &self.facts,
                 settings: &self.settings,
+                workloads: &self.workloads,
                 keep: &keep,
                 partition: partition.as_ref(),
                 so_far,

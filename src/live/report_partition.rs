@@ -4,7 +4,7 @@
 use super::mounts;
 use super::partition::Partition;
 use crate::boot_contract::{
-    REPORT_RUNS, REPORT_SETTINGS, RUN_REPORT_HTML, RUN_REPORT_JSON, RUN_REPORT_JUNIT, RUN_REPORT_TEXT,
+    REPORT_PROGRAMS, REPORT_RUNS, REPORT_SETTINGS, RUN_REPORT_HTML, RUN_REPORT_JSON, RUN_REPORT_JUNIT, RUN_REPORT_TEXT,
     RUN_STARTED,
 };
 use crate::report::model::{Report, folder_name};
@@ -87,6 +87,11 @@ impl ReportPartition {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The folder of the operator's own programs, which may not be there.
+    pub fn programs(&self) -> PathBuf {
+        self.root.join(REPORT_PROGRAMS)
     }
 
     /// Writes the report in all its forms, in place of what this run wrote before.

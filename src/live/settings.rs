@@ -6,17 +6,19 @@ use super::params::Params;
 use super::smbios;
 use crate::bench::plan::Thoroughness;
 use crate::bench::transfer::job::size;
+use crate::bench::workload::{self, Workload};
 use crate::boot_contract::REPORT_SETTINGS;
 use crate::checks::waiver::{self, Waiver};
 use crate::facts::{Fact, Root};
 use crate::report::model::{After, Settings};
 
 /// The keys that every place may set.
-pub const KEYS: [&str; 8] = [
+pub const KEYS: [&str; 9] = [
     "after",
     "capture",
     "bench",
     "bench_seconds",
+    "gdsio",
     "scratch_serial",
     "scratch_filesystem",
     "scratch_size",
@@ -24,7 +26,7 @@ pub const KEYS: [&str; 8] = [
 ];
 
 /// What one place says.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 struct Said {
     /// The place, as the report names it.
     from: &'static str,
@@ -36,6 +38,8 @@ struct Said {
     bench: Option<Thoroughness>,
     /// How long each of its measurements takes.
     bench_seconds: Option<f64>,
+    /// Whether NVIDIA's tools are run beside it.
+    gdsio: Option<bool>,
     /// The serial number of a disk that may be written to.
     scratch_serial: Option<String>,
     /// The UUID of a filesystem on which a temporary file may be made.
@@ -46,6 +50,8 @@ struct Said {
     wipe: Option<String>,
     /// Findings that are to be lived with.
     waive: Vec<Waiver>,
+    /// The operator's own programs.
+    workloads: Vec<Workload>,
     /// What was not understood.
     complaints: Vec<String>,
 }
@@ -57,8 +63,17 @@ const LONGEST: f64 = 600.0;
 /// A temporary file is at least this large.
 const SMALLEST: u64 = 16 << 20;
 
+/// What a run is asked to do.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// As the report keeps it.
+    pub settings: Settings,
+    /// The operator's own programs.
+    pub workloads: Vec<Workload>,
+}
+
 /// Reads all places. `file` is the content of `gdsboot.toml`, where the report partition has one.
-pub fn read(root: &Root, file: Option<&[u8]>, params: &Params) -> Settings {
+pub fn read(root: &Root, file: Option<&[u8]>, params: &Params) -> Asked {
     let mut places = Vec::new();
     places.extend(file.map(from_file));
     places.push(from_oem_strings(root));
@@ -67,8 +82,9 @@ pub fn read(root: &Root, file: Option<&[u8]>, params: &Params) -> Settings {
     resolve(places)
 }
 
-fn resolve(places: Vec<Said>) -> Settings {
+fn resolve(places: Vec<Said>) -> Asked {
     let mut settings = Settings { after_from: "default".into(), ..Settings::default() };
+    let mut workloads = Vec::new();
     for place in places {
         if let Some(after) = place.after {
             settings.after = after;
@@ -77,14 +93,16 @@ fn resolve(places: Vec<Said>) -> Settings {
         settings.capture = place.capture.unwrap_or(settings.capture);
         settings.bench = place.bench.unwrap_or(settings.bench);
         settings.bench_seconds = place.bench_seconds.or(settings.bench_seconds);
+        settings.gdsio = place.gdsio.or(settings.gdsio);
         settings.scratch_serial = place.scratch_serial.or(settings.scratch_serial);
         settings.scratch_filesystem = place.scratch_filesystem.or(settings.scratch_filesystem);
         settings.scratch_size = place.scratch_size.or(settings.scratch_size);
         settings.wipe = place.wipe.or(settings.wipe);
         settings.waive.extend(place.waive);
         settings.complaints.extend(place.complaints);
+        workloads.extend(place.workloads);
     }
-    settings
+    Asked { settings, workloads }
 }
 
 impl Said {
@@ -95,10 +113,10 @@ impl Said {
                 Some(after) => return self.after = Some(after),
                 None => "is none of poweroff, reboot, hold, shell",
             },
-            "capture" => match value {
-                "1" | "yes" | "true" => return self.capture = Some(true),
-                "0" | "no" | "false" => return self.capture = Some(false),
-                _ => "is none of yes, no",
+            "capture" | "gdsio" => match yes_or_no(value) {
+                Some(wanted) if key == "gdsio" => return self.gdsio = Some(wanted),
+                Some(wanted) => return self.capture = Some(wanted),
+                None => "is none of yes, no",
             },
             "bench" => match Thoroughness::parse(value) {
                 Some(thoroughness) => return self.bench = Some(thoroughness),
@@ -127,6 +145,14 @@ impl Said {
     }
 }
 
+fn yes_or_no(word: &str) -> Option<bool> {
+    match word {
+        "1" | "yes" | "true" => Some(true),
+        "0" | "no" | "false" => Some(false),
+        _ => None,
+    }
+}
+
 fn from_file(bytes: &[u8]) -> Said {
     let mut said = Said { from: REPORT_SETTINGS, ..Said::default() };
     let text = match decode(bytes) {
@@ -140,8 +166,11 @@ fn from_file(bytes: &[u8]) -> Said {
         Ok(table) => {
             let (waive, complaints) = waiver::parse(&table);
             said.waive = waive;
-            said.complaints.extend(complaints.into_iter().map(|c| format!("{REPORT_SETTINGS}: {c}")));
-            for (key, value) in table.iter().filter(|(key, _)| *key != "waive") {
+            let (workloads, more) = workload::config::parse(&table);
+            said.workloads = workloads;
+            let complaints = complaints.into_iter().chain(more);
+            said.complaints.extend(complaints.map(|why| format!("{REPORT_SETTINGS}: {why}")));
+            for (key, value) in table.iter().filter(|(key, _)| !["waive", "workload"].contains(&key.as_str())) {
                 match value {
                     toml::Value::String(value) => said.take(key, value),
                     other => said.take(key, &other.to_string()),

@@ -54,15 +54,21 @@ pub fn lines(bench: &Results) -> Vec<String> {
     }
     for ran in &bench.gdsio {
         out.push(String::new());
-        let words = ran.error.clone().unwrap_or_else(|| {
-            ran.run.results.iter().map(|result| result.words()).collect::<Vec<_>>().join("; ")
-        });
-        out.extend(wrap("  gdsio ", &words));
+        out.extend(wrap("  gdsio: ", &ran.words()));
+        out.extend(wrap("    $ ", &ran.command));
+    }
+    for ran in &bench.gdsio_verified {
+        out.push(String::new());
+        out.extend(wrap("  gdsio_verify: ", &ran.words()));
         out.extend(wrap("    $ ", &ran.command));
     }
     for ran in &bench.workloads {
         out.push(String::new());
-        let word = if ran.passed { "passed" } else { "FAILED" };
+        let word = match (ran.ran, ran.passed) {
+            (true, true) => "passed",
+            (true, false) => "FAILED",
+            (false, _) => "unknown",
+        };
         out.extend(wrap("  workload ", &format!("{}: {word}, {} ({:.1} s)", ran.name, ran.why, ran.seconds)));
         out.extend(wrap("    $ ", &ran.command));
         out.extend(

@@ -189,6 +189,9 @@ pub struct Settings {
     /// How long each of its measurements takes, in seconds, where that is not its plan's own.
     #[serde(default)]
     pub bench_seconds: Option<f64>,
+    /// Are NVIDIA's own tools run beside it? Where nobody says so, only beside a full one.
+    #[serde(default)]
+    pub gdsio: Option<bool>,
     /// The serial number of a disk that may be written to.
     #[serde(default)]
     pub scratch_serial: Option<String>,

@@ -110,7 +110,6 @@ fn placeholders_stand_for_what_there_is() {
         folder: Some("/mnt".into()),
         gpu: Some(1),
         gpus: vec![0, 1],
-        disk: Some("/dev/nvme0n1".into()),
     };
     let filled = |word: &str| fill(&[word.to_owned()], &available).unwrap();
     for (word, expected) in [
@@ -121,7 +120,6 @@ fn placeholders_stand_for_what_there_is() {
         ("--files={files}", &["--files=/mnt/a b,/mnt/{gpu}"]),
         ("{folder}/x{gpu}", &["/mnt/x1"]),
         ("{gpus}", &["0,1"]),
-        ("{disk}", &["/dev/nvme0n1"]),
         ("{{gpu}}", &["{1}"]),
         ("{print $1} {GPU} {gpu", &["{print $1} {GPU} {gpu"]),
         ("\u{e9}{\u{e9}}", &["\u{e9}{\u{e9}}"]),
@@ -147,7 +145,6 @@ fn a_placeholder_without_a_value_keeps_the_workload_from_running() {
         ("{folder}", "not run: there is no folder on a filesystem that is tested, which {folder} stands for"),
         ("{gpu}", "not run: there is no GPU, which {gpu} stands for"),
         ("{gpus}", "not run: there is no GPU, which {gpus} stands for"),
-        ("{disk}", "not run: there is no device that is tested, which {disk} stands for"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let mark = dir.path().join("mark");
@@ -157,7 +154,7 @@ fn a_placeholder_without_a_value_keeps_the_workload_from_running() {
         assert_eq!((result.ran, result.passed, result.why.as_str()), (false, false, why));
         assert!(!mark.exists());
     }
-    assert_eq!(PLACEHOLDERS.len(), 6);
+    assert_eq!(PLACEHOLDERS.len(), 5);
 }
 
 #[test]

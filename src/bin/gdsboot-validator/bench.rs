@@ -1,5 +1,6 @@
 //! `bench`: transfers between drives, memory and GPUs, measured and proven.
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 use gdsboot::bench::drive::Opened;
 use gdsboot::bench::plan::{Plan, Thoroughness, Wish};
@@ -8,8 +9,10 @@ use gdsboot::bench::route::Route;
 use gdsboot::bench::run::{self, JOB_GRACE, Listener, Means};
 use gdsboot::bench::survey::{Survey, Worker};
 use gdsboot::bench::transfer::job::{Direction, Job, parse_job, size};
+use gdsboot::bench::workload::Workload;
+use gdsboot::bench::workload::config::parse as parse_workloads;
 use gdsboot::bench::{scratch, seed, table};
-use gdsboot::boot_contract::RUN_DMA;
+use gdsboot::boot_contract::{REPORT_PROGRAMS, RUN_DMA};
 use gdsboot::checks::check::{Finding, Status as Found};
 use gdsboot::checks::context::side_of;
 use gdsboot::checks::judge::judge;
@@ -57,6 +60,12 @@ pub struct BenchArgs {
     /// A measurement of your own instead of a plan's, such as read,random,4K,4x32,10s (4 threads of 32 transfers)
     #[arg(long, value_name = "JOB")]
     job: Vec<String>,
+    /// Run gdsio and gdsio_verify beside, which takes a --scratch folder; a full plan does it by itself
+    #[arg(long)]
+    gdsio: bool,
+    /// A file with [[workload]] tables: programs of your own, and what they have to reach. They are given --scratch folders
+    #[arg(long, value_name = "TOML")]
+    workloads: Option<PathBuf>,
     /// A folder with NVIDIA's libraries, where the loader does not know it
     #[arg(long, value_name = "DIR")]
     library_path: Option<PathBuf>,
@@ -93,9 +102,10 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
     let facts = Facts::read(&Root::live());
     let wish = wish(args)?;
     let mut survey = Survey::default();
-    for (name, level, target) in targets(args, &facts)? {
-        fits(&wish, &name, &target)?;
-        survey.drive(&name, Ok(Opened::new(&facts, &name, level, target)));
+    for opened in targets(args, &facts)? {
+        fits(&wish, &opened)?;
+        let name = opened.drive.name.clone();
+        survey.drive(&name, Ok(opened));
     }
     let program = worker();
     let path = args.library_path.as_ref().map(|path| path.display().to_string());
@@ -116,7 +126,15 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
         return teller.failed.map_or(Ok(Status::Incomplete), Err);
     }
     let (root, stop) = (Root::live(), AtomicBool::new(false));
-    let means = Means { root: &root, worker, stop: &stop, grace: JOB_GRACE };
+    let programs = args.workloads.as_deref().map(|file| file.with_file_name(REPORT_PROGRAMS));
+    let means = Means {
+        root: &root,
+        worker,
+        workloads: &wish.workloads,
+        programs: programs.as_deref(),
+        stop: &stop,
+        grace: JOB_GRACE,
+    };
     let results = run::run(wish.thoroughness, &plan, &survey, &means, &mut teller);
     let mut facts = facts;
     facts.read_again(&root);
@@ -199,6 +217,10 @@ impl Listener for Teller {
         }
     }
 
+    fn ran(&mut self, program: &str, outcome: &str) {
+        wrap(&format!("{program}: "), outcome).iter().for_each(|line| self.say(line));
+    }
+
     fn not_done(&mut self, not: &NotDone) {
         wrap("not done: ", &format!("{}: {}", not.what, not.why)).iter().for_each(|line| self.say(line));
     }
@@ -225,8 +247,24 @@ fn wish(args: &BenchArgs) -> anyhow::Result<Wish> {
         cpus: std::thread::available_parallelism()
             .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
         seed: seed(),
-        gdsio: false,
+        gdsio: args.gdsio || matches!(args.plan, PlanName::Full),
+        workloads: args.workloads.as_deref().map_or(Ok(Vec::new()), workloads)?,
     })
+}
+
+/// The workloads of a file, all of them or none.
+fn workloads(path: &Path) -> anyhow::Result<Vec<Workload>> {
+    let read = || -> anyhow::Result<Vec<Workload>> {
+        let table: toml::Table = fs_err::read_to_string(path)?.parse()?;
+        let (workloads, complaints) = parse_workloads(&table);
+        anyhow::ensure!(complaints.is_empty(), "{}", complaints.join("; "));
+        anyhow::ensure!(!workloads.is_empty(), "there is no [[workload]] in it");
+        Ok(workloads)
+    };
+    read()
+        .with_context(|| format!("reading workloads from {}", path.display()))
+        .hint("a workload is a table [[workload]] with name and command, as in the gdsboot.toml of an image")
+        .status(Status::Usage)
 }
 
 /// The DMA worker: beside this program, or where the image has it.
@@ -237,8 +275,11 @@ fn worker() -> Option<PathBuf> {
 }
 
 /// What is measured, open.
-fn targets(args: &BenchArgs, facts: &Facts) -> anyhow::Result<Vec<(String, Level, scratch::Target)>> {
+fn targets(args: &BenchArgs, facts: &Facts) -> anyhow::Result<Vec<Opened>> {
     let mut targets = Vec::new();
+    let for_reading = |name: &str, path: &Path| -> anyhow::Result<Opened> {
+        Ok(Opened::new(facts, name, Level::ReadOnly, scratch::for_reading(path)?))
+    };
     let mut disks = args.disk.clone();
     if disks.is_empty() && args.file.is_empty() && args.scratch.is_empty() {
         let found =
@@ -259,26 +300,23 @@ fn targets(args: &BenchArgs, facts: &Facts) -> anyhow::Result<Vec<(String, Level
                 "name one such as nvme0n1, see lsblk",
             ));
         }
-        targets.push((
-            name.to_owned(),
-            Level::ReadOnly,
-            scratch::for_reading(&Path::new("/dev").join(name))?,
-        ));
+        targets.push(for_reading(name, &Path::new("/dev").join(name))?);
     }
     for file in &args.file {
-        targets.push((file.display().to_string(), Level::ReadOnly, scratch::for_reading(file)?));
+        targets.push(for_reading(&file.display().to_string(), file)?);
     }
     for folder in &args.scratch {
         let bytes = size(&args.scratch_size)
             .ok_or_else(|| usage(format!("{:?} is no size", args.scratch_size), "a size is 4G or 512M"))?;
         let name = format!("a temporary file in {}", folder.display());
-        targets.push((name, Level::TemporaryFile, scratch::temporary(folder, bytes)?));
+        targets.push(Opened::temporary(facts, &name, Level::TemporaryFile, folder, bytes)?);
     }
     Ok(targets)
 }
 
 /// Can the user's own jobs be made on a target?
-fn fits(wish: &Wish, name: &str, target: &scratch::Target) -> anyhow::Result<()> {
+fn fits(wish: &Wish, opened: &Opened) -> anyhow::Result<()> {
+    let (name, target) = (&opened.drive.name, &opened.target);
     for job in &wish.own {
         if job.direction == Direction::Write && !target.writable {
             return Err(usage(
