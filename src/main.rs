@@ -31,6 +31,7 @@ enum Command {
     Fetch(cli::fetch::FetchArgs),
     Smoke(cli::smoke::SmokeArgs),
     Inspect(cli::inspect::InspectArgs),
+    Recompute(cli::recompute::RecomputeArgs),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::Fetch(args) => cli::fetch::run(args, global),
         Command::Smoke(args) => cli::smoke::run(args, global),
         Command::Inspect(args) => cli::inspect::run(args),
+        Command::Recompute(args) => cli::recompute::run(args),
     };
     if result.is_err() && interrupt::requested() {
         eprintln!("gdsboot: interrupted; nothing was left half-written");

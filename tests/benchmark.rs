@@ -5,6 +5,7 @@ mod simulated;
 
 use gdsboot::bench::drive::Opened;
 use gdsboot::bench::plan::{Plan, Thoroughness, Wish};
+use gdsboot::bench::recompute;
 use gdsboot::bench::results::{Cause, Kind, Level, Measurement, NotDone, Purpose, RawLine, Results};
 use gdsboot::bench::route::{Outcome, Route};
 use gdsboot::bench::run::{self, Listener, Means};
@@ -53,6 +54,7 @@ fn machine(behaviour: &'static str) -> Machine {
         cpus: 2,
         seed: 7,
         gdsio: false,
+        workloads: Vec::new(),
     };
     let grace = Duration::from_secs(60);
     Machine {
@@ -120,11 +122,20 @@ impl Machine {
         let mut survey = Survey::default();
         survey.gpus(worker, &[]);
         let level = if self.writable { Level::TemporaryFile } else { Level::ReadOnly };
-        survey.drive("data", Ok(Opened::new(&facts, "data", level, self.target(&path))));
+        let opened = Opened::new(&facts, "data", level, self.target(&path));
+        let folder = self.writable.then(|| dir.path().to_owned());
+        survey.drive("data", Ok(Opened { folder, ..opened }));
         survey.measure_distances(&facts);
         let plan = Plan::new(&self.wish, &survey.spaces(), &survey.addresses(), &survey.ranks());
         let (root, stop) = (Root::live(), AtomicBool::new(false));
-        let means = Means { root: &root, worker, stop: &stop, grace: self.grace };
+        let means = Means {
+            root: &root,
+            worker,
+            workloads: &self.wish.workloads,
+            programs: Some(dir.path()),
+            stop: &stop,
+            grace: self.grace,
+        };
         let mut kept = Kept { raw: Vec::new(), measured: 0, path: &path, meanwhile: self.meanwhile };
         let results = run::run(Thoroughness::Quick, &plan, &survey, &means, &mut kept);
         let judgement = judge(&facts, Side::BareMetal, Some(&results), &[], "2026-11-28");
@@ -133,7 +144,7 @@ impl Machine {
         assert_eq!(serde_json::from_str::<Results>(&text).unwrap(), results);
         let lines: Vec<String> = kept.raw.iter().map(|raw| serde_json::to_string(raw).unwrap()).collect();
         let read: Vec<RawLine> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(results.recompute(&read), [""; 0]);
+        assert_eq!(recompute::differences(&results, &read), [""; 0]);
         Measured { results, raw: kept.raw, findings: judgement.findings, verdict: judgement.verdict }
     }
 }
@@ -164,7 +175,8 @@ fn a_direct_route_is_proven_and_everything_is_measured_beside_it() {
         let measured = machine(behaviour).measure();
         let results = &measured.results;
         let [pair] = results.pairs.as_slice() else { panic!("{:?}", results.pairs) };
-        assert_eq!((pair.outcome(), pair.attempts.len()), (Outcome::Direct, 3), "{pair:#?}");
+        assert_eq!((pair.outcome(), pair.attempts.len()), (Outcome::Direct, 4), "{pair:#?}");
+        assert!(pair.is_controlled(), "{pair:#?}");
         assert_eq!(pair.best().unwrap().proof.route, Some(route));
         for kind in
             [Kind::Storage, Kind::HostCopy, Kind::Bounce, Kind::Cufile, Kind::CufileBatch, Kind::CufileStream]
@@ -215,6 +227,12 @@ fn copies_by_the_cpu_are_seen_whatever_the_library_says() {
     assert_eq!(finding.status, Status::Fail);
     assert!(finding.why.contains("CU_FILE_IO_NOT_SUPPORTED (5008)"), "{}", finding.why);
 
+    let lies = machine("route=nvfs,unforced=1").measure();
+    assert_eq!(lies.results.pairs[0].outcome(), Outcome::Unproven, "{:#?}", lies.results.pairs);
+    assert_eq!(lies.status("transfer.route"), Status::Unknown);
+    let why = &lies.finding("transfer.route").why;
+    assert!(why.contains("counted as direct what it had been told to copy by the CPU"), "{why}");
+
     let some = machine("route=p2pdma,bounce=4").measure();
     assert_eq!(some.results.pairs[0].outcome(), Outcome::Mixed);
     let finding = some.finding("transfer.route");
@@ -231,6 +249,51 @@ fn copies_by_the_cpu_are_seen_whatever_the_library_says() {
     // What an old library cannot do is left out, and said.
     let left_out = old.not_done(Cause::Library);
     assert!(left_out.iter().any(|why| why.contains("cuFileReadAsync")), "{left_out:?}");
+}
+
+#[test]
+fn programs_of_the_operator_s_get_what_there_is_and_nothing_that_may_only_be_read() {
+    let table = r#"
+        [[workload]]
+        name = "load"
+        command = ["/bin/sh", "-c", "echo GPU $0 of $1; head -c 4096 $2 >$3/copy && echo loaded $(stat -c %s $3/copy) bytes", "{gpu}", "{gpus}", "{file}", "{folder}"]
+        expect = "GPU 0 of 0,1$"
+        figure = "loaded (\\d+) bytes"
+        at_least = 4096
+
+        [[workload]]
+        name = "too slow"
+        command = ["/bin/sh", "-c", "echo 3.5 GiB/s"]
+        figure = "([0-9.]+) GiB/s"
+        at_least = 5
+    "#;
+    let (workloads, complaints) = gdsboot::bench::workload::config::parse(&table.parse().unwrap());
+    assert_eq!(complaints, [""; 0]);
+    let with = |writable| {
+        let workloads = workloads.clone();
+        let machine =
+            machine("route=nvfs,gpus=2").with(|m| (m.wish.workloads, m.writable) = (workloads, writable));
+        machine.with(|m| m.wish.gdsio = true).measure()
+    };
+    let written = with(true);
+    let ran = &written.results.workloads;
+    assert_eq!((ran[0].passed, ran[0].figure), (true, Some(4096.0)), "{:?}", ran[0]);
+    assert_eq!((ran[1].ran, ran[1].passed), (true, false));
+    assert_eq!(written.status("bench.workloads"), Status::Fail);
+    assert!(written.results.steps.last().unwrap().what.starts_with("workload"));
+    // NVIDIA's tools are not for imitations.
+    let refused = written.not_done(Cause::Refused);
+    assert!(
+        refused.iter().any(|why| why.starts_with("gdsio: imitation libraries are in use")),
+        "{refused:?}"
+    );
+    let read = with(false);
+    assert_eq!(read.results.workloads[0].why, "not run: there is no scratch file, which {file} stands for");
+    let refused = read.not_done(Cause::Refused);
+    assert!(
+        refused.iter().any(|why| why.starts_with("gdsio: it opens what it reads by itself")),
+        "{refused:?}"
+    );
 }
 
 #[test]

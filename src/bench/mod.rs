@@ -7,6 +7,7 @@
 //! | [`run`] | the plan, carried out |
 //! | [`state`] | temperatures and links meanwhile |
 //! | [`results`] | what came of it, as a report keeps it |
+//! | `recompute` | the same once more, from the raw samples |
 //! | [`route`] | what proves which route bytes took |
 //! | [`transfer`] | one job: which transfers, their samples, what is written and found again |
 //! | [`storage`] | transfers between a drive and the CPU's memory |
@@ -22,6 +23,8 @@
 pub mod drive;
 pub mod gdsio;
 pub mod plan;
+#[cfg(feature = "builder")]
+pub mod recompute;
 pub mod results;
 pub mod route;
 pub mod run;

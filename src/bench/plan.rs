@@ -107,7 +107,7 @@ pub enum Part {
         drive: usize,
         /// Transfers whose data is compared.
         jobs: Vec<Job>,
-        /// Is every route tried, and what cuFile does by itself?
+        /// Is every route tried, what cuFile does by itself, and how it counts what it is told to copy?
         thorough: bool,
     },
     /// A pair's figures, each by a bounce through the CPU's memory and by cuFile.
@@ -178,10 +178,10 @@ const QUICK_SECONDS: f64 = 1.5;
 const FULL_SECONDS: f64 = 8.0;
 /// What a DMA worker needs until it can transfer, in seconds: libcuda and cuFile open the GPU.
 const START: f64 = 3.0;
-/// How many settings of cuFile are tried on a pair.
+/// How many settings of cuFile are tried on a pair: each route by itself, and what cuFile chooses.
 const ATTEMPTS: f64 = 3.0;
 /// How long the model-sized read may take, in seconds.
-const LOAD_SECONDS: f64 = 6.0;
+const LOAD_SECONDS: f64 = 5.0;
 /// A slow drive writes so many bytes in a second.
 const SLOW_WRITES: f64 = 1e9;
 /// Transfers of 4 KiB under way for each thread.
@@ -346,7 +346,8 @@ impl Plan {
             let thorough = pairs.measured.contains(&(gpu, drive));
             let route = wish.proving(&drives[drive]);
             let attempt = START + seconds_of(&route);
-            let seconds = attempt * if thorough { ATTEMPTS } else { 1.0 };
+            let control = START + seconds_of(route.get(..1).unwrap_or_default());
+            let seconds = if thorough { attempt * ATTEMPTS + control } else { attempt };
             self.add(Part::Route { gpu, drive, jobs: route, thorough }, seconds);
             if thorough {
                 self.pair(wish, (gpu, drive), &drives[drive], &jobs[drive].jobs);
@@ -427,7 +428,9 @@ impl Plan {
         if !wish.gdsio {
             return;
         }
-        let job = wish.job(Direction::Read, Order::Sequential, LARGE[0], wish.cpus.clamp(1, 4), 1);
+        // gdsio has one transfer under way for each thread: as many together as in the figures that it stands beside.
+        let threads = wish.cpus.clamp(1, 4) * (BYTES_UNDER_WAY / LARGE[0]);
+        let job = wish.job(Direction::Read, Order::Sequential, LARGE[0], threads, 1);
         let left_out = |cause, why| NotDone {
             what: "gdsio".into(),
             gpu: gpus.get(gpu).cloned(),

@@ -7,7 +7,7 @@ use super::route::{Known, Outcome, Proof, Route, prove};
 use super::state;
 use super::transfer::job::Job;
 use super::transfer::measurement::{Figures, TransferError};
-use super::worker::settings::CufileSettings;
+use super::worker::settings::{CufileSettings, Wanted};
 use super::worker::{Cufile, Engine, Gpu, Ran, Verified};
 use crate::boot_contract::RUN_BENCHMARK;
 use crate::facts::Root;
@@ -134,12 +134,42 @@ pub struct Pair {
 impl Pair {
     /// The attempt that proves most: a direct route before a mixed one before copies by the CPU.
     pub fn best(&self) -> Option<&Attempt> {
-        self.attempts.iter().min_by_key(|attempt| attempt.proof.outcome)
+        self.attempts
+            .iter()
+            .filter(|attempt| !attempt.is_control())
+            .min_by_key(|attempt| attempt.proof.outcome)
+    }
+
+    /// Takes back what counters prove that were seen to count as direct what cuFile was told to copy by the CPU.
+    pub fn doubt(attempts: &mut [Attempt]) {
+        let counts_as_direct = |attempt: &Attempt| {
+            attempt.is_control() && attempt.proof.shares.iter().any(|share| share.route.is_direct())
+        };
+        if attempts.iter().any(counts_as_direct) {
+            for attempt in attempts {
+                attempt.proof.outcome = Outcome::Unproven;
+                let why = "cuFile counted as direct what it had been told to copy by the CPU: its counters prove nothing";
+                attempt.proof.lacks.insert(0, why.into());
+            }
+        }
+    }
+
+    /// Was it seen that copies by the CPU are counted as such?
+    pub fn is_controlled(&self) -> bool {
+        let control = self.attempts.iter().find(|attempt| attempt.is_control());
+        control.is_some_and(|attempt| attempt.proof.outcome == Outcome::Compat)
     }
 
     /// What it proves.
     pub fn outcome(&self) -> Outcome {
         self.best().map_or(Outcome::Unproven, |attempt| attempt.proof.outcome)
+    }
+}
+
+impl Attempt {
+    /// Is it the one that cuFile was told to copy by the CPU for?
+    pub fn is_control(&self) -> bool {
+        self.settings.wanted == Wanted::Compat
     }
 }
 
@@ -339,7 +369,9 @@ impl GdsioVerified {
     pub fn words(&self) -> String {
         match &self.error {
             Some(error) => error.clone(),
-            None => format!("{} bytes went to the GPU and back, and all of them arrived as they were", self.bytes),
+            None => {
+                format!("{} bytes went to the GPU and back, and all of them arrived as they were", self.bytes)
+            }
         }
     }
 }
@@ -503,25 +535,6 @@ impl Kind {
 }
 
 impl Results {
-    /// Computes everything again from the raw samples, and says what differs. The measurements' numbers tell which samples
-    /// are theirs.
-    pub fn recompute(&self, raw: &[RawLine]) -> Vec<String> {
-        let mut differences = Vec::new();
-        for measurement in &self.measurements {
-            let number = measurement.number;
-            let Some(raw) = raw.iter().find(|raw| raw.number == number) else {
-                differences.push(format!("measurement {number} has no raw samples"));
-                continue;
-            };
-            let uuid = self.gpus.iter().find(|seen| Some(&seen.gpu.pci) == measurement.gpu.as_ref());
-            let again = measurement.clone().computed(raw, uuid.map(|seen| seen.gpu.uuid.as_str()));
-            if again != *measurement {
-                differences.push(format!("measurement {number} is not what its raw samples give"));
-            }
-        }
-        differences
-    }
-
     /// What a run of the image measured and left for whoever looks later: a capture, or its shell.
     pub fn left_by_run(root: &Root) -> Option<Self> {
         // By way of a tree, as reports are read, so that the code for it exists once.
@@ -570,5 +583,6 @@ impl Results {
     /// Did anything arrive that was not sent?
     pub fn has_wrong_data(&self) -> bool {
         self.measurements.iter().any(|m| m.verified.as_ref().is_some_and(|verified| verified.wrong > 0))
+            || self.gdsio_verified.iter().any(|ran| ran.answer.mismatch().is_some())
     }
 }

@@ -8,10 +8,10 @@ use super::state::{self, Watched, watch};
 use super::storage;
 use super::survey::{Survey, Worker, cause};
 use super::transfer::job::{Job, Until};
-use super::workload::Workload;
 use super::worker::process::{WorkerError, WorkerProcess};
 use super::worker::settings::{CufileSettings, Wanted};
 use super::worker::{Cufile, Engine, Failure, Gpu, Holds, Ran, Task};
+use super::workload::Workload;
 use crate::facts::Root;
 use crate::facts::nvidia_fs::{NvidiaFs, Stats};
 use std::collections::{HashMap, HashSet};
@@ -165,6 +165,8 @@ struct Kept {
 const NVFS: CufileSettings = CufileSettings { wanted: Wanted::Nvfs, compat: false };
 const P2PDMA: CufileSettings = CufileSettings { wanted: Wanted::P2pdma, compat: false };
 const ANY: CufileSettings = CufileSettings { wanted: Wanted::Any, compat: true };
+/// Copies by the CPU, to see that they are counted as such.
+const CONTROL: CufileSettings = CufileSettings { wanted: Wanted::Compat, compat: true };
 
 impl Run<'_> {
     fn part(&mut self, part: &Part) {

@@ -1,15 +1,16 @@
 //! Measurements as lines of text, 80 columns wide.
 
 use super::results::{Measurement, Purpose};
+use super::worker::settings::Wanted;
 
 /// Columns of a line's label.
-const LABEL: usize = 30;
+const LABEL: usize = 26;
 
 /// The line above those of [`lines`]. Latencies are in microseconds, CPU in seconds for each GiB.
 pub fn heading() -> String {
     format!(
-        "{:<LABEL$}{:>7}{:>9}{:>8}{:>8}{:>8}{:>10}",
-        "", "GiB/s", "IOPS", "p50 us", "p99", "p99.9", "CPU s/GiB"
+        "{:<LABEL$}{:>7}{:>9}{:>7}{:>7}{:>7}{:>7}{:>10}",
+        "", "GiB/s", "IOPS", "p50 us", "p99", "p99.9", "max", "CPU s/GiB"
     )
 }
 
@@ -18,12 +19,13 @@ pub fn lines(label: &str, measurement: &Measurement) -> Vec<String> {
     let figures = &measurement.figures;
     let label: String = label.chars().take(LABEL - 1).collect();
     let mut lines = vec![format!(
-        "{label:<LABEL$}{:>7.2}{:>9.0}{:>8}{:>8}{:>8}{:>10.3}",
+        "{label:<LABEL$}{:>7.2}{:>9.0}{:>7}{:>7}{:>7}{:>7}{:>10.3}",
         figures.gib_per_second,
         figures.iops,
         short(figures.p50_us),
         short(figures.p99_us),
         short(figures.p999_us),
+        short(figures.max_us),
         figures.cpu_seconds_per_gib
     )];
     if let Some(error) = &measurement.first_error {
@@ -49,18 +51,27 @@ pub fn label(measurement: &Measurement) -> String {
         Purpose::Figures => kind.to_owned(),
         Purpose::WarmUp => format!("{kind}, waking up"),
         Purpose::Fill => "filling the file".to_owned(),
-        Purpose::Proof => format!("{kind}, all compared"),
+        Purpose::Proof => match measurement.settings.map(|settings| settings.wanted) {
+            Some(Wanted::Nvfs) => "nvidia-fs, compared".to_owned(),
+            Some(Wanted::P2pdma) => "P2PDMA, compared".to_owned(),
+            Some(Wanted::Compat) => "the CPU, compared".to_owned(),
+            Some(Wanted::Any) | None => "any way, compared".to_owned(),
+        },
         Purpose::Load => {
             let gib = measurement.bytes as f64 / f64::from(1 << 30);
-            format!("loading {gib:.1} GiB: {:.2} s", measurement.seconds)
+            format!("{gib:.1} GiB in {:.2} s", measurement.seconds)
         }
         Purpose::Together => format!("{kind}, all at once"),
     }
 }
 
-/// Three digits are enough.
+/// Three digits are enough, and six are all that there is room for.
 fn short(microseconds: f64) -> String {
-    if microseconds < 100.0 { format!("{microseconds:.1}") } else { format!("{microseconds:.0}") }
+    match microseconds {
+        us if us < 100.0 => format!("{us:.1}"),
+        us if us < 999_999.5 => format!("{us:.0}"),
+        us => format!("{:.1} s", us / 1e6),
+    }
 }
 
 #[cfg(test)]

@@ -482,7 +482,12 @@ fn counters(_: &Context<'_>, bench: &Results) -> Outcome {
         return match opened.first() {
             None => Outcome::not_applicable("cuFile was not opened"),
             Some(cufile) => {
-                Outcome::pass(format!("libcufile {} counts routes", version(cufile.version.as_ref())))
+                let seen = if bench.pairs.iter().any(Pair::is_controlled) {
+                    ", and was seen to count as such what it was told to copy by the CPU"
+                } else {
+                    ""
+                };
+                Outcome::pass(format!("libcufile {} counts routes{seen}", version(cufile.version.as_ref())))
             }
         };
     };

@@ -6,5 +6,6 @@ pub mod doctor;
 pub mod fetch;
 pub mod inspect;
 pub mod lock;
+pub mod recompute;
 pub mod smoke;
 pub mod try_;

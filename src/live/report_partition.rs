@@ -4,8 +4,8 @@
 use super::mounts;
 use super::partition::Partition;
 use crate::boot_contract::{
-    REPORT_PROGRAMS, REPORT_RUNS, REPORT_SETTINGS, RUN_REPORT_HTML, RUN_REPORT_JSON, RUN_REPORT_JUNIT, RUN_REPORT_TEXT,
-    RUN_STARTED,
+    REPORT_PROGRAMS, REPORT_RUNS, REPORT_SETTINGS, RUN_REPORT_HTML, RUN_REPORT_JSON, RUN_REPORT_JUNIT,
+    RUN_REPORT_TEXT, RUN_STARTED,
 };
 use crate::report::model::{Report, folder_name};
 use crate::report::{html, json, junit, text};

@@ -170,7 +170,8 @@ fn from_file(bytes: &[u8]) -> Said {
             said.workloads = workloads;
             let complaints = complaints.into_iter().chain(more);
             said.complaints.extend(complaints.map(|why| format!("{REPORT_SETTINGS}: {why}")));
-            for (key, value) in table.iter().filter(|(key, _)| !["waive", "workload"].contains(&key.as_str())) {
+            for (key, value) in table.iter().filter(|(key, _)| !["waive", "workload"].contains(&key.as_str()))
+            {
                 match value {
                     toml::Value::String(value) => said.take(key, value),
                     other => said.take(key, &other.to_string()),
@@ -257,11 +258,11 @@ mod tests {
         let nothing = Params::default();
         let toml = Some(&b"after = \"shell\"\n"[..]);
         let after = |params: &Params| {
-            let settings = read(&root, toml, params);
+            let settings = read(&root, toml, params).settings;
             assert_eq!(settings.complaints, Vec::<String>::new());
             (settings.after, settings.after_from)
         };
-        assert_eq!(read(&root, None, &nothing).after_from, "default");
+        assert_eq!(read(&root, None, &nothing).settings.after_from, "default");
         assert_eq!(after(&nothing), (After::Shell, "gdsboot.toml".into()));
         file("sys/firmware/dmi/entries/11-0/raw", b"\x0b\x05\0\0\x01gdsboot.after=hold\0\0");
         assert_eq!(after(&nothing), (After::Hold, "SMBIOS OEM strings".into()));
@@ -298,7 +299,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let capture = |file: &str, word: &str| {
             let params = Params::parse(&format!("quiet gdsboot.capture={word}"));
-            let settings = read(&Root::at(dir.path()), Some(file.as_bytes()), &params);
+            let Asked { settings, .. } = read(&Root::at(dir.path()), Some(file.as_bytes()), &params);
             (settings.capture, settings.complaints.len())
         };
         assert_eq!(capture("", "1"), (true, 0));
@@ -330,7 +331,7 @@ mod tests {
         }
         let params = Params::parse("gdsboot.bench=none gdsboot.scratch_filesystem=1234");
         let dir = tempfile::tempdir().unwrap();
-        let settings = read(&Root::at(dir.path()), Some(b"bench = 'full'"), &params);
+        let Asked { settings, .. } = read(&Root::at(dir.path()), Some(b"bench = 'full'"), &params);
         assert_eq!(
             (settings.bench, settings.scratch_filesystem.as_deref()),
             (Thoroughness::None, Some("1234"))
@@ -342,8 +343,20 @@ mod tests {
     fn a_bad_word_leaves_what_stood_before() {
         let params = Params { settings: vec![("after".into(), "explode".into())], ..Params::default() };
         let dir = tempfile::tempdir().unwrap();
-        let settings = read(&Root::at(dir.path()), Some(b"after = 'hold'"), &params);
+        let Asked { settings, .. } = read(&Root::at(dir.path()), Some(b"after = 'hold'"), &params);
         assert_eq!(settings.after, After::Hold);
         assert_eq!(settings.complaints.len(), 1);
+    }
+
+    #[test]
+    fn workloads_are_read_and_complained_about() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = "gdsio = true\n[[workload]]\nname = 'wake'\ncommand = ['wake-model', '{folder}']\n\n[[workload]]\nname = 'x'\n";
+        let Asked { settings, workloads } =
+            read(&Root::at(dir.path()), Some(file.as_bytes()), &Params::parse(""));
+        let names: Vec<&str> = workloads.iter().map(|workload| workload.name.as_str()).collect();
+        assert_eq!((names, settings.gdsio), (vec!["wake"], Some(true)));
+        let [complaint] = settings.complaints.as_slice() else { panic!("{:?}", settings.complaints) };
+        assert!(complaint.starts_with("gdsboot.toml: workload 2 \"x\": command"), "{complaint}");
     }
 }

@@ -328,7 +328,7 @@ fn bar_label(m: &Measurement) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::results::{Cause, GdsioMeasured, NotDone, WorkloadResult};
+    use crate::bench::results::{Cause, GdsioMeasured, GdsioVerified, NotDone, WorkloadResult};
     use crate::bench::testing::healthy;
 
     fn bench() -> Results {
@@ -338,8 +338,14 @@ mod tests {
             error: Some("killed after 30 s".into()),
             ..GdsioMeasured::default()
         });
+        bench.gdsio_verified.push(GdsioVerified {
+            command: "gdsio_verify -f /mnt/x -d 0 -o 0 -s 262144K -c 16384K -n 1 -m 1".into(),
+            bytes: 256 << 20,
+            ..GdsioVerified::default()
+        });
         bench.workloads.push(WorkloadResult {
             name: "wake".into(),
+            ran: true,
             command: "/opt/wake --gpu 0".into(),
             why: "2.1 s is more than 2".into(),
             output: "loading\nwoken in 2.1 s\n".into(),

@@ -56,6 +56,7 @@ pub struct Behaviour {
     pub print: Vec<String>,
     pub layout: Layout,
     pub anonymous: bool,
+    pub unforced: bool,
     /// In libcuda's order.
     pub gpus: Vec<Gpu>,
     pub celsius: u32,
@@ -187,6 +188,7 @@ fn parse(text: &str) -> Result<Behaviour, String> {
                 };
             }
             "anonymous" => read.anonymous = number()? != 0,
+            "unforced" => read.unforced = number()? != 0,
             "gpus" => count = Some(number()? as usize),
             "pci" => {
                 let list: Option<Vec<String>> = value.split('/').map(address).collect();

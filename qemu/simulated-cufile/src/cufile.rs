@@ -50,7 +50,7 @@ fn settings() -> &'static Settings {
 /// By which way transfers go; `None` where there is none.
 fn way() -> Option<Way> {
     match behaviour().route {
-        _ if settings().compat_forced => settings().compat_allowed.then_some(Way::Posix),
+        _ if settings().compat_forced && !behaviour().unforced => settings().compat_allowed.then_some(Way::Posix),
         Route::Nvfs => Some(Way::Nvfs),
         Route::P2pdma => Some(Way::P2p),
         Route::Compat => settings().compat_allowed.then_some(Way::Posix),

@@ -28,6 +28,7 @@
 //! | `print=FUNCTION` | the function prints a line that looks like an answer to standard output |
 //! | `stats=old`, `new`, `partial`, `strange` | how the counters are laid out |
 //! | `anonymous=1` | the counters bear no UUID |
+//! | `unforced=1` | cuFile takes the route, and counts it, also where it is told to copy by the CPU |
 //! | `gpus=N` | how many GPUs there are, 0 to 16; 1 where neither this nor `pci` is there |
 //! | `pci=ADDRESS/ADDRESS/…` | where they are, such as `0000:c1:00.0`; libcuda sorts them where it is told to |
 //! | `celsius=N` | the GPUs' temperature |

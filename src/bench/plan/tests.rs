@@ -137,14 +137,12 @@ fn equal_drives_are_shared_out() {
 
 #[test]
 fn a_large_machine_is_done_in_minutes_and_says_what_it_left_out() {
-    let ranks: Vec<Vec<u8>> = (0..8)
-        .map(|gpu| (0..16).map(|drive| if gpu / 4 == drive / 8 { 0 } else { 4 }).collect())
-        .collect();
+    let ranks: Vec<Vec<u8>> =
+        (0..8).map(|gpu| (0..16).map(|drive| if gpu / 4 == drive / 8 { 0 } else { 4 }).collect()).collect();
     let drives: Vec<_> = (0..16).map(|_| space(TIB, false)).collect();
     let plan = plan(&wish(Thoroughness::Quick), &drives, &ranks);
     assert!((120.0..600.0).contains(&plan.seconds()), "{}", plan.seconds());
-    let tried: Vec<_> =
-        plan.steps.iter().filter(|step| matches!(step.part, Part::Route { .. })).collect();
+    let tried: Vec<_> = plan.steps.iter().filter(|step| matches!(step.part, Part::Route { .. })).collect();
     assert_eq!(tried.len() + plan.left_out.len(), 128);
     assert!(plan.left_out.iter().all(|not| not.cause == Cause::Time && not.gpu.is_some()));
 }
@@ -156,4 +154,31 @@ fn without_a_gpu_there_are_the_drives_and_without_drives_the_gpus() {
     let gpus_only = plan(&wish(Thoroughness::Quick), &[], &[vec![]]);
     assert!(matches!(gpus_only.steps[..], [Step { part: Part::Link { .. }, .. }]));
     assert_eq!(plan(&wish(Thoroughness::None), &[space(TIB, true)], &[vec![0]]), Plan::default());
+}
+
+#[test]
+fn nvidia_s_tools_are_run_where_something_may_be_written() {
+    let wish = Wish { gdsio: true, ..wish(Thoroughness::Quick) };
+    let of = |bytes, writable| plan(&wish, &[space(bytes, writable)], &[vec![0]]);
+    let steps = of(TIB, true).steps;
+    let run: Vec<_> = steps.iter().filter(|step| matches!(step.part, Part::Gdsio { .. })).collect();
+    let [Step { part: Part::Gdsio { job, .. }, seconds }] = run[..] else { panic!("{steps:#?}") };
+    assert_eq!((job.to_string().as_str(), *seconds), ("read sequential 1 MiB, 64 x 1", 18.0));
+    for (bytes, writable, cause) in [(TIB, false, Cause::Refused), (32 << 20, true, Cause::Size)] {
+        let plan = of(bytes, writable);
+        assert!(!plan.steps.iter().any(|step| matches!(step.part, Part::Gdsio { .. })));
+        let not = plan.left_out.iter().find(|not| not.what == "gdsio").unwrap();
+        assert_eq!(not.cause, cause);
+    }
+}
+
+#[test]
+fn workloads_come_last_and_need_no_drive() {
+    let table = "[[workload]]\nname = \"wake\"\ncommand = \"/x\"\ntimeout_s = 9\n".parse().unwrap();
+    let (workloads, complaints) = crate::bench::workload::config::parse(&table);
+    assert_eq!(complaints, [""; 0]);
+    let wish = Wish { workloads, ..wish(Thoroughness::Quick) };
+    let expected = Step { part: Part::Workload { number: 0, name: "wake".into() }, seconds: 9.0 };
+    assert_eq!(plan(&wish, &[], &[]).steps, [expected.clone()]);
+    assert_eq!(plan(&wish, &[space(TIB, false)], &[vec![0]]).steps.last(), Some(&expected));
 }

@@ -1,6 +1,6 @@
 //! The parts of a plan that concern pairs of a GPU and a drive.
 
-use super::{ANY, CLOSE_LIMIT, Kept, NVFS, P2PDMA, Run, Session, What, limit};
+use super::{ANY, CLOSE_LIMIT, CONTROL, Kept, NVFS, P2PDMA, Run, Session, What, limit};
 use crate::bench::plan::{Load, has_other_ways};
 use crate::bench::results::{Attempt, Cause, Kind, Pair, Purpose, RawLine};
 use crate::bench::route::{Outcome, Proof, refused};
@@ -49,6 +49,12 @@ impl Run<'_> {
         }
         let mut attempts: Vec<Attempt> = tried.into_iter().map(|tried| tried.attempt).collect();
         attempts.sort_by_key(|attempt| all.iter().position(|settings| *settings == attempt.settings));
+        if thorough && self.has(drive) {
+            // One kind of transfer says enough.
+            let first = jobs.get(..1).unwrap_or_default();
+            attempts.push(self.attempt(gpu, drive, CONTROL, first).attempt);
+            Pair::doubt(&mut attempts);
+        }
         let label = |gpu: usize, drive: usize| self.survey.labels.get(gpu)?.get(drive).copied().flatten();
         let ranks = self.survey.ranks();
         let near = ranks.get(gpu).is_none_or(|ranks| ranks.iter().all(|rank| ranks[drive] <= *rank));

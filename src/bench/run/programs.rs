@@ -80,9 +80,8 @@ impl Run<'_> {
         let writable: Vec<(usize, &Opened)> = (survey.drives.iter().enumerate())
             .filter(|(number, opened)| opened.target.writable && !self.gone.contains_key(number))
             .collect();
-        let path = |opened: &Opened| {
-            format!("/proc/{}/fd/{}", std::process::id(), opened.target.file.as_raw_fd())
-        };
+        let path =
+            |opened: &Opened| format!("/proc/{}/fd/{}", std::process::id(), opened.target.file.as_raw_fd());
         let folder = writable.iter().find_map(|(_, opened)| opened.folder.as_deref());
         // The GPU that is nearest to what is written.
         let ranks = survey.ranks();

@@ -8,7 +8,9 @@ use gdsboot::bench::transfer::job::{Direction, Job};
 use gdsboot::bench::transfer::measurement::Recorder;
 use gdsboot::bench::transfer::offsets::Offsets;
 use gdsboot::bench::transfer::threads::{GIVE_UP, MOST_THREADS, Thread, measure, nanoseconds};
-use gdsboot::bench::worker::{Counters, Engine, Failure, LEAST_SAMPLED, Ran, SAMPLED, SAMPLED_BYTES, Task, Verified};
+use gdsboot::bench::worker::{
+    Counters, Engine, Failure, LEAST_SAMPLED, Ran, SAMPLED, SAMPLED_BYTES, Task, Verified,
+};
 use std::fs::File;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};

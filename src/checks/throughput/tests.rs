@@ -1,5 +1,5 @@
 use super::*;
-use crate::bench::results::{Drive, Level, NotDone, WorkloadResult};
+use crate::bench::results::{Drive, GdsioMeasured, GdsioVerified, Level, NotDone, WorkloadResult};
 use crate::bench::testing::{healthy, measurement};
 use crate::checks::check::Answer;
 use crate::checks::testing::{GPU_AT, NVME_AT, ask_bench, ask_bench_on, edit, good};
@@ -246,23 +246,36 @@ fn gdsio_stands_beside() {
         (killed.answer, killed.why.as_str()),
         (Answer::Note, "gdsio gave no figures: killed after 30 s")
     );
+    let verified = |error: Option<&str>| {
+        with(|bench| {
+            let verified =
+                GdsioVerified { bytes: 1 << 28, error: error.map(str::to_owned), ..Default::default() };
+            bench.gdsio_verified.push(verified);
+        })
+    };
+    assert_eq!(ask_bench("bench.gdsio", &verified(None)).answer, Answer::Pass);
+    let killed = ask_bench("bench.gdsio", &verified(Some("killed after 165 s")));
+    assert_eq!(killed.why, "gdsio_verify compared nothing: killed after 165 s");
 }
 
 #[test]
 fn the_operator_s_rules_count() {
-    let ran = |passed: bool| {
+    let ran = |ran: bool, passed: bool| {
         with(|bench| {
             let why = "Throughput 3.1 GiB/s is below 5".into();
             bench.workloads.push(WorkloadResult {
                 name: "wake".into(),
+                ran,
                 passed,
                 why,
                 ..WorkloadResult::default()
             });
         })
     };
-    assert_eq!(fails("bench.workloads", &ran(false)), "wake: Throughput 3.1 GiB/s is below 5");
-    assert_eq!(ask_bench("bench.workloads", &ran(true)).answer, Answer::Pass);
+    assert_eq!(fails("bench.workloads", &ran(true, false)), "wake: Throughput 3.1 GiB/s is below 5");
+    assert_eq!(ask_bench("bench.workloads", &ran(true, true)).answer, Answer::Pass);
+    // What was missing is another check's failure.
+    assert_eq!(ask_bench("bench.workloads", &ran(false, false)).answer, Answer::Unknown);
 }
 
 #[test]

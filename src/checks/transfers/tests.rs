@@ -1,5 +1,6 @@
 use super::*;
-use crate::bench::results::GpuSeen;
+use crate::bench::gdsio::answer::VerifyAnswer;
+use crate::bench::results::{GdsioVerified, GpuSeen};
 use crate::bench::route::Route;
 use crate::bench::testing::{STRICT, healthy};
 use crate::bench::transfer::measurement::TransferError;
@@ -134,6 +135,14 @@ fn wrong_data_fails_whatever_else_is_well() {
     // It is no second finding.
     assert_eq!(ask_bench("transfer.errors", &bench).answer, Answer::Pass);
     assert_eq!(bench.proven(), None);
+    let verify = with(|bench| {
+        let lines = ["***FAIL Read md5sum Mismatch!!", "Data Verification Failed"];
+        let answer = VerifyAnswer::parse(lines.into_iter());
+        bench.gdsio_verified.push(GdsioVerified { answer, ..GdsioVerified::default() });
+    });
+    let outcome = ask_bench("transfer.data", &verify);
+    assert_eq!(outcome.answer, Answer::Fail);
+    assert!(outcome.why.contains("gdsio_verify says ***FAIL Read md5sum"), "{}", outcome.why);
     let bounce = ask_bench("transfer.data", &with(|bench| wrong(bench, Kind::Bounce)));
     assert!(bounce.remedies.iter().all(|remedy| remedy.who != Who::Hypervisor));
 }
