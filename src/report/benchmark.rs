@@ -376,7 +376,7 @@ mod tests {
         let pair = &bars[1];
         assert_eq!(pair.name, "nvme0n1 and 0000:06:00.0 (PIX): DIRECT by nvfs");
         for words in
-            ["drive alone", ">bounce<", "cuFile, nvfs", "6.40 GiB/s, 0.006 CPU s/GiB", "loading 16.0 GiB"]
+            ["drive alone", ">bounce<", "cuFile, nvfs", "6.40 GiB/s, 0.006 CPU s/GiB", "16.0 GiB in 2.50 s"]
         {
             assert!(pair.svg.contains(words), "{words}: {}", pair.svg);
         }
