@@ -47,7 +47,7 @@ pub fn measure(
     let cpu = cpu_seconds()?;
     let begun = Instant::now();
     let transfer = &transfer;
-    let (mut all, mut first_error) = (Recorder::new(), None);
+    let (mut recorders, mut first_error) = (Vec::new(), None);
     std::thread::scope(|scope| -> anyhow::Result<()> {
         let mut threads = Vec::new();
         for number in 0..job.threads {
@@ -61,17 +61,21 @@ pub fn measure(
         }
         for thread in threads {
             match thread.join() {
-                Ok(Ok(recorder)) => all.merge(recorder),
+                Ok(Ok(recorder)) => recorders.push(recorder),
                 Ok(Err(error)) => first_error = first_error.take().or(Some(error)),
                 Err(_) => bail!("a thread of the benchmark panicked"),
             }
         }
         Ok(())
     })?;
-    match first_error {
-        Some(error) => Err(error),
-        None => Ok(all.finish(engine, begun.elapsed().as_secs_f64(), cpu_seconds()? - cpu)),
+    if let Some(error) = first_error {
+        return Err(error);
     }
+    // Putting them together is no part of the job.
+    let (seconds, cpu_seconds) = (begun.elapsed().as_secs_f64(), cpu_seconds()? - cpu);
+    let mut all = Recorder::new();
+    recorders.into_iter().for_each(|recorder| all.merge(recorder));
+    Ok(all.finish(engine, seconds, cpu_seconds))
 }
 
 /// User and system time of this process, its kernel threads for io_uring among it.
