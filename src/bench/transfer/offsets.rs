@@ -50,7 +50,7 @@ impl Iterator for Offsets {
         let number = match self.order {
             Order::Sequential => {
                 let number = self.first + self.next;
-                self.next = (self.next + 1) % self.blocks;
+                self.next = if self.next + 1 < self.blocks { self.next + 1 } else { 0 };
                 number
             }
             // The upper half of a product is uniform enough for any number of blocks that fits a disk.

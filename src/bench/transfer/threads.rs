@@ -5,6 +5,7 @@ use super::measurement::{Recorder, Samples};
 use anyhow::{Context as _, bail};
 use nix::sys::resource::{UsageWho, getrusage};
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,13 +25,14 @@ pub struct Thread<'a> {
     pub stop: &'a AtomicBool,
     /// When the first of them began.
     pub begun: Instant,
+    /// When no transfer is to be begun any more, where the clock says that.
+    until: Option<Instant>,
 }
 
 impl Thread<'_> {
     /// Is no transfer to be begun any more?
     pub fn is_over(&self, now: Instant) -> bool {
-        self.stop.load(Ordering::Relaxed)
-            || self.job.limit().is_some_and(|limit| now.duration_since(self.begun) >= limit)
+        self.stop.load(Ordering::Relaxed) || self.until.is_some_and(|until| now >= until)
     }
 }
 
@@ -45,15 +47,20 @@ pub fn measure(
     transfer: impl Fn(Thread<'_>) -> anyhow::Result<Recorder> + Sync,
 ) -> anyhow::Result<Samples> {
     let cpu = cpu_seconds()?;
-    let begun = Instant::now();
-    let transfer = &transfer;
-    let (mut all, mut first_error) = (Recorder::new(), None);
+    // The clock runs from the first thread that is there to the last one's last transfer.
+    let (begun, mut ended) = (OnceLock::new(), None);
+    let (begun, transfer) = (&begun, &transfer);
+    let (mut recorders, mut first_error) = (Vec::new(), None);
     std::thread::scope(|scope| -> anyhow::Result<()> {
         let mut threads = Vec::new();
         for number in 0..job.threads {
-            let thread = Thread { number, job, stop, begun };
-            let builder = std::thread::Builder::new().name(format!("transfer-{number}"));
-            let spawned = builder.spawn_scoped(scope, move || transfer(thread));
+            let run = move || {
+                let begun = *begun.get_or_init(Instant::now);
+                let until = job.limit().and_then(|limit| begun.checked_add(limit));
+                (transfer(Thread { number, job, stop, begun, until }), Instant::now())
+            };
+            let spawned =
+                std::thread::Builder::new().name(format!("transfer-{number}")).spawn_scoped(scope, run);
             // Those that run already end by themselves or by `stop`.
             threads.push(
                 spawned.inspect_err(|_| stop.store(true, Ordering::Relaxed)).context("starting a thread")?,
@@ -61,17 +68,24 @@ pub fn measure(
         }
         for thread in threads {
             match thread.join() {
-                Ok(Ok(recorder)) => all.merge(recorder),
-                Ok(Err(error)) => first_error = first_error.take().or(Some(error)),
+                Ok((Ok(recorder), end)) => {
+                    recorders.push(recorder);
+                    ended = ended.max(Some(end));
+                }
+                Ok((Err(error), _)) => first_error = first_error.take().or(Some(error)),
                 Err(_) => bail!("a thread of the benchmark panicked"),
             }
         }
         Ok(())
     })?;
-    match first_error {
-        Some(error) => Err(error),
-        None => Ok(all.finish(engine, begun.elapsed().as_secs_f64(), cpu_seconds()? - cpu)),
+    if let Some(error) = first_error {
+        return Err(error);
     }
+    let cpu_seconds = cpu_seconds()? - cpu;
+    let time = ended.zip(begun.get()).map(|(ended, begun)| ended.duration_since(*begun));
+    let mut all = Recorder::new();
+    recorders.into_iter().for_each(|recorder| all.merge(recorder));
+    Ok(all.finish(engine, time.unwrap_or_default().as_secs_f64(), cpu_seconds))
 }
 
 /// User and system time of this process, its kernel threads for io_uring among it.

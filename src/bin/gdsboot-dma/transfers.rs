@@ -185,7 +185,8 @@ fn transfers(
                 return recorder;
             }
         }
-        let started = Instant::now();
+        // A look at the clock is most of what a small transfer costs here: one transfer begins when the last one has ended.
+        let started = if width > 1 || job.verify { Instant::now() } else { now };
         mover.transfer(&together, &mut results);
         now = Instant::now();
         for (slot, (&offset, result)) in together.iter().zip(results.drain(..)).enumerate() {
