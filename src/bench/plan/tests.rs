@@ -179,6 +179,6 @@ fn workloads_come_last_and_need_no_drive() {
     assert_eq!(complaints, [""; 0]);
     let wish = Wish { workloads, ..wish(Thoroughness::Quick) };
     let expected = Step { part: Part::Workload { number: 0, name: "wake".into() }, seconds: 9.0 };
-    assert_eq!(plan(&wish, &[], &[]).steps, [expected.clone()]);
+    assert_eq!(plan(&wish, &[], &[]).steps, std::slice::from_ref(&expected));
     assert_eq!(plan(&wish, &[space(TIB, false)], &[vec![0]]).steps.last(), Some(&expected));
 }
