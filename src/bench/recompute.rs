@@ -134,6 +134,7 @@ mod tests {
             ran: Ran { samples, ..Ran::default() },
             cufile: None,
             nvidia_fs: None,
+            mappings: None,
             states: vec![],
         };
         let measurement = Measurement::new(1, Kind::Storage, Purpose::Figures, job).computed(&raw, None);

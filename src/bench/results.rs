@@ -451,6 +451,9 @@ pub struct RawLine {
     pub cufile: Option<Cufile>,
     /// nvidia-fs's counters before and after, where it has any.
     pub nvidia_fs: Option<(Stats, Stats)>,
+    /// How often it had mapped the GPU's memory for the drive, before and after.
+    #[serde(default)]
+    pub mappings: Option<(u64, u64)>,
     /// The devices, once a second and at the end.
     pub states: Vec<State>,
 }
@@ -494,12 +497,21 @@ impl Measurement {
     /// The same with all that is computed from raw samples. `uuid` is the GPU's.
     #[must_use]
     pub fn computed(self, raw: &RawLine, uuid: Option<&str>) -> Self {
-        let RawLine { ran, cufile, nvidia_fs, states, .. } = raw;
+        let RawLine { ran, cufile, nvidia_fs, mappings, states, .. } = raw;
         let proof =
             self.settings.zip(self.kind.engine()).zip(cufile.as_ref()).map(|((settings, engine), cufile)| {
                 let nvidia_fs = nvidia_fs.as_ref().map(|(before, after)| (before, after));
                 let gpu = uuid.unwrap_or_default();
-                prove(&Known { engine, job: &self.job, gpu, ran, settings, cufile, nvidia_fs })
+                prove(&Known {
+                    engine,
+                    job: &self.job,
+                    gpu,
+                    ran,
+                    settings,
+                    cufile,
+                    nvidia_fs,
+                    mappings: *mappings,
+                })
             });
         Self {
             bytes: ran.samples.total_bytes(),

@@ -62,6 +62,8 @@ pub struct Known<'a> {
     pub cufile: &'a Cufile,
     /// nvidia-fs's counters before and after. They count all of the machine: nobody else may have transferred.
     pub nvidia_fs: Option<(&'a Stats, &'a Stats)>,
+    /// How often nvidia-fs had mapped this GPU's memory for this drive, before and after.
+    pub mappings: Option<(u64, u64)>,
 }
 
 impl Route {
@@ -365,6 +367,17 @@ fn by_nvidia_fs(known: &Known<'_>, proof: &mut Proof) -> Option<Option<Route>> {
     let said = |number: Option<u64>| number.map_or_else(|| "an unknown number".into(), |n| n.to_string());
     let words = format!("nvidia-fs counted {} {row} of {} MiB", said(ok), said(mib));
     let Known { ran, .. } = known;
+    match known.mappings.map(|(before, after)| after.saturating_sub(before)) {
+        // Somebody else's transfers were counted.
+        Some(0) if after.counting_peers == Some(true) => {
+            proof.lacks.push(format!("{words}, and mapped no memory of this GPU for this drive (np2p)"));
+            return None;
+        }
+        Some(0) | None => {}
+        Some(mappings) => proof
+            .evidence
+            .push(format!("nvidia-fs mapped memory of this GPU for this drive {mappings} times (np2p)")),
+    }
     if ok? >= ran.transfers && mib.is_none_or(|mib| mib >= ran.moved >> 20) {
         proof.evidence.push(words);
         return Some(Some(Route::Nvfs));

@@ -253,7 +253,7 @@ impl Run<'_> {
                 let moved = transfers * u64::from(job.block);
                 let ran = Ran { samples, transfers, moved, ..Ran::default() };
                 let what = What { kind: Kind::Storage, purpose, gpu: None, drive: Some(drive) };
-                let raw = RawLine { number: 0, ran, cufile: None, nvidia_fs: None, states };
+                let raw = RawLine { number: 0, ran, cufile: None, nvidia_fs: None, mappings: None, states };
                 let kept = self.keep(what, job, raw, None);
                 if purpose == Purpose::Fill && kept.ran.transfers == job.blocks() {
                     self.filled.insert(drive);
@@ -313,7 +313,12 @@ impl Run<'_> {
         let engine = what.kind.engine().unwrap_or(Engine::HostCopy);
         let task =
             Task { engine, file: session.worker.file(), holds: self.holds(what.drive), job: job.clone() };
-        let counts = engine.is_cufile().then(|| nvidia_fs(self.means.root)).flatten();
+        let pair = Pair {
+            gpu: what.gpu.map(|gpu| self.survey.gpus[gpu].gpu.pci.as_str()),
+            drive: what.drive.and_then(|drive| self.survey.drives[drive].drive.pci.as_deref()),
+        };
+        let count = || if engine.is_cufile() { pair.counts(self.means.root) } else { (None, None) };
+        let (stats, mappings) = count();
         let limit = limit(job) + self.means.grace;
         let watched = self.watched(what.gpu, what.drive);
         let (ran, states) = watch(self.means.root, &watched, || session.worker.run(task, limit));
@@ -322,8 +327,9 @@ impl Run<'_> {
             None => ran,
         };
         let ran = ran?;
-        let nvidia_fs = counts.zip(engine.is_cufile().then(|| nvidia_fs(self.means.root)).flatten());
-        let raw = RawLine { number: 0, ran, cufile: session.cufile.clone(), nvidia_fs, states };
+        let after = count();
+        let (nvidia_fs, mappings) = (stats.zip(after.0), mappings.zip(after.1));
+        let raw = RawLine { number: 0, ran, cufile: session.cufile.clone(), nvidia_fs, mappings, states };
         Ok(self.keep(what, job, raw, Some(session.settings)))
     }
 
@@ -384,9 +390,24 @@ fn limit(job: &Job) -> Duration {
     }
 }
 
-/// nvidia-fs's counters, where it is loaded.
-fn nvidia_fs(root: &Root) -> Option<Stats> {
-    NvidiaFs::read(root).stats.value().cloned()
+/// The PCI addresses of a GPU and a drive, where they have any.
+#[derive(Clone, Copy)]
+struct Pair<'a> {
+    gpu: Option<&'a str>,
+    drive: Option<&'a str>,
+}
+
+impl Pair<'_> {
+    /// nvidia-fs's counters, where it is loaded, and its count of mappings of this GPU for this drive.
+    fn counts(self, root: &Root) -> (Option<Stats>, Option<u64>) {
+        let read = NvidiaFs::read(root);
+        let peers = read.peers.value().map_or(&[][..], Vec::as_slice);
+        let mut this = peers
+            .iter()
+            .filter(|peer| self.gpu == Some(peer.gpu.as_str()) && self.drive == Some(peer.peer.as_str()));
+        let mappings = this.next().and_then(|peer| peer.mappings);
+        (read.stats.value().cloned(), mappings)
+    }
 }
 
 #[cfg(test)]

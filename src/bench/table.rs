@@ -92,7 +92,14 @@ mod tests {
         samples.errors = vec![TransferError { offset: 8192, what: "x".into(), wrong_data: true }];
         samples.error_count = 3;
         let ran = Ran { samples, ..Ran::default() };
-        let raw = RawLine { number: 1, ran, cufile: None, nvidia_fs: None, states: vec![State::default()] };
+        let raw = RawLine {
+            number: 1,
+            ran,
+            cufile: None,
+            nvidia_fs: None,
+            mappings: None,
+            states: vec![State::default()],
+        };
         let job = parse_job("read,random,4K,64x1024,10s").unwrap();
         let measurement = Measurement::new(1, Kind::Storage, Purpose::Figures, job).computed(&raw, None);
         let lines = lines(&measurement.job.to_string(), &measurement);

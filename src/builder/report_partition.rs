@@ -6,7 +6,7 @@ use super::fat::FatFile;
 use super::template;
 use crate::boot_contract::{
     REPORT_RUNS, REPORT_SETTINGS, RUN_CAPTURE, RUN_REPORT_HTML, RUN_REPORT_JSON, RUN_REPORT_JUNIT,
-    RUN_REPORT_TEXT, RUN_STARTED,
+    RUN_REPORT_TEXT, RUN_SAMPLES, RUN_STARTED,
 };
 use anyhow::{Result, ensure};
 use serde::Serialize;
@@ -28,6 +28,7 @@ struct Values<'a> {
     html: &'a str,
     junit: &'a str,
     capture: &'a str,
+    samples: &'a str,
     started: &'a str,
     settings: &'a str,
 }
@@ -50,6 +51,7 @@ pub fn files(title: &str, identity: &[String]) -> Result<Vec<FatFile>> {
         html: RUN_REPORT_HTML,
         junit: RUN_REPORT_JUNIT,
         capture: RUN_CAPTURE,
+        samples: RUN_SAMPLES,
         started: RUN_STARTED,
         settings: REPORT_SETTINGS,
     };
@@ -95,10 +97,6 @@ mod tests {
         let text = &texts()[1].1;
         let settings: toml::Table = text.parse().unwrap();
         assert!(settings.is_empty(), "{settings}");
-        let set: toml::Table =
-            text.replace("#after", "after").replace("#capture", "capture").parse().unwrap();
-        assert_eq!(set["capture"].as_bool(), Some(false));
-        assert_eq!(set["after"].as_str(), Some("poweroff"));
     }
 
     #[test]

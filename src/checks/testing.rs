@@ -35,7 +35,13 @@ pub(crate) fn good(side: Side) -> Facts {
     };
     facts.nvidia.gpus = Fact::known("/proc/driver/nvidia/gpus", vec![gpu]);
     facts.nvme = Fact::known("/sys/class/nvme", vec![controller(NVME_AT, "SAMSUNG MZWLJ3T8HBLS-00007")]);
-    let peer = Peer { gpu: GPU_AT.into(), peer: NVME_AT.into(), distance: Some(3), class: "nvme".into() };
+    let peer = Peer {
+        gpu: GPU_AT.into(),
+        peer: NVME_AT.into(),
+        distance: Some(3),
+        mappings: Some(0),
+        class: "nvme".into(),
+    };
     facts.nvidia_fs.peers = Fact::known("/proc/driver/nvidia-fs/peer_distance", vec![peer]);
     for address in [GPU_AT, NVME_AT] {
         edit(&mut facts, address, link);

@@ -32,6 +32,8 @@ pub struct Stats {
     pub version: Option<String>,
     /// Are transfers counted? They are not by default; then rows lack `n` and `ok`.
     pub counting: Option<bool>,
+    /// Is it counted which peer they were for? It is not by default.
+    pub counting_peers: Option<bool>,
     /// Row and counter, such as `Reads` and `n`. `Ops` counts what is in flight now, not what was done.
     pub counters: BTreeMap<String, BTreeMap<String, u64>>,
 }
@@ -46,6 +48,9 @@ pub struct Peer {
     pub peer: String,
     /// The distance: 127 and more lies across root ports, 254 and more across NUMA nodes.
     pub distance: Option<u64>,
+    /// `np2p`: how often the GPU's memory was mapped for this peer, where that is counted (`nvfs_get_dma` in nvfs-core.c).
+    #[serde(default)]
+    pub mappings: Option<u64>,
     /// `nvme` or `network`.
     pub class: String,
 }
@@ -102,6 +107,8 @@ impl Stats {
             }
             if let Some(rest) = line.trim().strip_prefix("IO stats:") {
                 stats.counting = Some(rest.trim_start().starts_with("Enabled"));
+                let peers = rest.split_once("peer IO stats:");
+                stats.counting_peers = peers.map(|(_, rest)| rest.trim_start().starts_with("Enabled"));
             }
             let Some((row, values)) = line.split_once(':') else { continue };
             let pairs = values.split_ascii_whitespace().filter_map(|word| {
@@ -127,7 +134,7 @@ impl Peer {
     /// `gpu peer peerrank p2pdist link gen numa np2p class`, the distance as `0x0003`; the header is no address.
     fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let [gpu, peer, _rank, distance, .., class] = words.as_slice() else { return None };
+        let [gpu, peer, _rank, distance, .., mappings, class] = words.as_slice() else { return None };
         gpu.contains(':').then(|| Self {
             gpu: (*gpu).to_owned(),
             peer: (*peer).to_owned(),
@@ -135,6 +142,7 @@ impl Peer {
                 Some(hex) => u64::from_str_radix(hex, 16).ok(),
                 None => distance.parse().ok(),
             },
+            mappings: mappings.parse().ok(),
             class: (*class).to_owned(),
         })
     }
@@ -150,12 +158,13 @@ mod tests {
                    peer IO stats: Disabled\nReads                : err=0 io_state_err=0\nBar1-map : n=1 ok=1 err=0\n";
         let stats = Stats::parse(off).unwrap();
         assert_eq!((stats.version.as_deref(), stats.counting), (Some("2.25.7"), Some(false)));
+        assert_eq!(stats.counting_peers, Some(false));
         assert_eq!((stats.counter("Reads", "err"), stats.counter("Reads", "n")), (Some(0), None));
         let on = "IO stats: Enabled, peer IO stats: Enabled\nReads\t\t\t\t: n=132768 ok=132768 readMiB=132768\nReads\t: \
                   Bandwidth(MiB/s)=x\n";
         let stats = Stats::parse(on).unwrap();
         assert_eq!(stats.counter("Reads", "readMiB"), Some(132_768));
-        assert_eq!(stats.counting, Some(true));
+        assert_eq!((stats.counting, stats.counting_peers), (Some(true), Some(true)));
         assert_eq!(Stats::parse("NVFS Driver(version: 2:3:1)").unwrap().version.as_deref(), Some("2.3.1"));
         assert_eq!(Stats::parse(""), None);
         assert_eq!(Stats::parse("a: b=99999999999999999999999"), None);
@@ -167,7 +176,7 @@ mod tests {
         assert_eq!(Peer::parse(header), None);
         let line = "0000:17:00.0\t0000:18:00.0\t0x1\t2\t4\t4\t0\t99\tnvme";
         let peer = Peer::parse(line).unwrap();
-        assert_eq!((peer.distance, peer.class.as_str()), (Some(2), "nvme"));
+        assert_eq!((peer.distance, peer.class.as_str(), peer.mappings), (Some(2), "nvme", Some(99)));
         // As the module prints it (`%04x:%02x:%02x.%u \t...0x%04x`).
         let line = "0000:03:00.0 \t0000:04:00.0 \t0x0082009f\t0x0082\t0x01\t0x01\t0xffffffff\t0\tnvme";
         assert_eq!(Peer::parse(line).unwrap().distance, Some(130));

@@ -340,6 +340,23 @@ mod tests {
     }
 
     #[test]
+    fn all_that_the_image_offers_is_understood() {
+        let offered: String = include_str!("../../image/templates/gdsboot.toml")
+            .lines()
+            .filter_map(|line| line.strip_prefix('#'))
+            .filter(|line| !line.starts_with([' ', '#']) && !line.is_empty())
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let said = from_file(offered.as_bytes());
+        assert_eq!(said.complaints, Vec::<String>::new());
+        let table: toml::Table = offered.parse().unwrap();
+        let missing: Vec<_> = KEYS.iter().filter(|key| !table.contains_key(**key)).collect();
+        assert!(missing.is_empty(), "{missing:?} cannot be found by reading gdsboot.toml");
+        assert_eq!((said.waive.len(), said.workloads.len()), (1, 1));
+        assert_eq!(said.wipe, said.scratch_serial.map(|serial| format!("I-UNDERSTAND-{serial}")));
+    }
+
+    #[test]
     fn a_bad_word_leaves_what_stood_before() {
         let params = Params { settings: vec![("after".into(), "explode".into())], ..Params::default() };
         let dir = tempfile::tempdir().unwrap();

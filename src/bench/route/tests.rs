@@ -77,7 +77,16 @@ fn stats(text: &str) -> Stats {
 fn proof_of(ran: &Ran, compat: bool, cufile: &Cufile, nvidia_fs: Option<(&Stats, &Stats)>) -> Proof {
     let settings = CufileSettings { wanted: Wanted::Any, compat };
     let job = job(Direction::Read);
-    prove(&Known { engine: Engine::Cufile, job: &job, gpu: UUID, ran, settings, cufile, nvidia_fs })
+    prove(&Known {
+        engine: Engine::Cufile,
+        job: &job,
+        gpu: UUID,
+        ran,
+        settings,
+        cufile,
+        nvidia_fs,
+        mappings: None,
+    })
 }
 
 fn with_compat(ran: &Ran) -> Proof {
@@ -204,6 +213,7 @@ fn the_other_direction_s_counters_prove_nothing() {
         settings,
         cufile: &cufile,
         nvidia_fs: None,
+        mappings: None,
     };
     assert_eq!(prove(&known).outcome, Outcome::Unproven);
     for engine in [Engine::Bounce, Engine::HostCopy] {
@@ -224,6 +234,7 @@ fn counters_of_no_known_gpu_are_all_added() {
         settings,
         cufile: &cufile,
         nvidia_fs: None,
+        mappings: None,
     };
     let proof = prove(&known("GPU-00000000-0000-0000-0000-000000000000"));
     assert_eq!(proof.outcome, Outcome::Direct);
@@ -271,6 +282,7 @@ fn forbidding_proves_nothing_where_cufile_does_not_obey() {
         settings,
         cufile: &cufile,
         nvidia_fs: None,
+        mappings: None,
     };
     assert_eq!(prove(&known).outcome, Outcome::Unproven);
 }
@@ -312,6 +324,43 @@ fn nvidia_fs_s_counters_prove_its_route() {
         assert_eq!(proof.outcome, outcome, "{text}: {:?}", proof.lacks);
         assert_eq!(proof.route, (outcome == Outcome::Direct).then_some(Route::Nvfs));
     }
+}
+
+#[test]
+fn nvidia_fs_s_counters_are_this_pair_s_where_it_mapped_the_gpu_for_the_drive() {
+    let before = stats(&format!("{COUNTING}Reads\t: n=100 ok=100 err=0 readMiB=100\n"));
+    let after = stats(&format!("{COUNTING}Reads\t: n=164 ok=164 err=0 readMiB=164\n"));
+    let settings = CufileSettings { wanted: Wanted::Any, compat: true };
+    let (job, ran, cufile) = (job(Direction::Read), uncounted(), cufile(true, &[]));
+    let prove = |after: &Stats, mappings| {
+        let nvidia_fs = Some((&before, after));
+        let engine = Engine::Cufile;
+        prove(&Known {
+            engine,
+            job: &job,
+            gpu: UUID,
+            ran: &ran,
+            settings,
+            cufile: &cufile,
+            nvidia_fs,
+            mappings,
+        })
+    };
+    let proof = prove(&after, Some((5, 69)));
+    assert_eq!(proof.outcome, Outcome::Direct);
+    assert!(
+        proof.evidence[0].ends_with("mapped memory of this GPU for this drive 64 times (np2p)"),
+        "{proof:?}"
+    );
+    let proof = prove(&after, Some((5, 5)));
+    assert_eq!(proof.outcome, Outcome::Unproven);
+    assert!(
+        proof.lacks.iter().any(|lack| lack.contains("mapped no memory of this GPU for this drive")),
+        "{proof:?}"
+    );
+    // Where peers are not counted, no mapping says nothing.
+    let uncounting = Stats { counting_peers: Some(false), ..after };
+    assert_eq!(prove(&uncounting, Some((5, 5))).outcome, Outcome::Direct);
 }
 
 #[test]

@@ -274,7 +274,14 @@ impl Run<'_> {
             match ran {
                 Ok((Ok(ran), states)) => {
                     // nvidia-fs counts for all pairs together.
-                    let raw = RawLine { number: 0, ran, cufile: session.cufile, nvidia_fs: None, states };
+                    let raw = RawLine {
+                        number: 0,
+                        ran,
+                        cufile: session.cufile,
+                        nvidia_fs: None,
+                        mappings: None,
+                        states,
+                    };
                     self.keep(what, job, raw, Some(session.settings));
                     let _ = session.worker.close(CLOSE_LIMIT);
                 }
