@@ -113,6 +113,7 @@ impl Machine {
             settings: self.settings,
             cufile: &cufile,
             nvidia_fs: None,
+            mappings: None,
         };
         let proof = prove(&known);
         Ok((ran, proof))
