@@ -5,7 +5,7 @@ use crate::bench::plan::Thoroughness;
 use crate::bench::results::Results;
 use crate::bench::route::Route;
 use crate::checks::check::{Finding, Severity, Side, Status as FindingStatus};
-use crate::checks::judge::Judgement;
+use crate::checks::judge::{Judgement, is_simulated};
 use crate::checks::waiver::Waiver;
 use crate::error::Status;
 use crate::facts::{Facts, Root};
@@ -60,9 +60,7 @@ impl Report {
     /// Did libraries that only imitate NVIDIA's take part? Then it says nothing about the machine, and every form of it says
     /// that first.
     pub fn is_simulated(&self) -> bool {
-        let libraries = self.facts.dma.value().map_or(&[][..], |probe| &probe.libraries);
-        self.benchmark.as_ref().is_some_and(|bench| bench.simulated)
-            || libraries.iter().any(|library| library.simulated)
+        is_simulated(&self.facts, self.benchmark.as_ref())
     }
 
     /// The report of a check that was no run of the image: begun and ended at `now`.
