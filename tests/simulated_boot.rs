@@ -263,11 +263,12 @@ fn copies_by_the_cpu_and_wrong_data_are_seen() {
 
 #[test]
 fn a_worker_that_hangs_and_crashes_does_not_end_the_run() {
-    // Each hang costs the minute that a job is given, so that there is one.
-    let boot = Boot::simulated("route=nvfs hang=cuFileReadAsync", &[4096]);
+    // A crash in what a link alone does, and one hang, which costs the minute that a job is given.
+    let boot = Boot::simulated("route=nvfs crash=cuMemcpyDtoHAsync_v2 hang=cuFileReadAsync", &[4096]);
     let said = boot.not_done(Cause::Worker);
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].contains("gave no answer") && said[0].contains("cuFileReadAsync"), "{said:?}");
+    let [crashed, hung] = said.as_slice() else { panic!("{said:?}") };
+    assert!(crashed.contains("crashed in cuMemcpyDtoHAsync_v2: SIGSEGV"), "{crashed}");
+    assert!(hung.contains("gave no answer") && hung.contains("cuFileReadAsync"), "{hung}");
     boot.expect(&[
         ("transfer.worker", Status::Fail),
         ("transfer.route", Status::Pass),
