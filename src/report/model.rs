@@ -63,6 +63,12 @@ impl Report {
         is_simulated(&self.facts, self.benchmark.as_ref())
     }
 
+    /// The verdict in a line about this run: `FAIL`, or `INCOMPLETE (SIMULATED)`.
+    pub fn verdict_words(&self) -> String {
+        let mark = if self.is_simulated() { format!(" ({SIMULATED})") } else { String::new() };
+        format!("{}{mark}", self.verdict)
+    }
+
     /// The report of a check that was no run of the image: begun and ended at `now`.
     pub fn of_check(
         facts: Facts,
@@ -434,6 +440,15 @@ pub(crate) mod tests {
         let error = crate::report::json::read(newer.as_bytes()).unwrap_err();
         assert!(error.to_string().contains("newer"), "{error}");
         assert!(crate::report::json::read(b"{}").is_err());
+    }
+
+    #[test]
+    fn a_verdict_of_imitations_is_named_so() {
+        let report = sample();
+        assert_eq!(report.verdict_words(), report.verdict.word());
+        let benchmark = Some(Results { simulated: true, ..Results::default() });
+        let simulated = Report { verdict: Verdict::Incomplete, benchmark, ..report };
+        assert_eq!(simulated.verdict_words(), "INCOMPLETE (SIMULATED)");
     }
 
     #[test]
