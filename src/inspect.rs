@@ -113,7 +113,7 @@ fn esp_files(image: &Image) -> Result<Vec<EspFile>> {
 fn runs(image: &Image) -> Result<Vec<RunEnd>> {
     let end = |run: &String| {
         let report = image.run(run).and_then(|run| run.report());
-        report.map_or_else(|e| one_line(&e), |report| report.verdict.to_string())
+        report.map_or_else(|e| one_line(&e), |report| report.verdict_words())
     };
     Ok(image.runs()?.into_iter().map(|run| RunEnd { end: end(&run), run }).collect())
 }

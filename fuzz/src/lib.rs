@@ -91,7 +91,7 @@ pub fn captured_machine(data: &[u8]) {
         let judgement = judge(&facts, side, None, &[], "2026-11-24");
         // A check that panics is an error of its own, and a bug all the same.
         assert!(!judgement.findings.iter().any(|finding| finding.status == Status::Error));
-        let _ = junit::write(judgement.verdict, &judgement.findings, &mut io::sink());
+        let _ = junit::write(judgement.verdict, judgement.simulated, &judgement.findings, &mut io::sink());
         let report = Report::of_check(facts.clone(), None, judgement, "0a1b2c3d".into(), Utc(0));
         let _ = html::write(&report, &mut io::sink());
         let _ = report_text::write(&report, &mut io::sink());

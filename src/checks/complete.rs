@@ -145,7 +145,9 @@ fn a_complete_machine_passes_with_a_proof_and_only_with_one() {
         let simulated = Results { simulated: true, ..with_outcome(outcome) };
         let judgement = judged_with(complete, &[], Some(&simulated));
         assert_eq!((judgement.verdict, judgement.route), (Verdict::Incomplete, Route::None));
+        assert!(judgement.simulated);
     }
+    assert!(!wrong.simulated);
 }
 
 #[test]

@@ -26,6 +26,9 @@ pub struct Judgement {
     pub route: Route,
     /// From which side the machine was looked at.
     pub side: Side,
+    /// Libraries that imitate NVIDIA's took part: nothing in here says anything about a machine.
+    #[serde(default)]
+    pub simulated: bool,
     /// All findings, causes first.
     pub findings: Vec<Finding>,
 }
@@ -47,13 +50,17 @@ pub fn judge(
     }
     waiver::apply(&mut findings, waivers, today);
     findings.sort_by_key(|finding| rank(finding.status, finding.severity));
-    let verdict = match bench {
-        // What imitations do says nothing about a machine.
-        Some(bench) if bench.simulated => Verdict::Incomplete,
-        _ => verdict(&findings, proven),
-    };
+    let simulated = is_simulated(facts, bench);
+    // What imitations do says nothing about a machine.
+    let verdict = if simulated { Verdict::Incomplete } else { verdict(&findings, proven) };
     let route = bench.map_or(Route::None, |bench| proven.unwrap_or_else(|| bench.bounced()));
-    Judgement { verdict, route, side, findings }
+    Judgement { verdict, route, side, simulated, findings }
+}
+
+/// Did libraries take part that only imitate NVIDIA's?
+pub fn is_simulated(facts: &Facts, bench: Option<&Results>) -> bool {
+    bench.is_some_and(|bench| bench.simulated)
+        || facts.dma.value().is_some_and(|probe| probe.libraries.iter().any(|library| library.simulated))
 }
 
 /// What is proven needs no prerequisites: a missing piece of a direct route is no failure where transfers took one.
@@ -75,7 +82,8 @@ fn run(checks: &[&Check], context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for check in checks {
         let finding = if check.sides.contains(&context.side) {
-            match check.requires.iter().find_map(|id| causes.get(id).copied()) {
+            let wanted = check.requires.iter().filter(|id| !took_part(check, id, context));
+            match wanted.copied().find_map(|id| causes.get(id).copied()) {
                 Some(cause) => {
                     causes.insert(check.id, cause);
                     skipped(check, cause)
@@ -104,6 +112,18 @@ fn run(checks: &[&Check], context: &Context<'_>) -> Vec<Finding> {
     }
     findings.sort_by_key(|finding| rank(finding.status, finding.severity));
     findings
+}
+
+/// Is it what a benchmark measured? Then that is judged, whatever the buses show: a GPU may be no PCI function, and a file may
+/// lie on another kind of drive.
+fn took_part(check: &Check, id: &str, context: &Context<'_>) -> bool {
+    let is_of_benchmark = check.id.starts_with("transfer.") || check.id.starts_with("bench.");
+    let has = |has: fn(&Results) -> bool| is_of_benchmark && context.bench.is_some_and(has);
+    match id {
+        "gpu.present" => has(|bench| !bench.gpus.is_empty()),
+        "nvme.present" => has(|bench| !bench.drives.is_empty()),
+        _ => false,
+    }
 }
 
 /// Checks that explain a failure of this one, which is looked at all the same: that transfers were not direct follows from
@@ -263,6 +283,32 @@ mod tests {
                 of("a", Status::Pass)
             ]
         );
+    }
+
+    #[test]
+    fn what_took_part_in_transfers_is_judged_whatever_the_buses_show() {
+        use crate::bench::results::{Drive, GpuSeen};
+        let checks = [
+            check("gpu.present", &[], Severity::Blocker, |_| Outcome::fail("none")),
+            check("nvme.present", &[], Severity::Blocker, |_| Outcome::fail("none")),
+            check("transfer.x", &["gpu.present", "nvme.present"], Severity::Blocker, |_| {
+                Outcome::pass("yes")
+            }),
+            check("gpu.x", &["gpu.present"], Severity::Blocker, |_| Outcome::pass("yes")),
+        ];
+        let facts = Facts::default();
+        let status = |bench: Option<&Results>, id: &str| {
+            let checks: Vec<&Check> = checks.iter().collect();
+            let found = run(&checks, &Context::new(&facts, Side::Guest).with_bench(bench));
+            found.into_iter().find(|finding| finding.id == id).unwrap().status
+        };
+        let gpus = Results { gpus: vec![GpuSeen::default()], ..Results::default() };
+        let all = Results { drives: vec![Drive::default()], ..gpus.clone() };
+        assert_eq!(status(Some(&all), "transfer.x"), Status::Pass);
+        assert_eq!(status(Some(&all), "gpu.x"), Status::Skip);
+        for bench in [None, Some(&gpus)] {
+            assert_eq!(status(bench, "transfer.x"), Status::Skip);
+        }
     }
 
     #[test]

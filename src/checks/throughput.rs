@@ -596,7 +596,14 @@ fn complete(_: &Context<'_>, bench: &Results) -> Outcome {
     let left = not_done(bench, &[Cause::Size, Cause::Time, Cause::Refused, Cause::Library]);
     let planned = format!("planned {:.0} s, took {:.0} s", bench.planned_seconds, bench.seconds);
     let Some(first) = left.first() else {
-        return Outcome::pass(format!("all of it was measured: {planned}"));
+        return match bench.measurements.iter().filter(|m| m.bytes == 0 && m.errors == 0).count() {
+            0 => Outcome::pass(format!("all of it was measured: {planned}")),
+            count => Outcome::note(format!(
+                "{count} of {} measurements have no figures, because no transfer came to its end in their time: ask for more \
+                 with bench_seconds; {planned}",
+                bench.measurements.len()
+            )),
+        };
     };
     let place = about(first.gpu.as_ref(), first.drive.as_ref());
     let place = if place.is_empty() { place } else { format!(" ({place})") };

@@ -109,7 +109,7 @@ impl ReportPartition {
         html::write(report, &mut bytes)?;
         self.put(RUN_REPORT_HTML, &bytes)?;
         bytes.clear();
-        junit::write(report.verdict, &report.findings, &mut bytes)?;
+        junit::write(report.verdict, report.is_simulated(), &report.findings, &mut bytes)?;
         self.put(RUN_REPORT_JUNIT, &bytes)
     }
 

@@ -2,6 +2,7 @@
 //! in one line each.
 
 use super::layout::{WIDTH, clean, cut, wrap};
+use super::model::SIMULATED_WORDS;
 use crate::checks::check::{Finding, Severity, Status, Who};
 use crate::checks::judge::Judgement;
 use std::io::{self, Write};
@@ -12,6 +13,9 @@ pub fn write(judgement: &Judgement, out: &mut dyn Write) -> io::Result<()> {
     let verdict = judgement.verdict.word();
     writeln!(out, "{TITLE}{verdict:>width$}", width = WIDTH - TITLE.len())?;
     writeln!(out, "{}", "=".repeat(WIDTH))?;
+    if judgement.simulated {
+        paragraph(out, "  ", SIMULATED_WORDS)?;
+    }
     writeln!(out, "  Side            {}", side_words(judgement))?;
     writeln!(out, "  Route           {}", judgement.route)?;
     write_findings(&judgement.findings, out)
@@ -209,6 +213,7 @@ mod tests {
             verdict: Verdict::Fail,
             route: Route::None,
             side: Side::Guest,
+            simulated: false,
             findings: vec![
                 failed,
                 finding("vm.hugepages", Status::Unknown),
@@ -223,6 +228,9 @@ mod tests {
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         assert!(!text.contains('\x1b'));
         insta::assert_snapshot!(text);
+        let mut out = Vec::new();
+        write(&Judgement { simulated: true, ..judgement }, &mut out).unwrap();
+        assert!(String::from_utf8(out).unwrap().lines().nth(2).unwrap().starts_with("  SIMULATED: "));
     }
 
     #[test]

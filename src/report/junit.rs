@@ -1,17 +1,23 @@
 //! The findings as JUnit XML, for CI systems: one test case per check.
 
 use crate::checks::check::{Finding, Status};
-use crate::report::model::Verdict;
+use crate::report::model::{SIMULATED, Verdict};
 use anyhow::Context as _;
 use quick_junit::{NonSuccessKind, Report as Xml, TestCase, TestCaseStatus, TestSuite};
 use std::io::Write;
 
 /// Writes the document. What cannot be seen, is skipped or does not apply is `skipped`; a waived failure too, with its
-/// reason.
-pub fn write(verdict: Verdict, findings: &[Finding], out: &mut dyn Write) -> anyhow::Result<()> {
-    let mut suite = TestSuite::new("gdsboot");
+/// reason. What imitations say is named so.
+pub fn write(
+    verdict: Verdict,
+    simulated: bool,
+    findings: &[Finding],
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let mark = if simulated { format!(" {SIMULATED}") } else { String::new() };
+    let mut suite = TestSuite::new(format!("gdsboot{mark}"));
     suite.add_test_cases(findings.iter().map(case));
-    let mut xml = Xml::new(format!("gdsboot {verdict}"));
+    let mut xml = Xml::new(format!("gdsboot {verdict}{mark}"));
     xml.add_test_suite(suite);
     let text = xml.to_string().context("writing the findings as JUnit XML")?;
     out.write_all(text.as_bytes()).context("writing the findings as JUnit XML")
@@ -58,11 +64,17 @@ mod tests {
         judgement.findings[0].status = Status::Fail;
         judgement.findings[0].why = "a <tag> & \u{1b}[2J".into();
         let mut out = Vec::new();
-        write(judgement.verdict, &judgement.findings, &mut out).unwrap();
+        write(judgement.verdict, false, &judgement.findings, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.matches("<testcase ").count(), judgement.findings.len());
         assert!(text.contains("a &lt;tag&gt; &amp; ") && !text.contains('\u{1b}'), "{text}");
         let failed = judgement.findings.iter().filter(|f| f.status == Status::Fail).count();
         assert!(text.contains(&format!("failures=\"{failed}\"")), "{text}");
+        assert!(!text.contains(SIMULATED));
+        out = Vec::new();
+        write(Verdict::Incomplete, true, &judgement.findings, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("<testsuites name=\"gdsboot INCOMPLETE SIMULATED\""), "{text}");
+        assert!(text.contains("<testsuite name=\"gdsboot SIMULATED\""), "{text}");
     }
 }

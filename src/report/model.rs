@@ -5,7 +5,7 @@ use crate::bench::plan::Thoroughness;
 use crate::bench::results::Results;
 use crate::bench::route::Route;
 use crate::checks::check::{Finding, Severity, Side, Status as FindingStatus};
-use crate::checks::judge::Judgement;
+use crate::checks::judge::{Judgement, is_simulated};
 use crate::checks::waiver::Waiver;
 use crate::error::Status;
 use crate::facts::{Facts, Root};
@@ -60,9 +60,13 @@ impl Report {
     /// Did libraries that only imitate NVIDIA's take part? Then it says nothing about the machine, and every form of it says
     /// that first.
     pub fn is_simulated(&self) -> bool {
-        let libraries = self.facts.dma.value().map_or(&[][..], |probe| &probe.libraries);
-        self.benchmark.as_ref().is_some_and(|bench| bench.simulated)
-            || libraries.iter().any(|library| library.simulated)
+        is_simulated(&self.facts, self.benchmark.as_ref())
+    }
+
+    /// The verdict in a line about this run: `FAIL`, or `INCOMPLETE (SIMULATED)`.
+    pub fn verdict_words(&self) -> String {
+        let mark = if self.is_simulated() { format!(" ({SIMULATED})") } else { String::new() };
+        format!("{}{mark}", self.verdict)
     }
 
     /// The report of a check that was no run of the image: begun and ended at `now`.
@@ -436,6 +440,15 @@ pub(crate) mod tests {
         let error = crate::report::json::read(newer.as_bytes()).unwrap_err();
         assert!(error.to_string().contains("newer"), "{error}");
         assert!(crate::report::json::read(b"{}").is_err());
+    }
+
+    #[test]
+    fn a_verdict_of_imitations_is_named_so() {
+        let report = sample();
+        assert_eq!(report.verdict_words(), report.verdict.word());
+        let benchmark = Some(Results { simulated: true, ..Results::default() });
+        let simulated = Report { verdict: Verdict::Incomplete, benchmark, ..report };
+        assert_eq!(simulated.verdict_words(), "INCOMPLETE (SIMULATED)");
     }
 
     #[test]

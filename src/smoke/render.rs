@@ -21,7 +21,7 @@ pub fn text(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
                     out,
                     "{}: {}, route {}, run {}",
                     boot.name(),
-                    report.verdict,
+                    report.verdict_words(),
                     report.route,
                     reported.run
                 )?;

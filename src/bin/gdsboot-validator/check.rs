@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use gdsboot::bench::results::Results;
 use gdsboot::checks::check::Side;
 use gdsboot::checks::context::side_of;
-use gdsboot::checks::judge::judge as judge_facts;
+use gdsboot::checks::judge::{Judgement, judge as judge_facts};
 use gdsboot::checks::waiver::{self, Waiver};
 use gdsboot::error::{Advise as _, Status};
 use gdsboot::facts::{Facts, Root};
@@ -116,7 +116,8 @@ impl How {
             super::print(&out)?;
         }
         if let Some(path) = &self.junit {
-            write(path, |out| junit::write(judgement.verdict, &judgement.findings, out))?;
+            let Judgement { verdict, simulated, findings, .. } = &judgement;
+            write(path, |out| junit::write(*verdict, *simulated, findings, out))?;
         }
         let status = judgement.verdict.status();
         if let Some(path) = &self.html {

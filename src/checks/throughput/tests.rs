@@ -212,6 +212,11 @@ fn what_was_left_out_and_a_clock_that_was_set_are_noted() {
         outcome.why
     );
     assert!(ask_bench("bench.complete", &bench()).why.ends_with("planned 51 s, took 47 s"));
+    // A figure of 0 is no figure.
+    let mut idle = bench();
+    idle.measurements[0].bytes = 0;
+    let outcome = ask_bench("bench.complete", &idle);
+    assert!(matches!(outcome.answer, Answer::Note) && outcome.why.starts_with("1 of "), "{}", outcome.why);
     let set = ask_bench("bench.clock", &with(|bench| bench.clock_set_seconds = -3600.0));
     assert_eq!(set.answer, Answer::Note);
     assert!(set.why.contains("set by -3600 s"), "{}", set.why);
