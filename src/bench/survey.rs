@@ -115,8 +115,7 @@ impl Survey {
         };
         self.labels = self.gpus.iter().map(of).collect();
         let node = |gpu: &GpuSeen| {
-            let device =
-                facts.pci.value()?.iter().find(|device| device.address == gpu.gpu.pci)?;
+            let device = facts.pci.value()?.iter().find(|device| device.address == gpu.gpu.pci)?;
             // The kernel says -1 where the firmware says nothing.
             u32::try_from(*device.numa_node.value()?).ok()
         };
