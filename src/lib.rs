@@ -20,6 +20,7 @@ pub mod boot_contract;
 pub mod builder;
 pub mod checks;
 pub mod error;
+pub mod extents;
 pub mod facts;
 #[cfg(feature = "builder")]
 pub mod inspect;

@@ -3,6 +3,7 @@
 
 use super::console::Consoles;
 use super::report_partition::ReportPartition;
+use super::scratch::{Scratch, Space, with_hint};
 use crate::bench::drive::Opened;
 use crate::bench::plan::{Plan, Thoroughness, Wish};
 use crate::bench::results::{Cause, Level, Measurement, NotDone, Purpose, RawLine, Results};
@@ -34,6 +35,8 @@ pub struct Subject<'a> {
     pub workloads: &'a [Workload],
     /// The kernel's names of disks and partitions that are not touched: what the machine booted from.
     pub keep: &'a [String],
+    /// Where something may be written.
+    pub scratch: &'a Scratch,
     /// Where the report goes, if there is such a place.
     pub partition: Option<&'a ReportPartition>,
     /// The report as it would be if the run ended here.
@@ -53,9 +56,19 @@ pub fn measure(subject: Subject<'_>, consoles: &mut Consoles) -> Option<Results>
     if may_have_gpus(facts) {
         survey.gpus(Some(worker), &[]);
     }
-    for name in namespaces(facts, keep) {
+    let spaces = subject.scratch.spaces();
+    // A drive with a temporary file is measured by that: it holds what was written there, and one entry is enough.
+    for name in
+        namespaces(facts, keep).into_iter().filter(|name| spaces.iter().all(|space| space.disk != *name))
+    {
         let target = scratch::for_reading(&Path::new("/dev").join(name));
         survey.drive(name, target.map(|target| Opened::new(facts, name, Level::ReadOnly, target)));
+    }
+    for Space { name, level, folder, bytes, .. } in &spaces {
+        survey.scratch(name, Opened::temporary(facts, name, *level, folder, *bytes));
+    }
+    for (name, error) in &subject.scratch.refused {
+        survey.scratch(name, Err(anyhow::anyhow!(with_hint(error))));
     }
     survey.measure_distances(facts);
     let programs = programs(subject.partition, workloads, &mut survey);

@@ -6,10 +6,13 @@ use super::module_loader::ModuleLoader;
 use super::params::Params;
 use super::partition::{self, Partition};
 use super::report_partition::ReportPartition;
+use super::scratch::{self, Scratch, with_hint};
 use super::settings::{self, Asked};
 use super::{luggage, mounts, nvidia_nodes, power, shell, switch_root, udev, verify};
-use crate::bench::results::Results;
+use crate::bench::plan::Thoroughness;
+use crate::bench::results::{Results, StepTime};
 use crate::bench::route::Route;
+use crate::bench::scratch::Live;
 use crate::bench::workload::Workload;
 use crate::boot_contract::{
     INITRAMFS_MODULES, REPORT_LABEL, ROOT_MODULES, RUN_BENCHMARK, RUN_CAPTURE, RUN_DMA, RUN_LIBRARIES,
@@ -85,6 +88,8 @@ struct Run {
     facts: Facts,
     measured: Option<Results>,
     partition: Option<ReportPartition>,
+    /// What that is mounted from.
+    report_disk: Option<Partition>,
     /// Why the root could not be used.
     no_root: Option<String>,
 }
@@ -111,6 +116,7 @@ impl Run {
             facts: Facts::default(),
             measured: None,
             partition: None,
+            report_disk: None,
             no_root: None,
         }
     }
@@ -199,7 +205,10 @@ impl Run {
             return;
         }
         let mounted = match self.mount_report_partition(disk) {
-            Ok(mounted) => mounted,
+            Ok((mounted, found)) => {
+                self.report_disk = Some(found);
+                mounted
+            }
             Err(_) if !is_last => return,
             Err(error) => return self.journal.problem("report-partition", crate::error::one_line(&error)),
         };
@@ -215,15 +224,15 @@ impl Run {
         }
     }
 
-    fn mount_report_partition(&self, disk: Option<&Partition>) -> anyhow::Result<PathBuf> {
+    fn mount_report_partition(&self, disk: Option<&Partition>) -> anyhow::Result<(PathBuf, Partition)> {
         let uuid = self.params.report.as_deref();
         let uuid =
             uuid.context("reading the kernel command line: it names no report partition (gdsboot.report)")?;
         let found = partition::find(&self.root, uuid);
         // Two copies of one stick have the same numbers; the report belongs to the one that was booted.
         let same = found.iter().find(|found| disk.is_some_and(|disk| disk.disk == found.disk));
-        let found = same.or(found.first());
-        ReportPartition::mount(found.with_context(|| format!("no disk has a partition {uuid}"))?)
+        let found = same.or(found.first()).with_context(|| format!("no disk has a partition {uuid}"))?;
+        Ok((ReportPartition::mount(found)?, found.clone()))
     }
 
     /// Verifies the root and makes it `/`.
@@ -286,6 +295,7 @@ impl Run {
     /// Loads the modules that the image is about, by name.
     fn load_root_modules(&mut self) {
         let (root, tree) = (self.root.clone(), self.tree());
+        let filesystems = scratch::modules(&self.settings);
         let loads = self.journal.stage("modules", |journal| {
             let names = match root.text(&format!("/{ROOT_MODULES}")) {
                 Fact::Known { value, .. } => value,
@@ -293,7 +303,8 @@ impl Run {
             };
             let tree = tree?;
             let mut loader = ModuleLoader::new();
-            for name in names.lines().map(str::trim).filter(|name| !name.is_empty()) {
+            let names = names.lines().map(str::trim).filter(|name| !name.is_empty());
+            for name in names.chain(filesystems.iter().copied()) {
                 journal.consoles.say(&format!("loading {name}"));
                 loader.load(&root, &tree, name);
             }
@@ -356,8 +367,12 @@ impl Run {
     /// Makes transfers, and looks again at what they may have changed.
     fn benchmark(&mut self, disk: Option<&Partition>) {
         let so_far = self.report(false);
-        let keep: Vec<String> = disk.iter().flat_map(|disk| [disk.disk.clone(), disk.name.clone()]).collect();
+        // The report partition may be on another disk than the root.
+        let kept = disk.into_iter().chain(&self.report_disk);
+        let keep: Vec<String> = kept.flat_map(|kept| [kept.disk.clone(), kept.name.clone()]).collect();
         let (root, partition) = (self.root.clone(), self.partition.take());
+        let machine = Live::new(root.clone());
+        let scratch = self.make_scratch(&machine, &keep);
         let measured = self.journal.stage("benchmark", |journal| {
             let subject = Subject {
                 root: &root,
@@ -365,6 +380,7 @@ impl Run {
                 settings: &self.settings,
                 workloads: &self.workloads,
                 keep: &keep,
+                scratch: &scratch,
                 partition: partition.as_ref(),
                 so_far,
             };
@@ -374,12 +390,57 @@ impl Run {
         });
         self.partition = partition;
         self.measured = measured.flatten();
+        self.close_scratch(scratch, &machine);
         if self.measured.is_some() {
             let facts = &mut self.facts;
             self.journal.stage("facts-again", |_| {
                 facts.read_again(&root);
                 Ok(())
             });
+        }
+    }
+
+    /// Makes what the benchmark may write to, in a stage of its own: whatever becomes of the benchmark, that is given back.
+    fn make_scratch(&mut self, machine: &Live, keep: &[String]) -> Scratch {
+        let (root, settings) = (self.root.clone(), self.settings.clone());
+        let is_wanted = settings.scratch_serial.is_some()
+            || settings.scratch_filesystem.is_some()
+            || settings.wipe.is_some();
+        if settings.bench == Thoroughness::None || !is_wanted {
+            return Scratch::default();
+        }
+        let made = self.journal.stage("scratch", |journal| {
+            let made = Scratch::make(machine, &root, &settings, keep, &mut journal.consoles);
+            for space in made.spaces() {
+                journal.consoles.say(&format!("{}, {} MiB, is written to", space.name, space.bytes >> 20));
+            }
+            Ok(made)
+        });
+        made.unwrap_or_default()
+    }
+
+    /// Gives it back. What could not be is a problem that says what to do.
+    fn close_scratch(&mut self, scratch: Scratch, machine: &Live) {
+        if scratch.spaces().is_empty() {
+            return;
+        }
+        let steps = self.journal.stage("scratch-back", |journal| {
+            let mut steps = Vec::new();
+            let begun = Instant::now();
+            for result in scratch.close(machine) {
+                match result {
+                    Ok(what) => {
+                        journal.consoles.say(&what);
+                        let seconds = begun.elapsed().as_secs_f64();
+                        steps.push(StepTime { what, planned_seconds: 0.0, seconds });
+                    }
+                    Err(error) => journal.problem("scratch-back", with_hint(&error)),
+                }
+            }
+            Ok(steps)
+        });
+        if let Some(measured) = &mut self.measured {
+            measured.steps.extend(steps.into_iter().flatten());
         }
     }
 

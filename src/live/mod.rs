@@ -2,6 +2,7 @@
 //! is its only way in.
 
 mod benchmark;
+mod blank;
 mod console;
 mod init;
 mod journal;
@@ -14,6 +15,9 @@ mod params;
 mod partition;
 mod power;
 mod report_partition;
+mod scratch;
+mod scratch_disk;
+mod scratch_filesystem;
 mod settings;
 mod shell;
 mod smbios;

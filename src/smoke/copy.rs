@@ -2,11 +2,10 @@
 //! (copy_file_range(2), which `std::io::copy` uses between files). The original is only read.
 
 use crate::error::Advise as _;
+use crate::extents::next_data;
 use crate::interrupt;
 use crate::progress::Stage;
 use anyhow::{Context as _, Result};
-use nix::errno::Errno;
-use nix::unistd::{Whence, lseek};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
@@ -43,24 +42,6 @@ fn extents(mut source: &File, mut target: &File, size: u64, stage: &Stage) -> Re
     }
     stage.advance(size - at);
     Ok(())
-}
-
-/// The first stretch of data at or after `at`: its first byte and the byte after its last.
-fn next_data(file: &File, at: u64, size: u64) -> Result<Option<(u64, u64)>> {
-    if at >= size {
-        return Ok(None);
-    }
-    let seek = |from: u64, whence| lseek(file, i64::try_from(from).unwrap_or(i64::MAX), whence);
-    let start = match seek(at, Whence::SeekData) {
-        Ok(start) => start,
-        Err(Errno::ENXIO) => return Ok(None),
-        // A filesystem that knows nothing of holes.
-        Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(Some((at, size))),
-        Err(e) => return Err(e.into()),
-    };
-    let start = u64::try_from(start)?;
-    let end = u64::try_from(seek(start, Whence::SeekHole)?)?;
-    Ok((start < size).then_some((start, end.min(size))))
 }
 
 #[cfg(test)]

@@ -310,4 +310,4 @@ fn need<T>(fact: Fact<T>) -> anyhow::Result<T> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

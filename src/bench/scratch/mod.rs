@@ -16,7 +16,7 @@ use signatures::{CHUNK, Probe};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A file or device, open without the page cache.
@@ -82,18 +82,38 @@ pub const COUNTDOWN: u32 = 10;
 /// stops it all, and nothing was opened for writing.
 pub type Countdown<'a> = &'a mut dyn FnMut(&Disk, &Probe, u32) -> anyhow::Result<()>;
 
+/// A disk that is open for writing. While `file` is open, nobody can mount the disk or make anything of it.
+#[derive(Debug)]
+pub struct Claimed {
+    /// It.
+    pub file: File,
+    /// What is known of it.
+    pub disk: Disk,
+    /// What it held when it was opened.
+    pub probe: Probe,
+}
+
+impl Claimed {
+    /// Looks at it again, at the places that `seed` chooses.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn look(&self, seed: u64) -> anyhow::Result<Probe> {
+        probe(&self.file, &self.disk, seed)
+    }
+}
+
 /// Level 2, or level 3 where the request consents to wiping: the whole disk with that serial number. Nothing is written.
 ///
-/// All is asked twice, and the second time of the disk that is open, so that it is the disk that was looked at. While the
-/// file is open, nobody can mount the disk or make anything of it.
+/// All is asked twice, and the second time of the disk that is open, so that it is the disk that was looked at.
 ///
 /// # Errors
 /// Anything is not as it should be, or could not be found out.
-pub fn disk(request: &Request<'_>, countdown: Countdown<'_>) -> anyhow::Result<Target> {
-    claim(&Live { root: Root::live() }, request, countdown)
-}
-
-fn claim(machine: &dyn Machine, request: &Request<'_>, countdown: Countdown<'_>) -> anyhow::Result<Target> {
+pub fn disk(
+    machine: &dyn Machine,
+    request: &Request<'_>,
+    countdown: Countdown<'_>,
+) -> anyhow::Result<Claimed> {
     let disks = machine.disks()?;
     let disk = candidate::choose(&disks, request)?;
     let probe = look(&machine.open(&disk.name, false)?, disk, request.seed)?;
@@ -109,10 +129,43 @@ fn claim(machine: &dyn Machine, request: &Request<'_>, countdown: Countdown<'_>)
     let again = candidate::choose(&disks, request)?;
     let is_same = again == disk && look(&opened, again, request.seed)? == probe;
     if !is_same {
-        let what = format!("{} ({}) changed while it was being looked at", disk.name, request.serial);
-        return Err(usage(what, "find out who changed it, and begin again"));
+        return Err(changed(disk));
     }
-    Ok(Target { file: opened.file, bytes: disk.bytes, writable: true })
+    Ok(Claimed { file: opened.file, disk: disk.clone(), probe })
+}
+
+/// The disk that was claimed `before` and got a filesystem with the identifier `uuid`, once more, so that it can be made
+/// blank. The same is asked as before, except that it holds nothing: it has to hold that filesystem.
+///
+/// # Errors
+/// It is another disk, or in use, or somebody put something else there.
+pub fn disk_again(
+    machine: &dyn Machine,
+    request: &Request<'_>,
+    before: &Disk,
+    uuid: &[u8; 16],
+) -> anyhow::Result<Claimed> {
+    let is_same = || -> anyhow::Result<bool> { Ok(candidate::choose(&machine.disks()?, request)? == before) };
+    if !is_same()? {
+        return Err(changed(before));
+    }
+    let opened = machine.open(&before.name, true)?;
+    let probe = look(&opened, before, request.seed)?;
+    let mut buffers = Buffers::new(1, CHUNK as usize)?;
+    opened.file.read_exact_at(buffers.get_mut(0), 0).with_context(|| format!("reading {}", before.name))?;
+    if !is_same()? || signatures::xfs_uuid(buffers.get_mut(0)) != Some(uuid) {
+        return Err(changed(before));
+    }
+    Ok(Claimed { file: opened.file, disk: before.clone(), probe })
+}
+
+fn changed(disk: &Disk) -> anyhow::Error {
+    let what = format!(
+        "{} ({}) changed while it was being looked at",
+        disk.name,
+        disk.serial.as_deref().unwrap_or_default()
+    );
+    usage(what, "find out who changed it, and begin again")
 }
 
 /// Probes what is open, which has to be `disk`.
@@ -123,6 +176,10 @@ fn look(opened: &Opened, disk: &Disk, seed: u64) -> anyhow::Result<Probe> {
         let what = format!("/dev/{name} is device {number} of {bytes} bytes, not {expected} of {size}");
         return Err(usage(what, "find out who changed it, and begin again"));
     }
+    probe(file, disk, seed)
+}
+
+fn probe(file: &File, disk: &Disk, seed: u64) -> anyhow::Result<Probe> {
     // O_DIRECT asks for aligned memory.
     let mut buffers = Buffers::new(1, CHUNK as usize)?;
     Probe::of(disk.bytes, disk.block, seed, |offset, into| {
@@ -136,24 +193,48 @@ fn look(opened: &Opened, disk: &Disk, seed: u64) -> anyhow::Result<Probe> {
 }
 
 /// An open disk, as its descriptor says.
-struct Opened {
-    file: File,
+#[derive(Debug)]
+pub struct Opened {
+    /// It.
+    pub file: File,
     /// `major:minor`.
-    number: String,
-    bytes: u64,
+    pub number: String,
+    /// Its size.
+    pub bytes: u64,
 }
 
 /// What is asked of a machine, so that tests can change it in between.
-trait Machine {
+pub trait Machine {
+    /// All disks of which one may be chosen.
+    ///
+    /// # Errors
+    /// Something could not be read that may say that a disk is in use.
     fn disks(&self) -> anyhow::Result<Vec<Disk>>;
+    /// The device node of a disk or partition.
+    ///
+    /// # Errors
+    /// It is not below this machine's root.
+    fn node(&self, name: &str) -> anyhow::Result<PathBuf>;
     /// Opens a disk by its name: for reading alone, or for both and for nobody else.
+    ///
+    /// # Errors
+    /// It is not there, may not be opened, or somebody uses it.
     fn open(&self, name: &str, exclusive: bool) -> anyhow::Result<Opened>;
     /// Lets a second pass.
     fn wait(&self);
 }
 
-struct Live {
+/// The machine that this runs on.
+#[derive(Debug)]
+pub struct Live {
     root: Root,
+}
+
+impl Live {
+    /// Its files are below `root`.
+    pub fn new(root: Root) -> Self {
+        Self { root }
+    }
 }
 
 impl Machine for Live {
@@ -163,8 +244,12 @@ impl Machine for Live {
             .hint("run as root where /proc and /sys are mounted; what cannot be seen may be in use")
     }
 
+    fn node(&self, name: &str) -> anyhow::Result<PathBuf> {
+        Ok(self.root.locate(&format!("/dev/{name}"))?)
+    }
+
     fn open(&self, name: &str, exclusive: bool) -> anyhow::Result<Opened> {
-        let path = self.root.locate(&format!("/dev/{name}"))?;
+        let path = self.node(name)?;
         let flags = libc::O_DIRECT | libc::O_CLOEXEC | libc::O_NOFOLLOW;
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(flags);
@@ -188,5 +273,7 @@ impl Machine for Live {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -292,6 +292,20 @@ const MAGICS: &[Magic] = &[
     ("VIA RAID", b"\x55\xaa", End(SECTOR)),
 ];
 
+/// The identifier of the XFS whose first block this is (`sb_uuid` in fs/xfs/libxfs/xfs_format.h).
+pub fn xfs_uuid(first: &[u8]) -> Option<&[u8; 16]> {
+    first.strip_prefix(b"XFSB").and_then(|_| first.get(32..48)?.try_into().ok())
+}
+
+/// The identifier of the ext4 whose first 2 KiB these are, or none of an older kind that gdsboot does not take: one with
+/// neither a journal nor extents (`s_uuid`, `EXT4_FEATURE_*` in fs/ext4/ext4.h).
+pub fn ext4_uuid(first: &[u8]) -> Option<&[u8; 16]> {
+    let block = first.get(1024..2048)?;
+    let flags = |at: usize| Some(u32::from_le_bytes(block.get(at..at + 4)?.try_into().ok()?));
+    let is_ext4 = block.get(0x38..0x3a)? == b"\x53\xef" && flags(0x5c)? & 4 != 0 && flags(0x60)? & 0x40 != 0;
+    is_ext4.then(|| block.get(0x68..0x78)?.try_into().ok()).flatten()
+}
+
 /// What stands at the end of the first page of swap space (mm/swapfile.c, kernel/power/swap.c).
 const SWAP: [(&str, &[u8]); 7] = [
     ("swap", b"SWAPSPACE2"),

@@ -1,4 +1,5 @@
-use super::candidate::tests::{disk as sample, machine, request};
+use super::candidate::tests::{disk as sample, request};
+use super::testing::{BYTES, Tree, WIPE, file, loops};
 use super::*;
 use crate::error::{hint_of, one_line};
 use std::cell::RefCell;
@@ -37,9 +38,6 @@ fn a_temporary_file_leaves_nothing_behind() {
     assert!(temporary(Path::new("/nonexistent"), 1).is_err());
 }
 
-const BYTES: u64 = 40 << 20;
-const WIPE: Option<&str> = Some("wipe=I-UNDERSTAND-S1");
-
 type Before<'a> = Box<dyn Fn(&Fake<'a>, &str) + 'a>;
 
 /// A machine of files, which may be changed at each step.
@@ -73,6 +71,10 @@ impl Machine for Fake<'_> {
         Ok(self.disks.borrow().clone())
     }
 
+    fn node(&self, name: &str) -> anyhow::Result<PathBuf> {
+        Ok(self.nodes.borrow().get(name).context("no such node")?.0.clone())
+    }
+
     fn open(&self, name: &str, exclusive: bool) -> anyhow::Result<Opened> {
         self.step(if exclusive { "write" } else { "read" });
         let (path, number) = self.nodes.borrow().get(name).cloned().context("no such node")?;
@@ -84,14 +86,6 @@ impl Machine for Fake<'_> {
     fn wait(&self) {
         self.step("wait");
     }
-}
-
-fn file(folder: &Path, name: &str, bytes: u64, what: &[(u64, &[u8])]) -> PathBuf {
-    let path = folder.join(name);
-    let file = File::create(&path).unwrap();
-    file.set_len(bytes).unwrap();
-    what.iter().for_each(|(at, bytes)| file.write_all_at(bytes, *at).unwrap());
-    path
 }
 
 fn fake<'a>(path: &Path, before: impl Fn(&Fake<'_>, &str) + 'a) -> Fake<'a> {
@@ -114,8 +108,8 @@ fn a_blank_disk_is_handed_out_whole_and_untouched() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(dir.path(), "disk", BYTES, &[]);
     let fake = fake(&path, |_, _| ());
-    let target = claim(&fake, &request(), &mut no_countdown).unwrap();
-    assert_eq!((target.bytes, target.writable), (BYTES, true));
+    let target = disk(&fake, &request(), &mut no_countdown).unwrap();
+    assert_eq!((target.disk.bytes, target.probe.data), (BYTES, None));
     assert_eq!(*fake.steps.borrow(), ["disks", "read", "write", "disks"]);
     assert!(fs_err::read(&path).unwrap().iter().all(|byte| *byte == 0));
 }
@@ -130,7 +124,7 @@ fn data_is_never_opened_for_writing_without_consent() {
     ] {
         let path = file(dir.path(), "disk", BYTES, &[(at, what)]);
         let fake = fake(&path, |_, _| ());
-        let error = claim(&fake, &request(), &mut no_countdown).unwrap_err();
+        let error = disk(&fake, &request(), &mut no_countdown).unwrap_err();
         assert!(one_line(&error).contains(said) && hint_of(&error).is_some(), "{error}");
         assert!(!fake.opened_for_writing());
     }
@@ -143,18 +137,18 @@ fn data_is_given_up_after_a_countdown_that_can_be_stopped() {
     let wipe = Request { wipe: WIPE, ..request() };
     let machine = fake(&path, |_, _| ());
     let mut seen = Vec::new();
-    let target = claim(&machine, &wipe, &mut |disk, probe, left| {
+    let target = disk(&machine, &wipe, &mut |disk, probe, left| {
         assert_eq!((&*disk.name, &*probe.signatures[0].name), ("nvme1n1", "XFS"));
         seen.push(left);
         Ok(())
     });
-    assert!(target.unwrap().writable);
+    assert_eq!(target.unwrap().probe.data, Some(0));
     assert!(seen.into_iter().eq((1..=COUNTDOWN).rev()));
     assert_eq!(machine.steps.borrow().iter().filter(|step| *step == "wait").count(), COUNTDOWN as usize);
     assert!(fs_err::read(&path).unwrap().starts_with(b"XFSB"));
 
     let machine = fake(&path, |_, _| ());
-    let error = claim(&machine, &wipe, &mut |_, _, left| {
+    let error = disk(&machine, &wipe, &mut |_, _, left| {
         ensure!(left > 3, "stopped");
         Ok(())
     });
@@ -163,7 +157,7 @@ fn data_is_given_up_after_a_countdown_that_can_be_stopped() {
 
     let machine = fake(&path, |_, _| ());
     let wrong = Request { wipe: Some("wipe=I-UNDERSTAND-S12"), ..request() };
-    assert!(claim(&machine, &wrong, &mut |_, _, _| panic!("no consent, no countdown")).is_err());
+    assert!(disk(&machine, &wrong, &mut |_, _, _| panic!("no consent, no countdown")).is_err());
     assert_eq!(*machine.steps.borrow(), ["disks"]);
 }
 
@@ -204,7 +198,7 @@ fn a_disk_that_changes_between_the_looks_is_refused() {
             }
         });
         let request = Request { wipe, ..request() };
-        let error = claim(&machine, &request, &mut |_, _, _| Ok(())).unwrap_err();
+        let error = disk(&machine, &request, &mut |_, _, _| Ok(())).unwrap_err();
         assert!(one_line(&error).contains(said), "case {number}: {error:?}");
         assert!(hint_of(&error).is_some(), "case {number}: {error:?}");
         assert!(machine.steps.borrow().iter().any(|step| step == "changed"));
@@ -212,79 +206,14 @@ fn a_disk_that_changes_between_the_looks_is_refused() {
     assert!(fs_err::read(&data).unwrap().starts_with(b"XFSB"));
 }
 
-/// A loop device over a file of ours.
-struct Loop(String);
-
-impl Loop {
-    fn new(file: &Path) -> Option<Self> {
-        let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output().ok()?;
-        let node = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-        (output.status.success() && node.starts_with("/dev/loop")).then_some(Self(node))
-    }
-
-    fn number(&self) -> u64 {
-        std::fs::metadata(&self.0).unwrap().rdev()
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
-    }
-}
-
-/// The live machine's opener on a tree that gives a loop device a drive's name and serial number; time stands still.
-struct Tree(Live, tempfile::TempDir);
-
-impl Tree {
-    fn new(device: &Loop) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        machine(dir.path(), &candidate::number(device.number()), BYTES);
-        fs_err::create_dir(dir.path().join("dev")).unwrap();
-        let tree = Self(Live { root: Root::at(dir.path()) }, dir);
-        tree.node(device);
-        tree
-    }
-
-    fn node(&self, device: &Loop) {
-        use nix::sys::stat::{Mode, SFlag, mknod};
-        let path = self.1.path().join("dev/nvme1n1");
-        let _ = std::fs::remove_file(&path);
-        mknod(&path, SFlag::S_IFBLK, Mode::S_IRUSR | Mode::S_IWUSR, device.number()).unwrap();
-    }
-}
-
-impl Machine for Tree {
-    fn disks(&self) -> anyhow::Result<Vec<Disk>> {
-        self.0.disks()
-    }
-
-    fn open(&self, name: &str, exclusive: bool) -> anyhow::Result<Opened> {
-        self.0.open(name, exclusive)
-    }
-
-    fn wait(&self) {}
-}
-
-/// Two loop devices, or why there are none.
-fn loops(folder: &Path, first: &[(u64, &[u8])]) -> Option<(Loop, Loop)> {
-    let one = Loop::new(&file(folder, "one", BYTES, first));
-    let two = Loop::new(&file(folder, "two", BYTES, &[(BYTES - 1, b"x")]));
-    let both = one.zip(two);
-    if both.is_none() {
-        eprintln!("skipped: loop devices need root and losetup");
-    }
-    both
-}
-
 #[test]
 fn a_real_blank_device_is_written_and_is_ours_alone() {
     let dir = tempfile::tempdir().unwrap();
     let Some((device, _)) = loops(dir.path(), &[]) else { return };
-    let tree = Tree::new(&device);
-    let target = claim(&tree, &request(), &mut no_countdown).unwrap();
-    assert_eq!((target.bytes, target.writable), (BYTES, true));
-    let error = claim(&tree, &request(), &mut no_countdown).unwrap_err();
+    let tree = Tree::new(&device, BYTES);
+    let target = disk(&tree, &request(), &mut no_countdown).unwrap();
+    assert_eq!((target.disk.bytes, target.probe.data), (BYTES, None));
+    let error = disk(&tree, &request(), &mut no_countdown).unwrap_err();
     assert!(one_line(&error).contains("Device or resource busy"), "{error:?}");
     let mut buffers = Buffers::new(1, 4096).unwrap();
     buffers.get_mut(0).fill(7);
@@ -292,7 +221,7 @@ fn a_real_blank_device_is_written_and_is_ours_alone() {
     drop(target);
     // Now it holds something.
     for seed in 0..3 {
-        let error = claim(&tree, &Request { seed, ..request() }, &mut no_countdown).unwrap_err();
+        let error = disk(&tree, &Request { seed, ..request() }, &mut no_countdown).unwrap_err();
         assert!(one_line(&error).contains("data of an unknown kind at byte 20971520"), "{error:?}");
     }
 }
@@ -301,18 +230,18 @@ fn a_real_blank_device_is_written_and_is_ours_alone() {
 fn a_real_device_that_is_swapped_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let Some((device, other)) = loops(dir.path(), &[(0, b"XFSB")]) else { return };
-    let tree = Tree::new(&device);
-    let error = claim(&tree, &request(), &mut no_countdown).unwrap_err();
+    let tree = Tree::new(&device, BYTES);
+    let error = disk(&tree, &request(), &mut no_countdown).unwrap_err();
     assert!(one_line(&error).contains("XFS at byte 0"), "{error:?}");
     let wipe = Request { wipe: WIPE, ..request() };
-    let error = claim(&tree, &wipe, &mut |_, _, _| {
-        tree.node(&other);
+    let error = disk(&tree, &wipe, &mut |_, _, _| {
+        tree.put(&other);
         Ok(())
     });
     let error = one_line(&error.unwrap_err());
     assert!(error.contains(&format!("is device {}", candidate::number(other.number()))), "{error}");
-    tree.node(&device);
-    assert!(claim(&tree, &wipe, &mut |_, _, _| Ok(())).is_ok());
+    tree.put(&device);
+    assert!(disk(&tree, &wipe, &mut |_, _, _| Ok(())).is_ok());
 }
 
 #[test]
@@ -328,8 +257,8 @@ fn the_kernel_refuses_a_mounted_device_that_nobody_saw() {
         return eprintln!("skipped: mkfs.ext4 and mount are needed");
     }
     // The tree says nothing of the mount.
-    let tree = Tree::new(&device);
-    let wiped = claim(&tree, &Request { wipe: WIPE, ..request() }, &mut |_, _, _| Ok(()));
+    let tree = Tree::new(&device, BYTES);
+    let wiped = disk(&tree, &Request { wipe: WIPE, ..request() }, &mut |_, _, _| Ok(()));
     let unmounted = Command::new("umount").arg(&at).status().unwrap();
     assert!(unmounted.success());
     let error = wiped.unwrap_err();

@@ -3,7 +3,7 @@ use crate::bench::scratch::signatures::Signature;
 use crate::error::{Status, hint_of, one_line, status_of};
 use std::path::Path;
 
-pub(in super::super) fn disk() -> Disk {
+pub(crate) fn disk() -> Disk {
     Disk {
         name: "nvme1n1".into(),
         number: "259:4".into(),
@@ -23,7 +23,7 @@ fn other() -> Disk {
     Disk { name, number, serial: Some("S0".into()), wwid: Some("eui.0".into()), ..disk() }
 }
 
-pub(in super::super) fn request() -> Request<'static> {
+pub(crate) fn request() -> Request<'static> {
     Request { serial: "S1", wipe: None, keep: &[], seed: 5 }
 }
 
@@ -120,7 +120,7 @@ fn what_a_disk_holds_is_named() {
 }
 
 /// A machine's files, with the disk `nvme1n1`.
-pub(in super::super) fn machine(folder: &Path, number: &str, bytes: u64) {
+pub(crate) fn machine(folder: &Path, number: &str, bytes: u64) {
     for (path, text) in [
         ("sys/block/nvme1n1/dev", format!("{number}\n")),
         ("sys/block/nvme1n1/size", format!("{}\n", bytes / 512)),
