@@ -16,6 +16,9 @@
 //! truncate -s 512M /dev/shm/x && DEVICE=$(losetup --find --show --direct-io=on /dev/shm/x)
 //! cargo bench --bench worker -- $DEVICE; losetup -d $DEVICE; rm /dev/shm/x
 //! ```
+//!
+//! A loop device is served by the kernel's threads on any CPU, and a turn's figures depend on which one it was: have them
+//! on a CPU that is not the last one, `echo 1 > /sys/devices/virtual/workqueue/cpumask`.
 
 #[path = "../tests/simulated/mod.rs"]
 mod simulated;
