@@ -10,6 +10,7 @@ use crate::bench::scratch::candidate::Disk;
 use crate::bench::scratch::signatures::Probe;
 use crate::error::{hint_of, hinted, one_line, usage};
 use crate::facts::Root;
+use crate::report::layout::binary_size;
 use crate::report::model::Settings;
 use std::path::Path;
 
@@ -145,9 +146,9 @@ fn countdown_words(disk: &Disk, probe: &Probe, left: u32) -> String {
         (true, None) => "nothing that was found".into(),
     };
     format!(
-        "WIPING {name} ({}, {} GB) IN {left} s. It holds: {holds}. To keep that, switch the machine off now.",
+        "WIPING {name} ({}, {}) IN {left} s. It holds: {holds}. To keep that, switch the machine off now.",
         serial.as_deref().unwrap_or_default(),
-        bytes / 1_000_000_000
+        binary_size(*bytes)
     )
 }
 
@@ -170,7 +171,7 @@ mod tests {
         let probe = Probe { signatures, data: Some(0), looked_at: 1, digest: [0; 32] };
         assert_eq!(
             countdown_words(&Disk { bytes: 4_000_000_000_000, ..disk() }, &probe, 7),
-            "WIPING nvme1n1 (S1, 4000 GB) IN 7 s. It holds: XFS, GPT. To keep that, switch the machine off now."
+            "WIPING nvme1n1 (S1, 3.6 TiB) IN 7 s. It holds: XFS, GPT. To keep that, switch the machine off now."
         );
     }
 

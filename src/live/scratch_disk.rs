@@ -34,7 +34,7 @@ const SMALLEST: u64 = 300 << 20;
 const LABEL: &str = "gdsboot-tmp";
 /// Making a filesystem in memory takes a second, on an emulated machine some more.
 const MKFS_LIMIT: Duration = Duration::from_secs(120);
-/// How often it is tried to take the disk back: udev looks at it for a moment when it was written to.
+/// How often a disk that is busy is tried again: udev looks at it for a moment when it was written to.
 const TRIES: u32 = 10;
 const MIB: u64 = 1 << 20;
 
@@ -175,7 +175,10 @@ impl ScratchDisk {
     }
 
     fn mount(&self, machine: &dyn Machine) -> anyhow::Result<()> {
-        mounts::device(&machine.node(&self.disk.name)?, &self.folder, "xfs", FLAGS, None)?;
+        // Whoever is being started has a copy of the claim for a moment.
+        repeat(machine, || {
+            mounts::device(&machine.node(&self.disk.name)?, &self.folder, "xfs", FLAGS, None)
+        })?;
         let mounted = number(fs_err::metadata(&self.folder)?.dev());
         if mounted != self.disk.number {
             // Whatever this is, it is not ours.
@@ -255,15 +258,21 @@ impl ScratchDisk {
     }
 }
 
-/// Does it again for some seconds while it fails.
+/// Does it again for some seconds while somebody uses the disk.
 fn repeat<T>(machine: &dyn Machine, mut work: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
     for _ in 1..TRIES {
-        if let Ok(done) = work() {
-            return Ok(done);
+        match work() {
+            Err(error) if is_busy(&error) => machine.wait(),
+            other => return other,
         }
-        machine.wait();
     }
     work()
+}
+
+/// The kernel says so, or [`scratch`] found who it is.
+fn is_busy(error: &anyhow::Error) -> bool {
+    let text = one_line(error);
+    text.contains("Device or resource busy") || text.contains(": in use: ")
 }
 
 /// A file with holes at `path` that holds an XFS. It has no name any more.

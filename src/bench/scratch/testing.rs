@@ -43,7 +43,7 @@ impl Drop for Loop {
     }
 }
 
-/// The live machine's opener on a tree that gives a loop device a drive's name and serial number; time stands still.
+/// The live machine's opener on a tree that gives a loop device a drive's name and serial number; a second takes 20 ms.
 pub struct Tree(Live, tempfile::TempDir);
 
 impl Tree {
@@ -77,7 +77,9 @@ impl Machine for Tree {
         self.0.open(name, exclusive)
     }
 
-    fn wait(&self) {}
+    fn wait(&self) {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 /// Two loop devices, or why there are none.

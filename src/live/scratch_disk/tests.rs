@@ -112,9 +112,17 @@ fn what_somebody_else_put_there_is_not_overwritten() {
     let Some((device, tree, path)) = machine(dir.path(), &[]) else { return };
     let folder = dir.path().join("scratch");
     let made = ScratchDisk::make(&tree, wanted(), &folder, &mut no_countdown).unwrap();
-    umount2(&folder, MntFlags::empty()).unwrap();
-    let status = Command::new("mkfs.xfs").args(["-q", "-f", &device.0]).status().unwrap();
-    assert!(status.success());
+    // Tests beside this one start programs, see below.
+    repeat(&tree, || Ok(umount2(&folder, MntFlags::empty())?)).unwrap();
+    let mkfs = || program::run_ok("mkfs.xfs", &["-q", "-f", &device.0], MKFS_LIMIT);
+    (0..TRIES)
+        .find(|_| {
+            mkfs().is_ok() || {
+                tree.wait();
+                false
+            }
+        })
+        .expect("mkfs.xfs never had the disk");
     let before = fs_err::read(&path).unwrap();
     let error = made.take_back(&tree).unwrap_err();
     assert!(one_line(&error).contains("changed while"), "{error:?}");
@@ -138,4 +146,29 @@ fn a_disk_that_is_still_used_is_told() {
     );
     drop(open);
     made.close(&tree).unwrap();
+}
+
+/// A program that is being started has a copy of every open file for a moment, also of the disk that is claimed.
+#[test]
+fn programs_that_are_started_meanwhile_do_no_harm() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let dir = tempfile::tempdir().unwrap();
+    let Some((_device, tree, _)) = machine(dir.path(), &[]) else { return };
+    let stop = AtomicBool::new(false);
+    let all = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let _ = Command::new("true").status();
+            }
+        });
+        let one = || -> anyhow::Result<String> {
+            ScratchDisk::make(&tree, wanted(), &dir.path().join("scratch"), &mut no_countdown)?.close(&tree)
+        };
+        let all: Vec<_> = (0..4).map(|_| one()).collect();
+        stop.store(true, Ordering::Relaxed);
+        all
+    });
+    for result in all {
+        assert!(result.as_ref().is_ok_and(|words| words.contains("is blank")), "{result:?}");
+    }
 }
