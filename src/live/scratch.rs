@@ -124,7 +124,7 @@ impl Scratch {
     /// Gives everything back; a sentence or an error for each.
     pub fn close(self, machine: &dyn Machine) -> Vec<anyhow::Result<String>> {
         let disk = self.disk.map(|disk| disk.close(machine));
-        disk.into_iter().chain(self.filesystem.map(|mounted| mounted.close())).collect()
+        disk.into_iter().chain(self.filesystem.map(|mounted| mounted.close(machine))).collect()
     }
 }
 

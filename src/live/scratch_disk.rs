@@ -259,7 +259,7 @@ impl ScratchDisk {
 }
 
 /// Does it again for some seconds while somebody uses the disk.
-fn repeat<T>(machine: &dyn Machine, mut work: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+pub fn repeat<T>(machine: &dyn Machine, mut work: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
     for _ in 1..TRIES {
         match work() {
             Err(error) if is_busy(&error) => machine.wait(),

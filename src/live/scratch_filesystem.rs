@@ -5,7 +5,7 @@
 //! that, and its own system would do the same.
 
 use super::mounts;
-use super::scratch_disk::{FLAGS, USUAL_SIZE};
+use super::scratch_disk::{FLAGS, USUAL_SIZE, repeat};
 use crate::bench::scratch::Machine;
 use crate::bench::scratch::candidate::{Disk, number};
 use crate::bench::scratch::signatures::{ext4_uuid, xfs_uuid};
@@ -75,7 +75,7 @@ impl ScratchFilesystem {
         match mounted.room(device) {
             Ok(room) => Ok(Self { file_bytes: size.unwrap_or(USUAL_SIZE.min(room / 3)), ..mounted }),
             Err(error) => {
-                mounted.close()?;
+                mounted.close(machine)?;
                 Err(error)
             }
         }
@@ -99,9 +99,9 @@ impl ScratchFilesystem {
     ///
     /// # Errors
     /// Something still uses it. It is made read-only then, so that it is whole when the machine goes off.
-    pub fn close(&self) -> anyhow::Result<String> {
+    pub fn close(&self, machine: &dyn Machine) -> anyhow::Result<String> {
         let name = &self.name;
-        if umount2(&self.folder, MntFlags::empty()).is_err() {
+        if repeat(machine, || Ok(umount2(&self.folder, MntFlags::empty())?)).is_err() {
             mounts::unmount(&self.folder)
                 .with_context(|| format!("giving the filesystem on {name} back"))
                 .hint("it may need a check by the system that it belongs to")?;

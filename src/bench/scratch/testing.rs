@@ -43,7 +43,7 @@ impl Drop for Loop {
     }
 }
 
-/// The live machine's opener on a tree that gives a loop device a drive's name and serial number; a second takes 20 ms.
+/// The live machine's opener on a tree that gives a loop device a drive's name and serial number; a second takes 100 ms.
 pub struct Tree(Live, tempfile::TempDir);
 
 impl Tree {
@@ -78,7 +78,7 @@ impl Machine for Tree {
     }
 
     fn wait(&self) {
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(std::time::Duration::from_millis(100));
     }
 }
 

@@ -36,9 +36,12 @@ fn only_a_free_filesystem_that_is_the_only_one_is_chosen() {
 fn a_real_filesystem_is_mounted_and_left_as_it_was() {
     for (kind, program, uuid) in [("xfs", "mkfs.xfs", "-muuid="), ("ext4", "mkfs.ext4", "-U")] {
         let dir = tempfile::tempdir().unwrap();
+        // XFS refuses the same one twice: tests that run beside this one have others.
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
+        let id = id.trim();
         let device = Loop::new(&file(dir.path(), "disk", 512 << 20, &[]));
         let made = device.as_ref().is_some_and(|device| {
-            let uuid = format!("{uuid}{UUID}");
+            let uuid = format!("{uuid}{id}");
             Command::new(program).args(["-q", &uuid, &device.0]).status().is_ok_and(|status| status.success())
         });
         let Some(device) = device.filter(|_| made) else {
@@ -47,9 +50,9 @@ fn a_real_filesystem_is_mounted_and_left_as_it_was() {
         };
         let tree = Tree::new(&device, 512 << 20);
         let folder = dir.path().join("mounted");
-        let error = ScratchFilesystem::mount(&tree, UUID, &["nvme1n1".into()], None, &folder).unwrap_err();
+        let error = ScratchFilesystem::mount(&tree, id, &["nvme1n1".into()], None, &folder).unwrap_err();
         assert!(one_line(&error).contains("booted from"), "{error}");
-        let mounted = ScratchFilesystem::mount(&tree, &UUID.to_uppercase(), &[], None, &folder).unwrap();
+        let mounted = ScratchFilesystem::mount(&tree, &id.to_uppercase(), &[], None, &folder).unwrap();
         assert_eq!((mounted.name.as_str(), mounted.disk.as_str()), ("nvme1n1", "nvme1n1"));
         let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
         let at = folder.to_str().unwrap();
@@ -58,7 +61,7 @@ fn a_real_filesystem_is_mounted_and_left_as_it_was() {
         let target = scratch::temporary(&folder, mounted.file_bytes).unwrap();
         assert!(mounted.file_bytes > 100 << 20);
         drop(target);
-        mounted.close().unwrap();
+        mounted.close(&tree).unwrap();
         let error = ScratchFilesystem::mount(&tree, "1234-ABCD", &[], None, &folder).unwrap_err();
         assert!(one_line(&error).contains("no UUID"), "{error}");
     }
