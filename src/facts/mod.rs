@@ -226,7 +226,10 @@ impl Facts {
 
 /// What a run of the image did to know it, and left as a fact for whoever looks later.
 fn left_by_run<T: DeserializeOwned>(root: &Root, path: &str, otherwise: &str) -> Fact<T> {
-    match root.bytes(&format!("/{path}")).parse(|bytes| serde_json::from_slice::<Fact<T>>(&bytes)) {
+    match root
+        .bytes(&format!("/{path}"))
+        .parse(|bytes| serde_json::from_slice(&bytes).and_then(serde_json::from_value::<Fact<T>>))
+    {
         Fact::Missing { .. } => Fact::not_read(otherwise),
         fact => fact.flatten(),
     }

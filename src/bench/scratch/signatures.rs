@@ -44,10 +44,6 @@ pub struct Probe {
     pub digest: [u8; 32],
 }
 
-/// What is blank in one piece.
-static ZERO: [u8; CHUNK as usize] = [0; CHUNK as usize];
-static FF: [u8; CHUNK as usize] = [0xff; CHUNK as usize];
-
 impl Probe {
     /// Looks at a disk of `bytes` with logical blocks of `block` bytes. `read` fills a buffer from an offset; both are
     /// multiples of the block. The same `seed` looks at the same places.
@@ -76,9 +72,9 @@ impl Probe {
             for (chunk, at) in buffer.chunks_mut(CHUNK as usize).zip((place.start..).step_by(CHUNK as usize))
             {
                 read(at, chunk)?;
-                let blank = *blank.get_or_insert(if chunk[0] == 0xff { &FF } else { &ZERO });
-                if data.is_none() && *chunk != blank[..chunk.len()] {
-                    data = chunk.iter().zip(blank).position(|(is, blank)| is != blank).map(|n| at + n as u64);
+                let blank = *blank.get_or_insert(if chunk[0] == 0xff { 0xff } else { 0 });
+                if data.is_none() {
+                    data = chunk.iter().position(|byte| *byte != blank).map(|n| at + n as u64);
                 }
             }
             digest.update(&buffer);
