@@ -80,6 +80,9 @@ fn wrong_data_is_never_a_proof() {
             for machine in [machine.clone(), machine.forbids_compat()] {
                 let (ran, proof) = machine.run().unwrap();
                 assert!(ran.verified.wrong > 0, "{behaviour}: {:?}", ran.verified);
+                if verify {
+                    assert_eq!(ran.verified.blocks, 64, "{behaviour}: {:?}", ran.verified);
+                }
                 assert_eq!((proof.outcome, proof.route), (Outcome::Unproven, None), "{behaviour}");
             }
         }

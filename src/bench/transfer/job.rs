@@ -58,7 +58,7 @@ pub struct Job {
     pub until: Until,
     /// What the random order and the pattern are made from.
     pub seed: u64,
-    /// Is every byte that was read compared with the pattern?
+    /// Is every byte that was read compared with the pattern, and what a GPU wrote read back by the CPU?
     pub verify: bool,
 }
 

@@ -167,8 +167,6 @@ fn transfers(
         recorder.error(0, failure.to_string(), false);
         return recorder;
     }
-    // What was written is read back after the clock has stopped.
-    let compares = job.verify && (job.direction == Direction::Read || matches!(mover.way, Way::HostCopy(_)));
     let mut offsets = Offsets::new(job, thread.number);
     // Filled anew each time: between transfers nothing is allocated.
     let (mut together, mut results) = (Vec::with_capacity(width), Vec::with_capacity(width));
@@ -200,7 +198,9 @@ fn transfers(
                     continue;
                 }
             }
-            if compares && let Some((what, wrong)) = compare(mover, slot, offset, &mut locked(verified)) {
+            if job.verify
+                && let Some((what, wrong)) = compare(mover, slot, offset, &mut locked(verified))
+            {
                 recorder.error(offset, what, wrong);
             }
         }
