@@ -8,9 +8,13 @@
 //! of all turns are compared, and the fastest tenths of them: what else the machine does is least in these. All of it is
 //! kept on one CPU, because a thread's way to the one that hears of the drive's transfers makes more of a difference.
 //!
+//! A drive's moods are larger than what is looked for. So the library also counts the CPU's ticks between the end of a call
+//! and the beginning of the next one, which is what a caller does by itself. The overhead is how much more of them the
+//! worker has than the bare loop, in parts of the bare loop's whole time.
+//!
 //! `cargo bench --bench worker -- FILE [WORKER]` reads a file or device that is there, with another build of the worker.
-//! On a drive the difference drowns in noise; in memory less of it does, and with `GDSBOOT_SIMULATED=route=nvfs,lost=1`
-//! no transfer is made at all, so that the bookkeeping alone is left:
+//! The library behaves as the variable `GDSBOOT_BEHAVIOUR` says: with `route=nvfs,lost=1` no transfer is made at all, and
+//! the bookkeeping alone is left. In memory there are fewer moods:
 //!
 //! ```text
 //! truncate -s 512M /dev/shm/x && DEVICE=$(losetup --find --show --direct-io=on /dev/shm/x)
@@ -61,32 +65,44 @@ fn main() {
 
     let libraries = simulated::release();
     stay_on_one_cpu().expect("choosing a CPU");
-    // Both find their settings beside the library where the variable is not set.
-    fs_err::write(libraries.join("gdsboot-simulated.conf"), "route=nvfs\n").expect("writing the settings");
+    let words = std::env::var("GDSBOOT_BEHAVIOUR").unwrap_or_else(|_| "route=nvfs".into());
+    let folder = tempfile::tempdir().expect("a folder");
+    let [bare_file, worker_file] = ["bare", "worker"].map(|name| folder.path().join(name));
+    let settings = |file: &Path| format!("{words},between={}", file.display());
+    // This process finds its settings beside the library.
+    fs_err::write(libraries.join("gdsboot-simulated.conf"), settings(&bare_file))
+        .expect("writing the settings");
     let bare = Bare::open(libraries, &file);
-    let variable = std::env::var("GDSBOOT_SIMULATED").ok();
-    let mut environment = vec![("LD_LIBRARY_PATH", libraries.to_str().expect("a folder in UTF-8"))];
-    environment.extend(variable.as_deref().map(|value| ("GDSBOOT_SIMULATED", value)));
+    let settings = settings(&worker_file);
+    let environment = [
+        ("LD_LIBRARY_PATH", libraries.to_str().expect("a folder in UTF-8")),
+        ("GDSBOOT_SIMULATED", settings.as_str()),
+    ];
     let settings = CufileSettings { wanted: Wanted::Any, compat: true };
     let mut worker = WorkerProcess::start(&program, settings, Some(&file), &environment).expect("a worker");
     worker.open_gpu(0, LIMIT).expect("a GPU");
     worker.open_cufile(LIMIT).expect("cuFile");
 
     println!("{}, 1 thread, {ROUNDS} turns of each, ns for each transfer\n", path.display());
-    println!("   block  transfers  turns             bare     worker    ratio  difference");
+    println!("                                        whole                      outside the library");
+    println!(
+        "   block  transfers  turns             bare     worker    ratio       bare     worker  overhead"
+    );
     for block in BLOCKS {
         let most = length / u64::from(block);
         let some = most.min(64);
         let fastest = quantile((0..9).map(|_| bare.read(block, some).1 / some as f64), 0.0);
-        let count = most.min((TURN.as_nanos() as f64 / fastest) as u64).max(1);
+        let _ = fs_err::remove_file(&bare_file);
+        let count = most.min((TURN.as_nanos() as f64 / fastest) as u64).max(2);
         let mut turns = Vec::new();
         for round in 0..=ROUNDS {
-            let of_one = |(bytes, ns): (u64, f64)| {
+            let of_one = |(bytes, ns): (u64, f64), file: &Path| {
                 assert_eq!(bytes, count * u64::from(block), "not the same transfers");
-                ns / count as f64
+                let whole = ns / count as f64;
+                Turn { whole, outside: whole * outside(file, count) }
             };
-            let by_bare = || of_one(bare.read(block, count));
-            let mut by_worker = || of_one(by(&mut worker, block, count));
+            let by_bare = || of_one(bare.read(block, count), &bare_file);
+            let mut by_worker = || of_one(by(&mut worker, block, count), &worker_file);
             let (one, other) = match round % 2 {
                 0 => (by_bare(), by_worker()),
                 _ => {
@@ -100,17 +116,39 @@ fn main() {
             }
         }
         for (turns_of, part) in [("median", 0.5), ("fastest tenth", 0.1)] {
-            let bare = quantile(turns.iter().map(|turn| turn.0), part);
-            let worker = quantile(turns.iter().map(|turn| turn.1), part);
+            let bare = |what: fn(&Turn) -> f64| quantile(turns.iter().map(|turn| what(&turn.0)), part);
+            let worker = |what: fn(&Turn) -> f64| quantile(turns.iter().map(|turn| what(&turn.1)), part);
+            let (whole, outside) = (|turn: &Turn| turn.whole, |turn: &Turn| turn.outside);
             println!(
-                "{:>4} KiB  {count:>9}  {turns_of:13}  {bare:>7.0}    {worker:>7.0}  {:>7.4}  {:>+10.0}",
+                "{:>4} KiB  {count:>9}  {turns_of:13}  {:>7.0}    {:>7.0}  {:>7.4}    {:>7.0}    {:>7.0}  {:>7.2}%",
                 block >> 10,
-                worker / bare,
-                worker - bare,
+                bare(whole),
+                worker(whole),
+                worker(whole) / bare(whole),
+                bare(outside),
+                worker(outside),
+                100.0 * (worker(outside) - bare(outside)) / bare(whole),
             );
         }
     }
     worker.close(LIMIT).expect("the worker's end");
+}
+
+/// What one turn came to, in nanoseconds for each transfer.
+struct Turn {
+    whole: f64,
+    /// Between the end of one cuFileRead and the beginning of the next one.
+    outside: f64,
+}
+
+/// The part of a turn's time that was outside the library, as the library says.
+fn outside(file: &Path, calls: u64) -> f64 {
+    let said = fs_err::read_to_string(file).expect("what the library said");
+    fs_err::remove_file(file).expect("deleting what the library said");
+    let numbers: Vec<u64> = said.split_whitespace().map(|word| word.parse().expect("a number")).collect();
+    let [outside, all, made] = numbers[..] else { panic!("not one turn: {said}") };
+    assert_eq!(made, calls, "not the same transfers");
+    outside as f64 / all as f64
 }
 
 /// This thread, and every one and every program that it starts from now on.

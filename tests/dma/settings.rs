@@ -70,3 +70,17 @@ fn functions_can_be_slow_and_several_can_fail() {
     let (ran, _) = both.run().unwrap();
     assert_eq!(ran.samples.errors[0].what, "cuFileRead: CU_FILE_IO_ERROR (5044)");
 }
+
+/// What benches/worker.rs measures by.
+#[test]
+fn the_time_between_transfers_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("between");
+    let behaviour = format!("route=nvfs,between={}", path.display());
+    let machine = machine(behaviour.leak()).with(|m| (m.task.job.threads, m.task.job.depth) = (1, 1));
+    machine.run().unwrap();
+    let said = fs_err::read_to_string(path).unwrap();
+    let numbers: Vec<u64> = said.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    let [outside, all, calls] = numbers[..] else { panic!("{said}") };
+    assert!(outside > 0 && outside < all && calls == 64, "{said}");
+}

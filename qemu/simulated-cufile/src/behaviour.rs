@@ -61,6 +61,7 @@ pub struct Behaviour {
     pub gpus: Vec<Gpu>,
     pub celsius: u32,
     pub slowed: u64,
+    pub between: Option<PathBuf>,
 }
 
 /// Every Nth of something.
@@ -199,6 +200,7 @@ fn parse(text: &str) -> Result<Behaviour, String> {
                 let hexadecimal = value.strip_prefix("0x").map(|digits| u64::from_str_radix(digits, 16));
                 read.slowed = hexadecimal.unwrap_or_else(|| value.parse()).map_err(|_| wrong())?;
             }
+            "between" => read.between = Some(value.into()),
             _ => return Err(format!("{word}: no word of the table in qemu/simulated-cufile")),
         }
     }

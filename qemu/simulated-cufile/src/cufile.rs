@@ -1,6 +1,7 @@
 //! cufile.h: the driver, files, memory, and single transfers.
 
 use crate::behaviour::{Route, behaviour};
+use crate::between;
 use crate::counters::{Way, count, count_error};
 use crate::{crash, enter, hang};
 use std::ffi::{c_int, c_uint, c_void};
@@ -146,6 +147,7 @@ pub extern "C" fn cuFileBufDeregister(memory: u64) -> u64 {
     let mut buffers = BUFFERS.write().unwrap();
     let Some(at) = buffers.iter().position(|buffer| buffer.address == memory) else { return error(5024) };
     buffers.remove(at);
+    between::say();
     error(enter("cuFileBufDeregister"))
 }
 
@@ -218,7 +220,7 @@ pub unsafe extern "C" fn cuFileRead(
     offset: i64,
     from: i64,
 ) -> isize {
-    unsafe { transfer(false, handle, memory, bytes, offset, from) }
+    between::around(|| unsafe { transfer(false, handle, memory, bytes, offset, from) })
 }
 
 #[unsafe(no_mangle)]

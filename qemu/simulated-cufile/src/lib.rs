@@ -33,6 +33,7 @@
 //! | `pci=ADDRESS/ADDRESS/…` | where they are, such as `0000:c1:00.0`; libcuda sorts them where it is told to |
 //! | `celsius=N` | the GPUs' temperature |
 //! | `slowed=BITS` | why their clocks are held down, by the bits of nvml.h; `0x` begins a hexadecimal number |
+//! | `between=FILE` | cuFileBufDeregister adds a line to the file: how many ticks of the CPU's clock passed between the end of a cuFileRead and the beginning of the next one, how many from the first one's beginning to the last one's end, and how many calls there were, all of the thread that made the first |
 
 #![allow(
     non_snake_case,
@@ -46,6 +47,7 @@
 
 mod batch;
 mod behaviour;
+mod between;
 mod counters;
 mod cuda;
 mod cufile;

@@ -105,9 +105,22 @@ impl Samples {
     }
 }
 
+/// How many transfers are put off until they are added up.
+const PUT_OFF: usize = 256;
+
+/// A transfer that is not added up yet: bytes, and nanoseconds as [`Recorder::transfer`] takes them.
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    bytes: u64,
+    latency: u64,
+    at: u64,
+}
+
 /// Takes what one thread measures.
 #[derive(Debug)]
 pub struct Recorder {
+    /// Adding up touches memory in many places, all of them cold after a wait for the drive: it is done for many at a time.
+    made: Vec<Made>,
     latencies: Histogram<u64>,
     bytes: Vec<u64>,
     errors: Vec<TransferError>,
@@ -119,17 +132,29 @@ impl Recorder {
     pub fn new() -> Self {
         // The bounds are constants that the histogram takes.
         let latencies = Histogram::new_with_bounds(1, LONGEST, 3).expect("constant bounds are valid");
-        Self { latencies, bytes: Vec::new(), errors: Vec::new(), error_count: 0 }
+        let made = Vec::with_capacity(PUT_OFF);
+        Self { made, latencies, bytes: Vec::new(), errors: Vec::new(), error_count: 0 }
     }
 
     /// A transfer of `bytes` that took `latency_ns` and ended `at_ns` after the beginning.
+    #[inline]
     pub fn transfer(&mut self, bytes: u64, latency_ns: u64, at_ns: u64) {
-        self.latencies.saturating_record(latency_ns.max(1));
-        let sample = (at_ns / 1_000_000 / SAMPLE_MS) as usize;
-        if sample >= self.bytes.len() {
-            self.bytes.resize(sample + 1, 0);
+        self.made.push(Made { bytes, latency: latency_ns, at: at_ns });
+        if self.made.len() == PUT_OFF {
+            self.add_up();
         }
-        self.bytes[sample] += bytes;
+    }
+
+    #[cold]
+    fn add_up(&mut self) {
+        for Made { bytes, latency, at } in self.made.drain(..) {
+            self.latencies.saturating_record(latency.max(1));
+            let sample = (at / 1_000_000 / SAMPLE_MS) as usize;
+            if sample >= self.bytes.len() {
+                self.bytes.resize(sample + 1, 0);
+            }
+            self.bytes[sample] += bytes;
+        }
     }
 
     /// A transfer that failed.
@@ -146,7 +171,9 @@ impl Recorder {
     }
 
     /// Puts another thread's beside this one's.
-    pub fn merge(&mut self, other: Self) {
+    pub fn merge(&mut self, mut other: Self) {
+        self.add_up();
+        other.add_up();
         // Both have the same bounds.
         let _ = self.latencies.add(&other.latencies);
         if other.bytes.len() > self.bytes.len() {
@@ -161,7 +188,8 @@ impl Recorder {
     }
 
     /// The samples; times are in seconds.
-    pub fn finish(self, engine: &str, seconds: f64, cpu_seconds: f64) -> Samples {
+    pub fn finish(mut self, engine: &str, seconds: f64, cpu_seconds: f64) -> Samples {
+        self.add_up();
         let latencies = self.latencies.iter_recorded();
         Samples {
             engine: engine.to_owned(),
