@@ -10,7 +10,7 @@ use crate::bench::transfer::pattern::Pattern;
 use crate::bench::transfer::threads::{GIVE_UP, MOST_THREADS, Thread, measure, nanoseconds, words};
 use anyhow::Context as _;
 pub use ring::Buffers;
-use ring::Ring;
+use ring::{Ended, Ring};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::AtomicBool;
@@ -40,6 +40,10 @@ pub fn run(file: &File, job: &Job, stop: &AtomicBool) -> anyhow::Result<Samples>
     }
 }
 
+/// How many transfers the kernel is given at a time. Of more than two (io_submit_state_start of io_uring/io_uring.c) it gives
+/// the drive none before it has made all of them ready, and the drive waits.
+const AT_ONCE: usize = 2;
+
 /// Where a buffer's transfer goes, and when it began.
 #[derive(Clone, Copy)]
 struct UnderWay {
@@ -63,48 +67,54 @@ fn by_ring(file: &File, thread: &Thread<'_>) -> anyhow::Result<Recorder> {
     let mut last_end = Instant::now();
     let mut now = last_end;
     loop {
-        while !thread.is_over(now) && recorder.error_count() < GIVE_UP {
-            let Some(slot) = free.pop() else { break };
-            let Some(offset) = offsets.next() else {
-                free.push(slot);
-                break;
-            };
-            if job.direction == Direction::Write && job.verify {
-                Pattern { seed: job.seed }.fill(ring.buffer(slot), offset);
+        let mut held_back = 0;
+        // The drive gets the next transfer before what is left of the ended ones is looked at.
+        let mut left = ended.drain(..);
+        loop {
+            while !thread.is_over(now) && recorder.error_count() < GIVE_UP {
+                let Some(slot) = free.pop() else { break };
+                let Some(offset) = offsets.next() else {
+                    free.push(slot);
+                    break;
+                };
+                if job.direction == Direction::Write && job.verify {
+                    Pattern { seed: job.seed }.fill(ring.buffer(slot), offset);
+                }
+                under_way[slot] = UnderWay { offset, begun: Instant::now() };
+                ring.begin(job.direction, slot, offset);
+                held_back += 1;
+                if held_back == AT_ONCE {
+                    held_back = 0;
+                    ring.submit().context("beginning a transfer")?;
+                }
             }
-            under_way[slot] = UnderWay { offset, begun: Instant::now() };
-            ring.begin(job.direction, slot, offset);
+            let Some(Ended { slot, result }) = left.next() else { break };
+            free.push(slot);
+            let UnderWay { offset, begun: started } = under_way[slot];
+            match result {
+                Ok(bytes) if bytes == job.block => {
+                    let latency = nanoseconds(now.duration_since(started));
+                    recorder.transfer(bytes.into(), latency, nanoseconds(now.duration_since(*begun)));
+                    check(job, ring.buffer(slot), offset, &mut recorder);
+                }
+                Ok(bytes) => recorder.error(offset, format!("{bytes} of {} bytes", job.block), false),
+                Err(errno) => recorder.error(offset, words(&std::io::Error::from_raw_os_error(errno)), false),
+            }
         }
+        drop(left);
         if free.len() == under_way.len() {
             return Ok(recorder);
         }
-        ended.clear();
-        ended.extend_from_slice(ring.wait(LOOK).context("waiting for a transfer")?);
+        ring.wait(LOOK, &mut ended).context("waiting for a transfer")?;
         now = Instant::now();
-        if ended.is_empty() && now.duration_since(last_end) > LOST {
+        if !ended.is_empty() {
+            last_end = now;
+        } else if now.duration_since(last_end) > LOST {
             let slot = (0..under_way.len()).find(|slot| !free.contains(slot)).unwrap_or_default();
             let what =
                 format!("no answer after {} s; {} transfers are lost", LOST.as_secs(), ring.under_way());
             recorder.error(under_way[slot].offset, what, false);
             return Ok(recorder);
-        }
-        for ended in &ended {
-            last_end = now;
-            free.push(ended.slot);
-            let UnderWay { offset, begun: started } = under_way[ended.slot];
-            match ended.result {
-                Ok(bytes) if bytes == job.block => {
-                    let latency = now.duration_since(started);
-                    recorder.transfer(
-                        bytes.into(),
-                        nanoseconds(latency),
-                        nanoseconds(now.duration_since(*begun)),
-                    );
-                    check(job, ring.buffer(ended.slot), offset, &mut recorder);
-                }
-                Ok(bytes) => recorder.error(offset, format!("{bytes} of {} bytes", job.block), false),
-                Err(errno) => recorder.error(offset, words(&std::io::Error::from_raw_os_error(errno)), false),
-            }
         }
     }
 }

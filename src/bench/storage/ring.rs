@@ -3,7 +3,7 @@
 
 use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -14,6 +14,8 @@ use crate::bench::transfer::job::Direction;
 
 /// What O_DIRECT asks of memory on any drive: a page.
 const ALIGNMENT: usize = 4096;
+/// Larger buffers take memory in pages of this size: the kernel and the drive are given few long pieces of it.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// Equal buffers in one piece of memory, each aligned to a page where its size is a multiple of one.
 #[derive(Debug)]
@@ -32,10 +34,19 @@ impl Buffers {
     #[allow(unsafe_code, reason = "memory of a given alignment")]
     pub fn new(count: usize, size: usize) -> io::Result<Self> {
         let bytes = count.checked_mul(size).filter(|bytes| *bytes > 0);
-        let layout = bytes.and_then(|bytes| Layout::from_size_align(bytes, ALIGNMENT).ok());
+        let is_huge = bytes.is_some_and(|bytes| bytes >= HUGE_PAGE);
+        let alignment = if is_huge { HUGE_PAGE } else { ALIGNMENT };
+        let layout = bytes.and_then(|bytes| Layout::from_size_align(bytes, alignment).ok());
         let layout = layout.ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
         // SAFETY: the layout's size is not 0.
-        let Some(memory) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        let Some(memory) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
+        // SAFETY: the memory is as long as that, and nobody else has it; without huge pages it serves as well.
+        unsafe {
+            if is_huge {
+                libc::madvise(memory.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE);
+            }
+            memory.as_ptr().write_bytes(0, layout.size());
+        }
         Ok(Self { memory, layout, size })
     }
 
@@ -79,7 +90,6 @@ pub struct Ring {
     busy: Vec<bool>,
     has_fixed_file: bool,
     has_fixed_buffers: bool,
-    ended: Vec<Ended>,
 }
 
 impl Ring {
@@ -112,7 +122,6 @@ impl Ring {
             busy: vec![false; count],
             has_fixed_file,
             has_fixed_buffers,
-            ended: Vec::with_capacity(count),
         })
     }
 
@@ -157,12 +166,23 @@ impl Ring {
         self.busy.iter().filter(|busy| **busy).count()
     }
 
-    /// Waits until a transfer ends, at most for `limit`; those that ended, none where time was up.
+    /// Gives the kernel the transfers that were begun.
     ///
     /// # Errors
     /// The kernel refuses to go on.
-    pub fn wait(&mut self, limit: Duration) -> io::Result<&[Ended]> {
-        self.ended.clear();
+    pub fn submit(&mut self) -> io::Result<()> {
+        match self.ring.submit() {
+            // What is not taken now is taken by the next call.
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until a transfer ends, at most for `limit`, and adds those that ended; none where time was up.
+    ///
+    /// # Errors
+    /// The kernel refuses to go on.
+    pub fn wait(&mut self, limit: Duration, ended: &mut Vec<Ended>) -> io::Result<()> {
         let limit = Timespec::new().sec(limit.as_secs()).nsec(limit.subsec_nanos());
         match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit)) {
             Ok(_) => {}
@@ -174,9 +194,9 @@ impl Ring {
             let slot = entry.user_data() as usize;
             self.busy[slot] = false;
             let result = u32::try_from(entry.result()).map_err(|_| -entry.result());
-            self.ended.push(Ended { slot, result });
+            ended.push(Ended { slot, result });
         }
-        Ok(&self.ended)
+        Ok(())
     }
 }
 
@@ -210,14 +230,16 @@ mod tests {
         ring.begin(Direction::Read, 1, 6144);
         let mut ended = Vec::new();
         while ended.len() < 2 {
-            ended.extend_from_slice(ring.wait(Duration::from_secs(10)).unwrap());
+            ring.wait(Duration::from_secs(10), &mut ended).unwrap();
         }
         ended.sort_by_key(|ended| ended.slot);
         assert_eq!(ended, [Ended { slot: 0, result: Ok(4096) }, Ended { slot: 1, result: Ok(2048) }]);
         assert_eq!(ring.buffer(0), [7; 4096]);
         assert_eq!(ring.under_way(), 0);
         // Nothing is under way: time is up.
-        assert_eq!(ring.wait(Duration::from_millis(1)).unwrap(), []);
+        ended.clear();
+        ring.wait(Duration::from_millis(1), &mut ended).unwrap();
+        assert_eq!(ended, []);
     }
 
     #[test]
@@ -230,6 +252,9 @@ mod tests {
         for slot in 0..3 {
             assert!(buffers.get_mut(slot).iter().all(|byte| *byte == slot as u8));
         }
+        let mut huge = Buffers::new(5, 1 << 20).unwrap();
+        assert_eq!(huge.pointer(0) as usize % HUGE_PAGE, 0);
+        assert!((0..5).all(|slot| huge.get_mut(slot).iter().all(|byte| *byte == 0)));
         assert!(Buffers::new(usize::MAX, 2).is_err() && Buffers::new(0, 1).is_err());
     }
 }
