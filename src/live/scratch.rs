@@ -79,7 +79,7 @@ impl Scratch {
         };
         let wanted = Wanted {
             serial: serial.clone(),
-            wipe: settings.wipe.as_ref().map(|consent| format!("wipe={consent}")),
+            wipe: settings.wipe.clone(),
             keep: keep.to_vec(),
             seed: crate::bench::seed(),
             size: settings.scratch_size,

@@ -43,7 +43,7 @@ const MIB: u64 = 1 << 20;
 pub struct Wanted {
     /// The disk's whole serial number.
     pub serial: String,
-    /// `wipe=I-UNDERSTAND-<serial>`, where its data is given up.
+    /// `I-UNDERSTAND-<serial>`, where its data is given up.
     pub wipe: Option<String>,
     /// Disks and partitions that are kept: [`Request::keep`].
     pub keep: Vec<String>,

@@ -41,7 +41,7 @@ pub struct Disk {
 pub struct Request<'a> {
     /// The serial number of the disk, whole.
     pub serial: &'a str,
-    /// For a disk that holds data: `wipe=I-UNDERSTAND-<serial>`.
+    /// For a disk that holds data: `I-UNDERSTAND-<serial>`.
     pub wipe: Option<&'a str>,
     /// Disks and partitions that are never written to, by the kernel's names: what the machine booted from, and the
     /// report partition. One that is not found refuses every disk.
@@ -53,7 +53,7 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// The consent that would give up what is on the disk.
     fn consent(&self) -> String {
-        format!("wipe=I-UNDERSTAND-{}", self.serial)
+        format!("I-UNDERSTAND-{}", self.serial)
     }
 
     /// Did the operator give up what is on the disk, in exactly these words?
@@ -74,7 +74,7 @@ pub fn choose<'a>(disks: &'a [Disk], request: &Request<'_>) -> anyhow::Result<&'
     if let Some(text) = request.wipe
         && !request.gives_up_data()
     {
-        let hint = format!("to lose all that is on that disk, say exactly {}", request.consent());
+        let hint = format!("to lose all that is on that disk, set wipe to exactly {:?}", request.consent());
         return Err(usage(format!("{text:?} does not consent to wiping the disk {serial}"), hint));
     }
     let mut matching = disks.iter().filter(|disk| disk.serial.as_deref() == Some(serial));

@@ -11,7 +11,7 @@ use std::process::Command;
 /// The size of the disk of most tests.
 pub const BYTES: u64 = 40 << 20;
 /// Its consent.
-pub const WIPE: Option<&str> = Some("wipe=I-UNDERSTAND-S1");
+pub const WIPE: Option<&str> = Some("I-UNDERSTAND-S1");
 
 /// A file of zeros with something at some places.
 pub fn file(folder: &Path, name: &str, bytes: u64, what: &[(u64, &[u8])]) -> PathBuf {

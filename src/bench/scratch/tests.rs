@@ -156,7 +156,7 @@ fn data_is_given_up_after_a_countdown_that_can_be_stopped() {
     assert!(!machine.opened_for_writing());
 
     let machine = fake(&path, |_, _| ());
-    let wrong = Request { wipe: Some("wipe=I-UNDERSTAND-S12"), ..request() };
+    let wrong = Request { wipe: Some("I-UNDERSTAND-S12"), ..request() };
     assert!(disk(&machine, &wrong, &mut |_, _, _| panic!("no consent, no countdown")).is_err());
     assert_eq!(*machine.steps.borrow(), ["disks"]);
 }

@@ -86,7 +86,7 @@ fn data_stays_without_consent_and_is_lost_with_it() {
     let Some((_device, tree, path)) = machine(dir.path(), &what) else { return };
     let before = fs_err::read(&path).unwrap();
     let folder = dir.path().join("scratch");
-    for wipe in [None, Some("wipe=I-UNDERSTAND-S"), Some("I-UNDERSTAND-S1")] {
+    for wipe in [None, Some("I-UNDERSTAND-S"), Some("wipe=I-UNDERSTAND-S1")] {
         let wanted = Wanted { wipe: wipe.map(str::to_owned), ..wanted() };
         let error = ScratchDisk::make(&tree, wanted, &folder, &mut no_countdown).unwrap_err();
         assert!(hint_of(&error).is_some(), "{error:?}");

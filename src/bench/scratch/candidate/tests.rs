@@ -30,7 +30,7 @@ pub(crate) fn request() -> Request<'static> {
 #[test]
 fn only_a_free_disk_with_exactly_that_serial_is_chosen() {
     let blank = request();
-    let wipe = Request { wipe: Some("wipe=I-UNDERSTAND-S1"), ..blank };
+    let wipe = Request { wipe: Some("I-UNDERSTAND-S1"), ..blank };
     for request in [blank, wipe] {
         assert_eq!(choose(&[other(), disk()], &request).unwrap().name, "nvme1n1");
         // No name and no world-wide name is no other path.
@@ -81,13 +81,13 @@ fn only_a_free_disk_with_exactly_that_serial_is_chosen() {
         (vec![disk()], Request { keep: &whole, ..wipe }, "booted from"),
         (vec![disk(), Disk { serial: Some("S1".into()), ..other() }], wipe, "has the same serial"),
         (vec![disk()], text(""), "does not consent"),
-        (vec![disk()], text("wipe=I-UNDERSTAND"), "does not consent"),
-        (vec![disk()], text("wipe=I-UNDERSTAND-"), "does not consent"),
-        (vec![disk()], text("wipe=I-UNDERSTAND-S"), "does not consent"),
-        (vec![disk()], text("wipe=I-UNDERSTAND-S12"), "does not consent"),
-        (vec![disk()], text("wipe=I-UNDERSTAND-S1 "), "does not consent"),
-        (vec![disk()], text("wipe=i-understand-S1"), "does not consent"),
-        (vec![disk()], text("I-UNDERSTAND-S1"), "does not consent"),
+        (vec![disk()], text("I-UNDERSTAND"), "does not consent"),
+        (vec![disk()], text("I-UNDERSTAND-"), "does not consent"),
+        (vec![disk()], text("I-UNDERSTAND-S"), "does not consent"),
+        (vec![disk()], text("I-UNDERSTAND-S12"), "does not consent"),
+        (vec![disk()], text("I-UNDERSTAND-S1 "), "does not consent"),
+        (vec![disk()], text("i-understand-S1"), "does not consent"),
+        (vec![disk()], text("wipe=I-UNDERSTAND-S1"), "does not consent"),
         (vec![other(), disk()], Request { serial: "S0", ..wipe }, "does not consent"),
     ];
     for (disks, request, said) in cases {
@@ -106,7 +106,7 @@ fn what_a_disk_holds_is_named() {
         looked_at: 1,
         digest: [0; 32],
     };
-    let wipe = Request { wipe: Some("wipe=I-UNDERSTAND-S1"), ..request() };
+    let wipe = Request { wipe: Some("I-UNDERSTAND-S1"), ..request() };
     assert!(accept(&disk(), &probe(None, &[]), &request()).is_ok());
     for (probe, said) in [
         (probe(Some(70), &[]), "not touching nvme1n1 (S1): it holds data of an unknown kind at byte 70"),
