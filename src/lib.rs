@@ -5,6 +5,7 @@
 //! | module | what it is about |
 //! |---|---|
 //! | [`builder`] | profile -> lock -> pool -> tree -> modules, initramfs, root -> disk |
+//! | [`flash`] | writes an image to a stick |
 //! | [`smoke`] | boots an image in QEMU and reads back what it reported |
 //! | [`facts`] | reads a machine, without judging it |
 //! | [`topology`] | where devices hang in a machine, and what that means for transfers |
@@ -22,6 +23,8 @@ pub mod checks;
 pub mod error;
 pub mod extents;
 pub mod facts;
+#[cfg(feature = "builder")]
+pub mod flash;
 #[cfg(feature = "builder")]
 pub mod inspect;
 #[cfg(feature = "builder")]

@@ -30,6 +30,7 @@ enum Command {
     Lock(cli::lock::LockArgs),
     Fetch(cli::fetch::FetchArgs),
     Smoke(cli::smoke::SmokeArgs),
+    Flash(cli::flash::FlashArgs),
     Inspect(cli::inspect::InspectArgs),
     Recompute(cli::recompute::RecomputeArgs),
 }
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::Lock(args) => cli::lock::run(args, global),
         Command::Fetch(args) => cli::fetch::run(args, global),
         Command::Smoke(args) => cli::smoke::run(args, global),
+        Command::Flash(args) => cli::flash::run(args, global),
         Command::Inspect(args) => cli::inspect::run(args),
         Command::Recompute(args) => cli::recompute::run(args),
     };

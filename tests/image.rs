@@ -136,6 +136,45 @@ fn debian_12_boots_too() {
     }
 }
 
+/// A stick is larger than the image. What it boots to is written to the larger report partition, and carried over when the
+/// stick is written again.
+#[test]
+fn a_flashed_stick_boots_by_uefi_and_by_bios_and_keeps_its_reports() {
+    let dir = tempfile::tempdir_in(folder()).unwrap();
+    let stick = dir.path().join("stick");
+    fs_err::File::create(&stick).unwrap().set_len(1_100_000_256).unwrap();
+    let flash = |stick: &Path, options: &[&str]| {
+        let mut command = gdsboot();
+        command.current_dir(&dir).arg("flash").arg(&image().path).arg(stick).args(options);
+        stdout(&run_with_status(&mut command, 0))
+    };
+    let said = flash(&stick, &[]);
+    assert!(said.contains("its partition GDSREPORT has 9") && said.contains("MB for reports"), "{said}");
+    let keep = dir.path().join("kept");
+    let mut smoke = gdsboot();
+    smoke.arg("--cache").arg(cache()).arg("smoke").arg(&stick).arg("--lock").arg(&image().lock);
+    smoke
+        .args(["--json", "--timeout-scale", "2", "--firmware", "both", "--disk", "usb-storage", "--keep"])
+        .arg(&keep);
+    let summary: Value = serde_json::from_slice(&run_with_status(&mut smoke, 2).stdout).unwrap();
+    let boots = summary["boots"].as_array().unwrap();
+    assert_eq!(boots.len(), 2);
+    for boot in boots {
+        check_report(boot);
+        let used = Path::new(boot["kept"].as_str().unwrap()).join("image.img");
+        let runs = |stick: &Path| -> Vec<Value> {
+            let output = run(gdsboot().arg("inspect").arg("--json").arg(stick));
+            let inspection: Value = serde_json::from_slice(&output.stdout).unwrap();
+            inspection["runs"].as_array().unwrap().clone()
+        };
+        let before = runs(&used);
+        assert_eq!(before.len(), 1, "{before:#?}");
+        let said = flash(&used, &["--keep-reports"]);
+        assert!(said.contains("carried over 1 of the runs"), "{said}");
+        assert_eq!(runs(&used), before);
+    }
+}
+
 #[test]
 fn the_same_bytes_boot_from_every_kind_of_disk() {
     for disk in ["virtio-scsi", "nvme", "usb-storage", "sata"] {

@@ -4,6 +4,7 @@ pub mod build;
 pub mod common;
 pub mod doctor;
 pub mod fetch;
+pub mod flash;
 pub mod inspect;
 pub mod lock;
 pub mod recompute;

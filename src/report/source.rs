@@ -71,6 +71,11 @@ impl Image {
         &self.path
     }
 
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Size of the file in bytes.
     pub fn size(&self) -> u64 {
         self.size

@@ -258,6 +258,11 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    /// Bytes from the volume's beginning on to the last cluster that holds something.
+    pub fn used(&self) -> u64 {
+        self.geometry.cluster_start(self.next)
+    }
+
     /// Bytes in clusters that hold nothing.
     pub fn free(&self) -> u64 {
         u64::from(self.geometry.clusters + 2 - self.next) * self.geometry.cluster_bytes()

@@ -1,0 +1,183 @@
+//! What a stick holds that the image does not: a partition table for its own size, and a report partition that reaches to
+//! its end. What can be read of the reports on a stick.
+
+use super::copy::Piece;
+use crate::boot_contract::{REPORT_LABEL, REPORT_RUNS};
+use crate::builder::fat::geometry::Kind;
+use crate::builder::fat::{FatFile, Plan, Volume};
+use crate::builder::region::Region;
+use crate::error::{Advise as _, Status, hinted};
+use crate::progress::{Progress, Unit};
+use crate::report::fat::{Fat, ReadAt, Window};
+use crate::report::gpt::{Partition, SECTOR, Table};
+use crate::report::source::Image;
+use anyhow::{Context as _, Result, ensure};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+pub const MIB: u64 = 1 << 20;
+/// FAT32 counts sectors in 32 bits.
+const REPORT_MOST: u64 = (2 << 40) - MIB;
+/// More than any file on a report partition has.
+const MAX_FILE: u32 = 1 << 30;
+/// Folders in folders: runs have one level.
+const MAX_DEPTH: u32 = 8;
+
+/// All that is written.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    image: &'a Image,
+    /// As long as the stick, with both copies of its partition table, and holes between.
+    table: File,
+    /// The report partition.
+    volume: File,
+    /// Bytes from the volume's beginning that are written: behind them no file stands.
+    volume_used: u64,
+    zeros: File,
+    report_start: u64,
+    pub report_bytes: u64,
+    /// The stick's size.
+    bytes: u64,
+}
+
+impl<'a> Frame<'a> {
+    /// For a stick of `bytes`; `kept` are files for its report partition besides the image's own.
+    pub fn new(image: &'a Image, bytes: u64, kept: &[FatFile]) -> Result<Self> {
+        let report = image.report_partition()?;
+        let last = image.table().partitions.iter().map(|partition| partition.start).max();
+        if last != Some(report.start) || image.table().primary_damage.is_some() || report.start < MIB {
+            return Err(hinted(
+                format!("{} is not laid out as gdsboot does it", image.path().display()),
+                "build it anew, or write it with another tool",
+            ));
+        }
+        let end = (bytes.saturating_sub(MIB) / MIB * MIB).min(report.start.saturating_add(REPORT_MOST));
+        let report_bytes =
+            end.checked_sub(report.start).context("the stick ends before the report partition")?;
+        let table = table(image, report, bytes, end).context("making its partition table")?;
+        let (volume, volume_used) = volume(image, report, report_bytes, kept)
+            .context("making its report partition")
+            .hint("without --keep-reports there is more room")?;
+        let zeros = tempfile::tempfile().context("making a temporary file")?;
+        zeros.set_len(MIB)?;
+        Ok(Self { image, table, volume, volume_used, zeros, report_start: report.start, report_bytes, bytes })
+    }
+
+    /// What is written first, and what makes it bootable.
+    pub fn pieces(&self) -> (Vec<Piece<'_>>, Vec<Piece<'_>>) {
+        let Self { report_start, report_bytes, bytes, .. } = *self;
+        let table = |from, end| Piece { file: &self.table, from, to: from, bytes: end - from };
+        let image = Piece { file: self.image.file(), from: MIB, to: MIB, bytes: report_start - MIB };
+        let volume = Piece { file: &self.volume, from: 0, to: report_start, bytes: self.volume_used };
+        (
+            vec![image, volume],
+            vec![table((report_start + report_bytes).max(bytes - MIB), bytes), table(0, MIB)],
+        )
+    }
+
+    /// Zeros at both ends, where partition tables stand.
+    pub fn blank(&self) -> Vec<Piece<'_>> {
+        let zeros = |to| Piece { file: &self.zeros, from: 0, to, bytes: MIB };
+        vec![zeros(0), zeros(self.bytes - MIB)]
+    }
+}
+
+/// The image's first MiB with the partition table of a disk of `bytes`, whose report partition ends at `end`.
+fn table(image: &Image, report: &Partition, bytes: u64, end: u64) -> Result<File> {
+    let mut head = vec![0; MIB as usize];
+    image.file().read_exact_at(&mut head, 0)?;
+    let mut table = tempfile::tempfile()?;
+    table.set_len(bytes)?;
+    table.write_all_at(&head, 0)?;
+    let mut gpt = gptman::GPT::read_from(&mut { image.file() }, SECTOR)?;
+    gpt.header.update_from(&mut table, SECTOR)?;
+    gpt[report.number].ending_lba = end / SECTOR - 1;
+    gpt.write_into(&mut table)?;
+    // The protective entry covers the disk (UEFI specification 2.10, 5.2.3).
+    let rest = u32::try_from(bytes / SECTOR - 1).unwrap_or(u32::MAX);
+    table.write_all_at(&rest.to_le_bytes(), 458)?;
+    Ok(table)
+}
+
+/// A volume of `bytes` with the files of the image's report partition, and how much of it is in use.
+fn volume(image: &Image, report: &Partition, bytes: u64, kept: &[FatFile]) -> Result<(File, u64)> {
+    let fat = image.filesystem(report)?;
+    let mut files = Vec::new();
+    walk(&fat, "", MAX_DEPTH, &mut |path, bytes| {
+        files.push(FatFile::new(path, bytes));
+        Ok(())
+    })?;
+    for file in kept {
+        if !files.iter().any(|of_image| of_image.path.eq_ignore_ascii_case(&file.path)) {
+            files.push(file.clone());
+        }
+    }
+    let mut id = [0; 4];
+    // BS_VolID of FAT32.
+    image.file().read_exact_at(&mut id, report.start + 67)?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let volume = Volume {
+        kind: Kind::Fat32,
+        bytes,
+        label: REPORT_LABEL,
+        id: u32::from_le_bytes(id),
+        first_lba: report.start / SECTOR,
+        epoch: now.map_or(0, |now| now.as_secs()),
+        files: &files,
+    };
+    let plan = Plan::new(&volume)?;
+    let out = tempfile::tempfile()?;
+    out.set_len(bytes)?;
+    plan.write(Region::new(&out, 0, bytes), &Progress::none().stage("", 0, Unit::Bytes))?;
+    Ok((out, plan.used()))
+}
+
+/// The runs on the report partition of a disk or file; none where it is not gdsboot's.
+pub fn runs_on(device: &Path) -> Result<Vec<String>> {
+    let Some((file, report)) = report_of(device) else { return Ok(Vec::new()) };
+    let read = || -> Result<Vec<String>> {
+        let entries = open(&file, &report)?.list(REPORT_RUNS)?;
+        Ok(entries.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.name).collect())
+    };
+    read()
+        .with_context(|| format!("reading the reports that are on {}", device.display()))
+        .status(Status::Usage)
+        .hint("without --keep-reports they are lost")
+}
+
+/// Hands over every file below `folder` on the report partition of a disk or file: its path and bytes.
+pub fn each_file(device: &Path, folder: &str, take: &mut Take<'_>) -> Result<()> {
+    let Some((file, report)) = report_of(device) else { return Ok(()) };
+    walk(&open(&file, &report)?, folder, MAX_DEPTH, take)
+}
+
+/// Takes a file: its path, its bytes.
+type Take<'a> = dyn FnMut(&str, Vec<u8>) -> Result<()> + 'a;
+
+fn report_of(device: &Path) -> Option<(File, Partition)> {
+    let mut file = File::open(device).ok()?;
+    let table = Table::read(&mut file).ok()?;
+    let mut named = table.named(REPORT_LABEL);
+    let report = named.next()?.clone();
+    named.next().is_none().then_some((file, report))
+}
+
+fn open<'a>(file: &'a File, report: &Partition) -> Result<Fat<Window<'a>>> {
+    Fat::open(Window { file, start: report.start, len: report.size }, report.size)
+}
+
+fn walk<D: ReadAt>(fat: &Fat<D>, folder: &str, depth: u32, take: &mut Take<'_>) -> Result<()> {
+    ensure!(depth > 0, "{folder}: folders are in folders too deeply");
+    for entry in fat.list(folder)? {
+        let name = &entry.name;
+        ensure!(!name.contains(['/', '\0']) && name != ".." && name != ".", "{name:?} is no name of a file");
+        let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+        if entry.is_dir {
+            walk(fat, &path, depth - 1, take)?;
+        } else if let Some(bytes) = fat.read(&path, MAX_FILE)? {
+            take(&path, bytes)?;
+        }
+    }
+    Ok(())
+}
