@@ -9,6 +9,7 @@ use crate::facts::mounts::Mount;
 use crate::facts::{Fact, Root};
 use anyhow::{Context as _, bail};
 use std::collections::BTreeSet;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
 /// A whole disk.
@@ -174,9 +175,17 @@ fn read(root: &Root, name: &str, in_use: &InUse) -> anyhow::Result<Disk> {
     let text = |file: &str| root.text(&path(file));
     let maybe = |files: &[&str]| -> anyhow::Result<Option<String>> {
         for file in files {
-            match text(file) {
-                Fact::Missing { .. } => {}
-                fact => return need(fact).map(|text| Some(text).filter(|text| !text.is_empty())),
+            match root.open(&path(file)).and_then(|mut open| {
+                let mut said = String::new();
+                open.read_to_string(&mut said)?;
+                Ok(said.trim().to_owned())
+            }) {
+                Ok(said) => return Ok(Some(said).filter(|said| !said.is_empty())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // The file is there, and the disk says no such thing: a USB stick has no page for it (sdev_show_wwid of
+                // drivers/scsi/scsi_sysfs.c).
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::EINVAL)) => {}
+                Err(error) => return Err(error).with_context(|| format!("reading {}", path(file))),
             }
         }
         Ok(None)
@@ -254,8 +263,12 @@ impl InUse {
                 found.add_mounts(bytes)?;
             }
             let folder = format!("/proc/{process}/fd");
-            let (files, Ok(here)) = (root.list(&folder), root.locate(&folder)) else { continue };
-            for file in files.value().into_iter().flatten() {
+            let files = match root.list(&folder) {
+                Fact::Missing { .. } => continue,
+                files => need(files)?,
+            };
+            let Ok(here) = root.locate(&folder) else { continue };
+            for file in files {
                 if let Ok(metadata) = std::fs::metadata(here.join(file))
                     && metadata.file_type().is_block_device()
                 {

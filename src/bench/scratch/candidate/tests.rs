@@ -263,3 +263,16 @@ fn the_disk_of_this_machine_s_root_is_in_use() {
         assert!(disk.users.iter().any(|user| user.ends_with("is mounted at /")), "{disk:?}");
     }
 }
+
+/// What a USB stick's driver cannot answer is no reason not to know its neighbours.
+#[test]
+fn a_disk_without_a_world_wide_name_is_one_among_others() {
+    let dir = tempfile::tempdir().unwrap();
+    machine(dir.path(), "259:4", 40 << 20);
+    let folder = dir.path().join("sys/block/nvme1n1");
+    fs_err::remove_file(folder.join("wwid")).unwrap();
+    // Opening a socket is the same error, ENXIO.
+    std::os::unix::net::UnixListener::bind(folder.join("device/wwid")).unwrap();
+    let disks = read_all(&Root::at(dir.path())).unwrap();
+    assert_eq!((disks.len(), disks[0].wwid.as_deref(), disks[0].serial.as_deref()), (1, None, Some("S1")));
+}
