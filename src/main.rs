@@ -54,7 +54,13 @@ fn main() -> ExitCode {
         Command::Recompute(args) => cli::recompute::run(args),
     };
     if result.is_err() && interrupt::requested() {
-        eprintln!("gdsboot: interrupted; nothing was left half-written");
+        // A stick that was begun is the one thing that stays half-written, and its error says so.
+        match &args.command {
+            Command::Flash(_) => {
+                error::exit("gdsboot", result);
+            }
+            _ => eprintln!("gdsboot: interrupted; nothing was left half-written"),
+        }
         return ExitCode::from(130);
     }
     error::exit("gdsboot", result)

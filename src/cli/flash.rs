@@ -21,7 +21,7 @@ pub struct FlashArgs {
     /// Do not ask: this is the serial number of the disk, or its size in bytes where it has none
     #[arg(long, value_name = "SERIAL")]
     pub yes_serial: Option<String>,
-    /// Carry over the reports that are on it
+    /// Carry over the reports and settings that are on it
     #[arg(long)]
     pub keep_reports: bool,
     /// Print the result as JSON
@@ -54,6 +54,9 @@ pub fn run(args: &FlashArgs, global: &Global) -> Result<Status> {
         rate(written.writing_seconds),
         rate(written.comparing_seconds)
     ))?;
+    for path in &written.not_carried {
+        say(format!("not carried over, because FAT cannot have that name: {}", path.display()))?;
+    }
     if written.kept > 0 {
         say(format!("carried over {} of the runs that were on it", written.kept))?;
     }

@@ -1,6 +1,7 @@
 //! Writes pieces to a medium, and compares them with what it gives back.
 
 use super::medium::Medium;
+use crate::bench::storage::Buffers;
 use crate::interrupt;
 use crate::progress::{Progress, Stage, Unit};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -33,7 +34,6 @@ impl Piece<'_> {
         let mut buffer = vec![0; CHUNK.min(self.bytes) as usize];
         let mut done = 0;
         while done < self.bytes {
-            interrupt::check()?;
             let length = CHUNK.min(self.bytes - done) as usize;
             self.file
                 .read_exact_at(&mut buffer[..length], self.from + done)
@@ -53,11 +53,19 @@ pub fn stage(progress: &Progress, name: &str, pieces: &[Piece<'_>]) -> Stage {
 /// Writes the pieces in their order, and waits until the medium has them.
 ///
 /// # Errors
-/// The medium cannot be written to, or the user interrupts it.
-pub fn write(medium: &mut dyn Medium, pieces: &[Piece<'_>], stage: &Stage) -> Result<()> {
+/// The medium cannot be written to, or the user interrupts it where that is `interruptible`.
+pub fn write(
+    medium: &mut dyn Medium,
+    pieces: &[Piece<'_>],
+    stage: &Stage,
+    interruptible: bool,
+) -> Result<()> {
     let mut on_their_way = VecDeque::new();
     for piece in pieces {
         piece.each(|at, bytes| {
+            if interruptible {
+                interrupt::check()?;
+            }
             write_all(medium, bytes, at).with_context(|| format!("writing at byte {at}"))?;
             let range = at..at + bytes.len() as u64;
             medium.begin(range.clone()).with_context(|| format!("writing at byte {at}"))?;
@@ -94,10 +102,11 @@ fn write_all(medium: &mut dyn Medium, mut bytes: &[u8], mut at: u64) -> io::Resu
 /// # Errors
 /// It gives back something else or nothing, or the user interrupts it.
 pub fn compare(medium: &mut dyn Medium, pieces: &[Piece<'_>], stage: &Stage) -> Result<()> {
-    let mut buffer = vec![0; CHUNK as usize];
+    let mut buffers = Buffers::new(1, CHUNK as usize).context("taking memory")?;
     for piece in pieces {
         piece.each(|at, bytes| {
-            let found = &mut buffer[..bytes.len()];
+            interrupt::check()?;
+            let found = &mut buffers.get_mut(0)[..bytes.len()];
             read_all(medium, found, at).with_context(|| format!("reading back at byte {at}"))?;
             if *found != *bytes
                 && let Some(wrong) = found.iter().zip(bytes).position(|(found, wanted)| found != wanted)

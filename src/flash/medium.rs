@@ -1,8 +1,8 @@
 //! What is written to. [`Disk::open`] is the only place of `gdsboot flash` that opens something for writing.
 
-use crate::error::{Advise as _, Status};
+use crate::error::{Advise as _, Status, usage};
 use anyhow::{Context as _, Result};
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::fcntl::{FcntlArg, PosixFadviseAdvice, fcntl, posix_fadvise};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
@@ -24,10 +24,33 @@ pub trait Medium {
     fn settle(&mut self) -> io::Result<()>;
 }
 
+/// Which device or file something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Is it a block device?
+    pub is_disk: bool,
+    /// The filesystem that it stands on; 0 for a block device, whose node may stand anywhere.
+    filesystem: u64,
+    /// The device's number, or the file's.
+    pub number: u64,
+}
+
+impl Identity {
+    /// From what stat(2) says.
+    pub fn of(metadata: &std::fs::Metadata) -> Self {
+        match metadata.file_type().is_block_device() {
+            true => Self { is_disk: true, filesystem: 0, number: metadata.rdev() },
+            false => Self { is_disk: false, filesystem: metadata.dev(), number: metadata.ino() },
+        }
+    }
+}
+
 /// A real one. While it is open, nobody can mount the disk or make anything of it.
 #[derive(Debug)]
 pub struct Disk {
     file: File,
+    /// Reads past the page cache, where the filesystem can.
+    direct: Option<File>,
 }
 
 impl Disk {
@@ -35,25 +58,45 @@ impl Disk {
     ///
     /// # Errors
     /// It is in use, or this user may not write to it.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path, identity: Identity) -> Result<Self> {
+        let shown = path.display();
         // Of a block device, O_EXCL means: nobody else has claimed it (open(2)). Nothing is created.
-        let is_disk = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
-        let flags = libc::O_CLOEXEC | if is_disk { libc::O_EXCL } else { 0 };
+        let flags = libc::O_CLOEXEC | libc::O_NOCTTY | if identity.is_disk { libc::O_EXCL } else { 0 };
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .custom_flags(flags)
             .open(path)
-            .with_context(|| format!("opening {} for writing", path.display()))
+            .with_context(|| format!("opening {shown} for writing"))
             .status(Status::Usage)
-            .hint("disks are written by root, and only while nothing of them is mounted")?;
-        Ok(Self { file })
+            .hint("a disk is written by root, and only while nobody uses it; a file by its owner")?;
+        if Identity::of(&file.metadata()?) != identity {
+            return Err(usage(format!("{shown} became something else while it was looked at"), "try again"));
+        }
+        if !identity.is_disk {
+            // QEMU locks the images of its machines in this way.
+            let all = libc::flock {
+                l_type: libc::F_WRLCK as libc::c_short,
+                l_whence: libc::SEEK_SET as libc::c_short,
+                l_start: 0,
+                l_len: 0,
+                l_pid: 0,
+            };
+            if let Err(nix::Error::EAGAIN | nix::Error::EACCES) = fcntl(&file, FcntlArg::F_OFD_SETLK(&all)) {
+                return Err(usage(
+                    format!("not writing to {shown}: another program has locked it"),
+                    "stop the virtual machine whose disk it is, or name another file",
+                ));
+            }
+        }
+        let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT | libc::O_CLOEXEC).open(again);
+        Ok(Self { file, direct: direct.ok() })
     }
 
-    /// The device's number, or the file's inode.
-    pub fn identity(&self) -> io::Result<u64> {
-        let metadata = self.file.metadata()?;
-        Ok(if metadata.file_type().is_block_device() { metadata.rdev() } else { metadata.ino() })
+    /// What is open.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// sync_file_range(2).
@@ -78,7 +121,16 @@ impl Medium for Disk {
     }
 
     fn read_at(&mut self, into: &mut [u8], at: u64) -> io::Result<usize> {
-        self.file.read_at(into, at)
+        match self.direct.as_ref().map(|direct| direct.read_at(into, at)) {
+            Some(Ok(read)) => Ok(read),
+            // Its blocks are larger than this piece, or its filesystem has no such reads.
+            Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => {
+                self.direct = None;
+                self.file.read_at(into, at)
+            }
+            Some(Err(error)) => Err(error),
+            None => self.file.read_at(into, at),
+        }
     }
 
     fn begin(&mut self, range: Range<u64>) -> io::Result<()> {

@@ -13,17 +13,20 @@ mod frame;
 mod medium;
 pub mod target;
 
-use crate::boot_contract::REPORT_RUNS;
 use crate::builder::content::Content;
-use crate::builder::fat::FatFile;
-use crate::error::{Advise as _, hinted};
+use crate::builder::fat::{FatFile, name};
+use crate::builder::report_partition::README;
+use crate::error::{Advise as _, Status, hinted, one_line, usage};
 use crate::facts::Root;
+use crate::interrupt;
 use crate::progress::Progress;
 use crate::report::source::Image;
 use anyhow::{Context as _, Result};
 use copy::{Piece, compare, write};
 use frame::Frame;
 use medium::{Disk, Medium};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use target::Target;
@@ -35,7 +38,7 @@ pub struct Options {
     pub allow_fixed: bool,
     /// The word that names the disk, where the user said it beforehand.
     pub yes_serial: Option<String>,
-    /// Where the reports that are on it are saved until they are carried over; without it they are lost.
+    /// Where the reports and settings that are on it are saved until they are carried over; without it they are lost.
     pub keep_reports: Option<PathBuf>,
 }
 
@@ -50,8 +53,10 @@ pub struct Written {
     pub comparing_seconds: f64,
     /// Bytes of the report partition.
     pub report_bytes: u64,
-    /// Reports that were carried over.
+    /// Runs that were carried over.
     pub kept: usize,
+    /// Files that were saved and could not be carried over, because FAT as gdsboot writes it has no such names.
+    pub not_carried: Vec<PathBuf>,
 }
 
 /// Asks the user for the word that names a disk: what is said, the answer.
@@ -61,7 +66,7 @@ pub type Ask<'a> = &'a mut dyn FnMut(&str) -> Result<String>;
 ///
 /// # Errors
 /// The image is none, the device must not be written to, the user does not name it, or it fails. Once writing has begun, the
-/// error says that the stick does not boot, and where the reports are that it held.
+/// error says what the stick is now, and where the reports are that it held.
 pub fn flash(
     image: &Path,
     device: &Path,
@@ -83,111 +88,216 @@ fn flash_on(
 ) -> Result<Written> {
     let image = Image::open(image)?;
     let target = Target::look(root, device)?;
-    target.check(image.size(), options.allow_fixed)?;
-    let old = frame::runs_on(device);
-    if let Some(word) = target.word() {
-        let lost = match (&old, &options.keep_reports) {
-            (Ok(runs), None) if !runs.is_empty() => {
-                format!(" and with it {} of gdsboot; --keep-reports carries them over", count(runs.len()))
-            }
-            _ => String::new(),
-        };
-        let said = match &options.yes_serial {
-            Some(said) => said.clone(),
-            None => ask(&format!("{target}\nAll that is on it is lost{lost}. To go on, type {word}: "))?,
-        };
-        target.is_meant(said.trim())?;
-    }
+    target.check(&image, options.allow_fixed)?;
+    consent(&target, device, options, ask, progress)?;
+    // The disk is looked at once more, now that nobody else can take it.
+    let mut disk = Disk::open(device, target.identity())?;
+    target.is_still(root)?;
     let kept = match &options.keep_reports {
-        Some(folder) => Kept::save(&old?, device, folder)?,
+        Some(folder) => Kept::save(disk.file(), device, folder, progress)?,
         None => Kept::default(),
     };
-    let frame = Frame::new(&image, target.bytes(), &kept.files)?;
-    // The disk is looked at once more, now that nobody else can take it.
-    let mut disk = Disk::open(device)?;
-    target.is_still(root, &disk)?;
-    let done = carry_out(&mut disk, &frame, progress).map_err(|error| {
-        let mut hint = "it holds a part of the image and does not boot; write it again".to_owned();
+    let frame = match Frame::new(&image, target.bytes(), &kept.files) {
+        Ok(frame) => frame,
+        Err(error) => {
+            // Nothing was written, and nobody else could write: the reports are where they were.
+            kept.discard();
+            return Err(error);
+        }
+    };
+    let done = carry_out(&mut disk, &frame, progress).map_err(|failed| {
+        let mut hint = failed.hint.to_owned();
         if let Some(folder) = &kept.folder {
             hint = format!("{hint}. The reports that were on it are in {}", folder.display());
         }
-        hinted(format!("writing {}: {}", device.display(), crate::error::one_line(&error)), hint)
+        hinted(format!("writing {}: {}", device.display(), one_line(&failed.error)), hint)
     })?;
-    let written = Written { report_bytes: frame.report_bytes, kept: kept.runs, ..done };
+    let report_bytes = frame.report_bytes;
+    let (runs, not_carried) = (kept.runs, kept.not_carried.clone());
+    drop(frame);
     kept.discard();
-    Ok(written)
+    Ok(Written { report_bytes, kept: runs, not_carried, ..done })
+}
+
+/// Has the user named the disk, knowing what is lost? Nobody is asked for a file: what it holds is left as it is.
+fn consent(
+    target: &Target,
+    device: &Path,
+    options: &Options,
+    ask: Ask<'_>,
+    progress: &Progress,
+) -> Result<()> {
+    let shown = device.display();
+    let runs = File::open(device)
+        .with_context(|| format!("opening {shown}"))
+        .status(Status::Usage)
+        .hint("disks are read and written by root")
+        .map(|file| frame::runs_on(&file))?;
+    let keeps = options.keep_reports.is_some();
+    let lost =
+        match runs {
+            Ok(runs) if runs.is_empty() || keeps => None,
+            Ok(runs) => Some(format!("{} of gdsboot, which --keep-reports carries over", count(runs.len()))),
+            Err(error) if keeps => {
+                return Err(error)
+                .with_context(|| format!("reading the reports that are on {shown}"))
+                .status(Status::Usage)
+                .hint("copy what can still be read by other means; without --keep-reports all of it is lost");
+            }
+            Err(error) => Some(format!("what gdsboot cannot read ({})", one_line(&error))),
+        };
+    let Some(word) = target.word() else {
+        return match lost {
+            Some(lost) => Err(usage(format!("not writing to {shown}: it holds {lost}"), "name a new file")),
+            None => Ok(()),
+        };
+    };
+    let lost = match (lost, keeps) {
+        (Some(lost), _) => format!("All that is on it is lost, and with it {lost}."),
+        (None, true) => "All that is on it is lost but for its reports and settings.".into(),
+        (None, false) => "All that is on it is lost.".into(),
+    };
+    let said = match &options.yes_serial {
+        Some(said) => {
+            progress.note(format!("{target}. {lost}"));
+            said.clone()
+        }
+        None => ask(&format!("{target}\n{lost} To go on, type {word}: "))?,
+    };
+    interrupt::check()?;
+    target.is_meant(said.trim())
 }
 
 fn count(runs: usize) -> String {
     format!("{runs} {}", if runs == 1 { "run" } else { "runs" })
 }
 
+/// Why a stick is not what it should be, and what it is instead.
+#[derive(Debug)]
+struct Failed {
+    error: anyhow::Error,
+    hint: &'static str,
+}
+
 /// Writes everything in the order that keeps a stick that was not finished from booting.
-fn carry_out(medium: &mut dyn Medium, frame: &Frame<'_>, progress: &Progress) -> Result<Written> {
-    let (middle, ends) = frame.pieces();
+fn carry_out(medium: &mut dyn Medium, frame: &Frame<'_>, progress: &Progress) -> Result<Written, Failed> {
+    let (most, head) = frame.pieces();
     let blank = frame.blank();
-    let bytes = middle.iter().chain(&ends).map(|piece| piece.bytes).sum();
-    let mut written =
-        Written { bytes, writing_seconds: 0.0, comparing_seconds: 0.0, report_bytes: 0, kept: 0 };
+    let bytes = most.iter().chain(&head).map(|piece| piece.bytes).sum();
+    let mut written = Written {
+        bytes,
+        writing_seconds: 0.0,
+        comparing_seconds: 0.0,
+        report_bytes: 0,
+        kept: 0,
+        not_carried: Vec::new(),
+    };
     let mut timed = |pieces: &[Piece<'_>], medium: &mut dyn Medium, name: [&str; 2]| -> Result<()> {
         let begun = Instant::now();
-        write(medium, pieces, &copy::stage(progress, name[0], pieces))?;
+        write(medium, pieces, &copy::stage(progress, name[0], pieces), true)?;
         written.writing_seconds += begun.elapsed().as_secs_f64();
         let begun = Instant::now();
         compare(medium, pieces, &copy::stage(progress, name[1], pieces))?;
         written.comparing_seconds += begun.elapsed().as_secs_f64();
         Ok(())
     };
-    let quiet = Progress::none();
-    write(medium, &blank, &copy::stage(&quiet, "", &blank)).context("taking away what would boot")?;
-    timed(&middle, medium, ["writing", "comparing"])?;
-    if let Err(error) = timed(&ends, medium, ["writing what boots", "comparing it"]) {
-        // Some of it may have arrived. Where the medium takes nothing any more, there is nothing left to do.
-        let _ = write(medium, &blank, &copy::stage(&quiet, "", &blank));
-        return Err(error);
-    }
+    let take_away = |medium: &mut dyn Medium| {
+        write(medium, &blank, &copy::stage(&Progress::none(), "", &blank), false)
+            .context("taking away what would boot")
+    };
+    take_away(medium).map_err(|error| Failed {
+        error,
+        hint: "it may be as it was, or have lost its partition table; nothing of the image is on it",
+    })?;
+    let part = "it holds a part of the image and does not boot: write a disk again, delete a file";
+    timed(&most, medium, ["writing", "comparing"]).map_err(|error| Failed { error, hint: part })?;
+    timed(&head, medium, ["writing what boots", "comparing it"]).map_err(|error| {
+        // Some of it may have arrived.
+        let hint = match take_away(medium) {
+            Ok(()) => part,
+            Err(_) => {
+                "all of the image is on it but its first MiB, which may be there or not: do not trust it"
+            }
+        };
+        Failed { error, hint }
+    })?;
     Ok(written)
 }
 
-/// Reports that were on a stick, saved until it is written.
+/// What was on a report partition, saved until the stick is written.
 #[derive(Debug, Default)]
 struct Kept {
     folder: Option<PathBuf>,
     files: Vec<FatFile>,
     runs: usize,
+    not_carried: Vec<PathBuf>,
 }
 
 impl Kept {
-    /// Copies the runs into a new folder below `within`.
-    fn save(runs: &[String], device: &Path, within: &Path) -> Result<Self> {
-        if runs.is_empty() {
-            return Ok(Self::default());
-        }
-        let name = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let free =
-            (1..1000).map(|n| within.join(format!("gdsboot-reports-of-{name}-{n}"))).find(|p| !p.exists());
-        let folder = free.context("finding a name for a folder for the reports")?;
-        let mut files = Vec::new();
-        frame::each_file(device, REPORT_RUNS, &mut |path, bytes| {
-            let place = folder.join(path);
-            fs_err::create_dir_all(place.parent().unwrap_or(&folder))?;
-            let file = fs_err::File::create_new(&place)?;
-            std::io::Write::write_all(&mut &file, &bytes)?;
-            file.sync_all()?;
-            files.push(FatFile { path: path.to_owned(), content: Content::of_file(&place)? });
+    /// Copies what is on the report partition of `disk` into a new folder below `within`, but for the image's README.
+    fn save(disk: &File, device: &Path, within: &Path, progress: &Progress) -> Result<Self> {
+        let mut kept = Self::default();
+        let save = |kept: &mut Self| -> Result<()> {
+            let Some(report) = frame::report_of(disk)? else { return Ok(()) };
+            kept.runs = frame::runs_on(disk)?.len();
+            let folder = new_folder(device, within)?;
+            progress.note(format!("saving the reports that are on it in {}", folder.display()));
+            kept.folder = Some(folder.clone());
+            // Each saved file stays open until it is on the stick.
+            let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+            setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+            frame::each_file(disk, &report, &mut |path, bytes| {
+                if path.eq_ignore_ascii_case(README) {
+                    return Ok(());
+                }
+                let place = folder.join(path);
+                fs_err::create_dir_all(place.parent().unwrap_or(&folder))?;
+                let file = fs_err::File::create_new(&place)?;
+                std::io::Write::write_all(&mut &file, &bytes)?;
+                file.sync_all()?;
+                match path.split('/').all(|part| name::check(part).is_ok()) {
+                    true => {
+                        kept.files.push(FatFile { path: path.to_owned(), content: Content::of_file(&place)? })
+                    }
+                    false => kept.not_carried.push(place),
+                }
+                Ok(())
+            })?;
+            // The names too outlive a loss of power.
+            nix::unistd::sync();
             Ok(())
-        })
-        .with_context(|| format!("saving the reports that are on {}", device.display()))
-        .hint("without --keep-reports they are lost")?;
-        Ok(Self { folder: Some(folder), files, runs: runs.len() })
+        };
+        match save(&mut kept) {
+            Ok(()) => Ok(kept),
+            Err(error) => {
+                kept.discard();
+                Err(error)
+                    .with_context(|| format!("saving the reports that are on {}", device.display()))
+                    .hint("nothing was written to it")
+            }
+        }
     }
 
-    /// They are on the stick now.
+    /// They are on the stick; what is not stays in the folder.
     fn discard(self) {
-        if let Some(folder) = self.folder {
+        if let Some(folder) = self.folder.filter(|_| self.not_carried.is_empty()) {
             let _ = fs_err::remove_dir_all(folder);
         }
     }
+}
+
+/// A folder that nobody else has.
+fn new_folder(device: &Path, within: &Path) -> Result<PathBuf> {
+    let name = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for number in 1..1000 {
+        let folder = within.join(format!("gdsboot-reports-of-{name}-{number}"));
+        match std::fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| format!("making {}", folder.display())),
+        }
+    }
+    anyhow::bail!("{} has too many folders of reports", within.display())
 }
 
 #[cfg(test)]

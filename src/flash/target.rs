@@ -1,17 +1,18 @@
 //! Which disk or file is meant, and whether it may be written to. Nothing is opened for writing here. What is known of disks
 //! comes from [`candidate`], which also decides for the benchmark; what cannot be read refuses a disk.
 
-use super::medium::Disk as Medium;
+use super::medium::Identity;
 use crate::bench::scratch::candidate::{self, Disk};
 use crate::boot_contract::REPORT_LABEL;
 use crate::error::{Advise as _, Status, usage};
 use crate::facts::Root;
 use crate::progress::bytes as in_words;
 use crate::report::gpt::{SECTOR, Table};
-use anyhow::{Context as _, Result, ensure};
+use crate::report::source::Image;
+use anyhow::{Context as _, Result};
 use std::fmt;
 use std::fs::File;
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 
 /// What is to be written to.
@@ -19,17 +20,18 @@ use std::path::{Path, PathBuf};
 pub struct Target {
     path: PathBuf,
     bytes: u64,
-    /// The device's number, or the file's inode.
-    identity: u64,
+    identity: Identity,
     kind: Kind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Disk(Box<Stick>),
-    /// What it holds that is not gdsboot's, in words.
     File {
+        /// What it holds that is not gdsboot's, in words.
         foreign: Option<String>,
+        /// Who uses it, in words.
+        users: Vec<String>,
     },
 }
 
@@ -43,6 +45,10 @@ struct Stick {
     serial: Option<String>,
     /// Can it be pulled out?
     removable: bool,
+    /// Another disk that is the same one on another path.
+    other_path: Option<String>,
+    /// Does another disk have the same serial number, such as the other slot of a card reader?
+    shares_serial: bool,
 }
 
 impl Target {
@@ -57,10 +63,14 @@ impl Target {
             .status(Status::Usage)
             .hint("name a stick, such as /dev/sdb, or a file that exists: truncate -s 4G FILE makes one")?;
         let kind = metadata.file_type();
+        let identity = Identity::of(&metadata);
         if kind.is_file() {
-            let foreign = foreign(device).with_context(|| format!("reading {shown}"))?;
-            let kind = Kind::File { foreign };
-            return Ok(Self { path: device.into(), bytes: metadata.len(), identity: metadata.ino(), kind });
+            let foreign = foreign(device)
+                .with_context(|| format!("reading {shown}"))
+                .status(Status::Usage)
+                .hint("name a file of your own")?;
+            let kind = Kind::File { foreign, users: users(root, identity) };
+            return Ok(Self { path: device.into(), bytes: metadata.len(), identity, kind });
         }
         if !kind.is_block_device() {
             return Err(usage(
@@ -68,18 +78,32 @@ impl Target {
                 "name a stick, such as /dev/sdb",
             ));
         }
-        let number = candidate::number(metadata.rdev());
-        let disks =
-            candidate::read_all(root).with_context(|| format!("looking at {shown}")).status(Status::Usage)?;
-        let Some(disk) = disks.into_iter().find(|disk| disk.number == number) else {
+        let disks = candidate::read_all(root)
+            .with_context(|| format!("looking at {shown}"))
+            .status(Status::Usage)
+            .hint("disks are written by root: only root sees who uses them")?;
+        let sticks: Vec<Stick> = disks.into_iter().map(|disk| Stick::read(root, disk)).collect();
+        let number = candidate::number(identity.number);
+        let Some(stick) = sticks.iter().find(|stick| stick.disk.number == number) else {
             return Err(usage(
                 format!("{shown} is no whole disk"),
-                "name the disk without the partition's number, such as /dev/sdb; instead of a loop device, name its file",
+                "name the disk without the partition's number, such as /dev/sdb; loop devices are none",
             ));
         };
-        let bytes = disk.bytes;
-        let kind = Kind::Disk(Box::new(Stick::read(root, disk)));
-        Ok(Self { path: device.into(), bytes, identity: metadata.rdev(), kind })
+        let others = || sticks.iter().filter(|other| other.disk.name != stick.disk.name);
+        let same_disk = |other: &&Stick| other.disk.wwid.is_some() && other.disk.wwid == stick.disk.wwid;
+        let stick = Stick {
+            other_path: others().find(same_disk).map(|other| other.disk.name.clone()),
+            shares_serial: stick.serial.is_some() && others().any(|other| other.serial == stick.serial),
+            ..stick.clone()
+        };
+        let bytes = stick.disk.bytes;
+        Ok(Self { path: device.into(), bytes, identity, kind: Kind::Disk(Box::new(stick)) })
+    }
+
+    /// Which one it is.
+    pub fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// Its size.
@@ -87,19 +111,28 @@ impl Target {
         self.bytes
     }
 
-    /// May an image of `image` bytes be written to it?
+    /// May this image be written to it?
     ///
     /// # Errors
     /// It may not.
-    pub fn check(&self, image: u64, allow_fixed: bool) -> Result<()> {
+    pub fn check(&self, image: &Image, allow_fixed: bool) -> Result<()> {
         let shown = self.path.display();
         let refuse = |what: String, hint: &str| Err(usage(format!("not writing to {shown}: {what}"), hint));
         match &self.kind {
             Kind::Disk(stick) => {
-                let Stick { disk, removable, .. } = &**stick;
+                let Stick { disk, removable, other_path, .. } = &**stick;
                 if !disk.users.is_empty() {
                     let hint = "unmount it and stop what uses it; a disk that this system runs from cannot be written to";
                     return refuse(format!("it is in use: {}", disk.users.join(", ")), hint);
+                }
+                if let Some(other) = other_path {
+                    return refuse(
+                        format!("{other} is the same disk on another path"),
+                        "use a disk with one path",
+                    );
+                }
+                if self.bytes == 0 {
+                    return refuse("there is no medium in it".into(), "put a card or a stick in");
                 }
                 if !removable && !allow_fixed {
                     let hint = "take a stick; if this disk is really meant, say --allow-fixed";
@@ -116,29 +149,39 @@ impl Target {
                     return refuse(what, "take another stick");
                 }
             }
-            Kind::File { foreign: Some(what) } => {
+            Kind::File { users, .. } if !users.is_empty() => {
+                let hint = "stop what uses it, or name another file";
+                return refuse(format!("it is in use: {}", users.join(", ")), hint);
+            }
+            Kind::File { foreign: Some(what), .. } => {
                 let hint = "name an empty file, which `truncate -s 4G FILE` makes, or one that holds a gdsboot image";
                 return refuse(format!("it holds {what}"), hint);
             }
-            Kind::File { foreign: None } => {}
+            Kind::File { foreign: None, .. } if Identity::of(&image.file().metadata()?) == self.identity => {
+                return refuse("it is the image itself".into(), "name a stick, or another file");
+            }
+            Kind::File { .. } => {}
         }
-        if self.bytes < image {
-            let what = format!("it has {} bytes, the image {image}", self.bytes);
+        if self.bytes < image.size() {
+            let what = format!("it has {} bytes, the image {}", self.bytes, image.size());
             return refuse(what, "take a larger one");
         }
-        ensure!(
-            self.bytes.is_multiple_of(SECTOR),
-            "{shown} has {} bytes, which are no whole sectors",
-            self.bytes
-        );
+        if !self.bytes.is_multiple_of(SECTOR) {
+            let what = format!("it has {} bytes, which are no whole sectors", self.bytes);
+            return refuse(what, "make it a multiple of 512 bytes long");
+        }
         Ok(())
     }
 
-    /// The word that names the disk: its serial number, or its size where it has none. A file needs none: it was looked at
-    /// whether it holds anything.
+    /// What names the disk: its serial number, with the kernel's name where another disk has the same, or its size where it
+    /// has none. A file needs no word: it was looked at whether it holds anything.
     pub fn word(&self) -> Option<String> {
         match &self.kind {
-            Kind::Disk(stick) => Some(stick.serial.clone().unwrap_or_else(|| self.bytes.to_string())),
+            Kind::Disk(stick) => Some(match &stick.serial {
+                Some(serial) if stick.shares_serial => format!("{serial} {}", stick.disk.name),
+                Some(serial) => serial.clone(),
+                None => self.bytes.to_string(),
+            }),
             Kind::File { .. } => None,
         }
     }
@@ -151,35 +194,28 @@ impl Target {
         if self.word().is_none_or(|word| word == said) {
             return Ok(());
         }
+        let word = self.word().unwrap_or_default();
         Err(usage(
-            format!("not writing to {}: {said:?} is not what names it ({self})", self.path.display()),
-            "give its whole serial number as it is shown, or, where it has none, its size in bytes",
+            format!("not writing to {}: {said:?} is not what names it", self.path.display()),
+            format!("it is {self}, and named by {word:?}"),
         ))
     }
 
-    /// Is it still the same, now that `open` holds it?
+    /// Is it still the same, now that it is open? This process is no user of its own.
     ///
     /// # Errors
     /// It is another one by now, or somebody has begun to use it.
-    pub fn is_still(&self, root: &Root, open: &Medium) -> Result<()> {
+    pub fn is_still(&self, root: &Root) -> Result<()> {
         let again = Self::look(root, &self.path)?;
-        let same = match (&self.kind, &again.kind) {
-            (Kind::Disk(before), Kind::Disk(now)) => {
-                // This process has it open itself, and is no user.
-                Disk { users: Vec::new(), ..before.disk.clone() }
-                    == Disk { users: Vec::new(), ..now.disk.clone() }
-                    && now.disk.users.is_empty()
-            }
-            (before, now) => before == now,
-        };
-        if same
-            && again.bytes == self.bytes
-            && open.identity()? == self.identity
-            && again.identity == self.identity
-        {
+        if again == *self {
             return Ok(());
         }
-        Err(usage(format!("{} was changed while it was looked at", self.path.display()), "try again"))
+        let why = match &again.kind {
+            Kind::Disk(stick) if !stick.disk.users.is_empty() => stick.disk.users.join(", "),
+            Kind::File { users, .. } if !users.is_empty() => users.join(", "),
+            _ => format!("it is {again} now"),
+        };
+        Err(usage(format!("{} was changed while it was looked at: {why}", self.path.display()), "try again"))
     }
 }
 
@@ -200,22 +236,56 @@ impl Stick {
     fn read(root: &Root, disk: Disk) -> Self {
         let folder = format!("/sys/block/{}", disk.name);
         let text = |file: &str| root.text(&format!("{folder}/{file}")).value().cloned();
-        let model: Vec<String> = ["device/vendor", "device/model"].into_iter().filter_map(text).collect();
+        let names = ["device/vendor", "device/model", "device/name"];
+        let model: Vec<String> = names.into_iter().filter_map(text).map(|name| printable(&name)).collect();
         let place = root.locate(&folder).and_then(std::fs::canonicalize).unwrap_or_default();
-        let is_usb = place.components().any(|part| part.as_os_str().to_string_lossy().starts_with("usb"));
-        let is_card = disk.name.starts_with("mmcblk");
-        let removable = is_usb || is_card || text("removable").is_some_and(|said| said == "1");
-        // sysfs has the serial number of a stick where its USB device stands, some folders above.
-        let above = || {
-            let mut serials =
-                place.ancestors().skip(1).take_while(|_| is_usb).map(|place| place.join("serial"));
-            serials.find_map(|path| std::fs::read_to_string(path).ok()).map(|text| text.trim().to_owned())
+        // The USB device that it is in, and not the hub that this is in.
+        let usb = place.ancestors().skip(1).find(|place| place.join("idVendor").exists());
+        // MMC that is soldered in says MMC (Documentation/mmc/mmc-dev-attrs.rst).
+        let is_card = text("device/type").is_some_and(|kind| kind == "SD");
+        let removable = usb.is_some() || is_card || text("removable").is_some_and(|said| said == "1");
+        let of_usb = || std::fs::read_to_string(usb?.join("serial")).ok();
+        // Page 0x80 of SCSI, "unit serial number": four bytes before it.
+        let of_scsi = || {
+            let page = root.bytes(&format!("{folder}/device/vpd_pg80"));
+            Some(String::from_utf8_lossy(page.value()?.get(4..)?).into_owned())
         };
-        let serial = disk.serial.clone().or_else(above).filter(|serial| !serial.is_empty());
+        let serial = disk.serial.clone().or_else(of_usb).or_else(of_scsi).map(|serial| printable(&serial));
+        let serial = serial.filter(|serial| !serial.is_empty());
         let model =
             if model.is_empty() { "a disk that does not say its model".into() } else { model.join(" ") };
-        Self { disk, model, serial, removable }
+        Self { disk, model, serial, removable, other_path: None, shares_serial: false }
     }
+}
+
+/// Without what would do something to a terminal.
+fn printable(text: &str) -> String {
+    text.trim_matches(|letter: char| letter.is_whitespace() || letter == '\0').replace(char::is_control, "?")
+}
+
+/// Who uses a file: loop devices made of it, and other processes that have it open, as far as this user may see.
+fn users(root: &Root, identity: Identity) -> Vec<String> {
+    let is_it =
+        |path: &Path| std::fs::metadata(path).is_ok_and(|metadata| Identity::of(&metadata) == identity);
+    let names = |path: &str| root.list(path).value().cloned().unwrap_or_default();
+    let mut found = Vec::new();
+    for name in names("/sys/block").iter().filter(|name| name.starts_with("loop")) {
+        let backing = root.text(&format!("/sys/block/{name}/loop/backing_file"));
+        if backing.value().is_some_and(|path| is_it(Path::new(path))) {
+            found.push(format!("{name} is made of it"));
+        }
+    }
+    let ours = std::process::id().to_string();
+    for process in names("/proc").iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) {
+        let folder = format!("/proc/{process}/fd");
+        let Ok(here) = root.locate(&folder) else { continue };
+        if *process != ours && names(&folder).iter().any(|file| is_it(&here.join(file))) {
+            let program = root.text(&format!("/proc/{process}/comm"));
+            let program = program.value().map_or("?", String::as_str);
+            found.push(format!("it is open in process {process} ({program})"));
+        }
+    }
+    found
 }
 
 /// What a file holds that is not gdsboot's: an empty one, and one with a report partition, may be written to.

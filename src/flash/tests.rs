@@ -1,6 +1,7 @@
 use super::*;
 use crate::bench::scratch::candidate;
 use crate::bench::scratch::testing::{Loop, file};
+use crate::boot_contract::REPORT_RUNS;
 use crate::builder::bios_boot;
 use crate::builder::disk::{self, DEFAULT_REPORT_SIZE, DiskInputs};
 use crate::error::{Status, hint_of, one_line, status_of};
@@ -69,16 +70,14 @@ fn names(folder: fatfs::Dir<'_, io::Cursor<Vec<u8>>>) -> Vec<String> {
     names
 }
 
+/// Puts a file onto a stick's report partition.
+fn add(stick: &Path, name: &str, bytes: &[u8]) {
+    with_volume(stick, |fs| fs.root_dir().create_file(name).unwrap().write_all(bytes).unwrap());
+}
+
 /// Puts runs onto a stick, as the image does it.
 fn add_runs(stick: &Path) {
-    let mut file = File::options().read(true).write(true).open(stick).unwrap();
-    let table = Table::read(&mut file).unwrap();
-    let report = table.named("GDSREPORT").next().unwrap();
-    let mut bytes = vec![0; report.size as usize];
-    file.read_exact_at(&mut bytes, report.start).unwrap();
-    let mut cursor = io::Cursor::new(bytes);
-    {
-        let fs = fatfs::FileSystem::new(&mut cursor, fatfs::FsOptions::new()).unwrap();
+    with_volume(stick, |fs| {
         let runs = fs.root_dir().create_dir(REPORT_RUNS).unwrap();
         for run in ["20261128T120000Z-0badcafe", "20261128T130000Z-cafebabe"] {
             let folder = runs.create_dir(run).unwrap();
@@ -86,8 +85,21 @@ fn add_runs(stick: &Path) {
                 folder.create_file(name).unwrap().write_all(&vec![b'7'; length]).unwrap();
             }
         }
+    });
+}
+
+fn with_volume(stick: &Path, change: impl FnOnce(&fatfs::FileSystem<&mut io::Cursor<Vec<u8>>>)) {
+    let mut file = File::options().read(true).write(true).open(stick).unwrap();
+    let report = frame::report_of(&file).unwrap().unwrap();
+    let mut bytes = vec![0; report.size as usize];
+    file.read_exact_at(&mut bytes, report.start).unwrap();
+    let mut cursor = io::Cursor::new(bytes);
+    {
+        let fs = fatfs::FileSystem::new(&mut cursor, fatfs::FsOptions::new()).unwrap();
+        change(&fs);
     }
     file.write_all_at(cursor.get_ref(), report.start).unwrap();
+    file.flush().unwrap();
 }
 
 #[test]
@@ -145,16 +157,40 @@ fn a_file_becomes_a_stick_whose_reports_have_all_the_room_there_is() {
 fn reports_are_carried_over_where_that_is_wanted() {
     let dir = tempfile::tempdir().unwrap();
     let saved = dir.path().join("saved");
+    fs_err::create_dir(&saved).unwrap();
     let keep = Options { keep_reports: Some(saved.clone()), ..Options::default() };
     let stick = file(dir.path(), "stick", STICK, &[]);
     assert_eq!(onto(dir.path(), &stick, &keep).unwrap().kept, 0);
     add_runs(&stick);
-    assert_eq!(onto(dir.path(), &stick, &keep).unwrap().kept, 2);
+    add(&stick, "gdsboot.toml", b"bench = 'full'");
+    add(&stick, "notes.txt", b"mine");
+    add(&stick, "README.txt", b"old");
+    let written = onto(dir.path(), &stick, &keep).unwrap();
+    assert_eq!((written.kept, written.not_carried), (2, vec![]));
+    let read = |name: &str| {
+        let mut text = String::new();
+        volume(&stick).root_dir().open_file(name).unwrap().read_to_string(&mut text).unwrap();
+        text
+    };
+    assert_eq!(read("gdsboot.toml"), "bench = 'full'");
+    assert_eq!((read("notes.txt"), read("README.txt")), ("mine".into(), "read me\r\n".into()));
     let image = Image::open(&stick).unwrap();
     assert_eq!(image.runs().unwrap(), ["20261128T120000Z-0badcafe", "20261128T130000Z-cafebabe"]);
     let run = image.run("20261128T130000Z-cafebabe").unwrap();
     assert_eq!((run.json, run.started.as_deref()), (Some(vec![b'7'; 200_000]), Some("")));
     assert_eq!(fs_err::read_dir(&saved).unwrap().count(), 0, "what was saved is on the stick");
+
+    let error = onto(dir.path(), &stick, &Options::default()).unwrap_err();
+    assert!(one_line(&error).contains("it holds 2 runs of gdsboot"), "{error:#}");
+    assert!(one_line(&error).contains("which --keep-reports carries over"), "{error:#}");
+    assert_eq!(Image::open(&stick).unwrap().runs().unwrap().len(), 2);
+
+    // What has a name that gdsboot does not write stays where it was saved.
+    add(&stick, "für mich.txt", b"umlaut");
+    let written = onto(dir.path(), &stick, &keep).unwrap();
+    let [left] = &written.not_carried[..] else { panic!("{written:?}") };
+    assert_eq!(fs_err::read(left).unwrap(), b"umlaut");
+    assert!(left.starts_with(saved.join("gdsboot-reports-of-stick-1")), "{}", left.display());
 
     // What cannot be read is not lost by the way.
     let mut bytes = fs_err::read(&stick).unwrap();
@@ -164,10 +200,45 @@ fn reports_are_carried_over_where_that_is_wanted() {
     let error = onto(dir.path(), &stick, &keep).unwrap_err();
     assert_eq!(status_of(&error), Status::Usage);
     assert!(one_line(&error).contains("reading the reports that are on"), "{error:#}");
-    assert_eq!(hint_of(&error), Some("without --keep-reports they are lost"));
+    assert!(hint_of(&error).unwrap().contains("without --keep-reports all of it is lost"));
     assert!(fs_err::read(&stick).unwrap() == bytes);
-    assert_eq!(onto(dir.path(), &stick, &Options::default()).unwrap().kept, 0);
-    assert_eq!(Image::open(&stick).unwrap().runs().unwrap(), Vec::<String>::new());
+    let error = onto(dir.path(), &stick, &Options::default()).unwrap_err();
+    assert!(
+        one_line(&error).contains("it holds what gdsboot cannot read (it has no FAT filesystem)"),
+        "{error:#}"
+    );
+    assert!(fs_err::read(&stick).unwrap() == bytes);
+}
+
+#[test]
+fn a_file_that_is_in_use_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let stick = file(dir.path(), "stick", STICK, &[]);
+    let refused = |said: &str| {
+        let error = onto(dir.path(), &stick, &Options::default()).unwrap_err();
+        assert!(one_line(&error).contains(said), "{error:#}");
+        assert_eq!(std::fs::metadata(&stick).unwrap().blocks(), 0);
+    };
+    // As QEMU locks the images of its machines.
+    let holder = File::options().read(true).write(true).open(&stick).unwrap();
+    let lock = libc::flock {
+        l_type: libc::F_RDLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 100,
+        l_len: 1,
+        l_pid: 0,
+    };
+    nix::fcntl::fcntl(&holder, nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+    refused("another program has locked it");
+    drop(holder);
+    let mut reader = std::process::Command::new("sleep");
+    let mut reader = reader.arg("60").stdin(File::open(&stick).unwrap()).spawn().unwrap();
+    refused("it is open in process ");
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    if let Some(device) = Loop::new(&stick) {
+        refused(&format!("{} is made of it", device.0.trim_start_matches("/dev/")));
+    }
 }
 
 #[test]
@@ -194,6 +265,16 @@ fn what_is_not_ours_and_what_is_too_small_stays_as_it_is() {
         assert!(one_line(&error).contains(said), "{error:#}");
         assert!(hint_of(&error).unwrap_or_default().contains(hint), "{error:#}");
         assert!(fs_err::read(&target).unwrap_or_default() == before, "{said}");
+    }
+    // The image onto itself, by another name too.
+    let itself = image(dir.path());
+    let name = dir.path().join("another");
+    fs_err::hard_link(&itself, &name).unwrap();
+    for target in [&itself, &name] {
+        let before = fs_err::read(&itself).unwrap();
+        let error = flash(&itself, target, &Options::default(), &mut nobody, &Progress::none()).unwrap_err();
+        assert!(one_line(&error).contains("it is the image itself"), "{error:#}");
+        assert!(fs_err::read(&itself).unwrap() == before);
     }
     // Something that is no image.
     let stick = file(dir.path(), "stick", STICK, &[]);
@@ -316,7 +397,8 @@ fn with(fault: Fault) -> (Result<Written>, Faulty) {
         Frame::new(image, STICK, &[]).unwrap()
     });
     let mut stick = Faulty::new(fault);
-    (carry_out(&mut stick, &FRAME, &Progress::none()), stick)
+    let done = carry_out(&mut stick, &FRAME, &Progress::none());
+    (done.map_err(|failed| failed.error), stick)
 }
 
 #[test]
@@ -332,6 +414,11 @@ fn a_stick_that_fails_is_named_and_never_boots() {
         (Fault { corrupt: Some(600), ..Fault::default() }, "byte 600 was written as "),
         (
             Fault { counterfeit: Some(8 << 20), ..Fault::default() },
+            "the medium is faulty, or smaller than it says",
+        ),
+        // The copy of the table overwrites a part of the image.
+        (
+            Fault { counterfeit: Some(135 << 20), ..Fault::default() },
             "the medium is faulty, or smaller than it says",
         ),
     ];
@@ -385,6 +472,15 @@ fn machine(stick: &Path, is_usb: bool) -> Option<Machine> {
         fs_err::write(block.join("sdb/device/vendor"), "Kingston\n").unwrap();
         fs_err::write(block.join("sdb/device/model"), "DataTraveler 3.0\n").unwrap();
         fs_err::write(sys.join(place).join("serial"), "E0D55EA573DCF450\n").unwrap();
+        fs_err::write(sys.join(place).join("idVendor"), "0951\n").unwrap();
+        let hub = sys.join("devices/pci0000:00/0000:00:14.0/usb2");
+        fs_err::write(hub.join("serial"), "0000:00:14.0\n").unwrap();
+        fs_err::write(hub.join("idVendor"), "1d6b\n").unwrap();
+        // A stick has no world-wide name: reading the file fails.
+        fs_err::remove_file(block.join("sdb/wwid")).unwrap();
+        let unreadable = dir.path().join("x");
+        std::os::unix::net::UnixListener::bind(&unreadable).unwrap();
+        fs_err::rename(unreadable, block.join("sdb/device/wwid")).unwrap();
     }
     Some(Machine(Root::at(dir.path()), device, dir))
 }
@@ -442,6 +538,30 @@ fn a_disk_is_written_only_where_it_is_free_can_be_pulled_out_and_was_named() {
         fs_err::write(&path, before).unwrap();
     }
     assert!(is_untouched());
+    // Without a serial number it is named by its size, and not by what its hub says; where two have one, by the name too.
+    let word = |root: &Root| Target::look(root, Path::new(&device.0)).unwrap().word().unwrap();
+    let usb = tree.path().join("sys/devices/pci0000:00/0000:00:14.0/usb2/2-3");
+    fs_err::rename(usb.join("serial"), usb.join("none")).unwrap();
+    assert_eq!(word(&root), (150 << 20).to_string());
+    fs_err::rename(usb.join("none"), usb.join("serial")).unwrap();
+    let (one, other) =
+        (tree.path().join("sys/block/sdb"), usb.join("2-3:1.0/host6/target6:0:0/6:0:0:1/block/sdc"));
+    for file in ["dev", "size", "ro", "queue/logical_block_size"] {
+        fs_err::create_dir_all(other.join(file).parent().unwrap()).unwrap();
+        fs_err::copy(one.join(file), other.join(file)).unwrap();
+    }
+    fs_err::write(other.join("dev"), "8:99\n").unwrap();
+    for folder in ["holders", "slaves"] {
+        fs_err::create_dir(other.join(folder)).unwrap();
+    }
+    let link = tree.path().join("sys/block/sdc");
+    std::os::unix::fs::symlink(
+        "../devices/pci0000:00/0000:00:14.0/usb2/2-3/2-3:1.0/host6/target6:0:0/6:0:0:1/block/sdc",
+        &link,
+    )
+    .unwrap();
+    assert_eq!(word(&root), "E0D55EA573DCF450 sdb");
+    fs_err::remove_file(link).unwrap();
     let (done, _) = write(&root, &Options::default(), "E0D55EA573DCF450\n");
     assert_eq!(
         done.unwrap().report_bytes,
@@ -452,7 +572,7 @@ fn a_disk_is_written_only_where_it_is_free_can_be_pulled_out_and_was_named() {
     add_runs(&stick);
     let (error, asked) = write(&root, &Options::default(), "no");
     assert!(
-        error.is_err() && asked.contains("and with it 2 runs of gdsboot; --keep-reports carries them over"),
+        error.is_err() && asked.contains("and with it 2 runs of gdsboot, which --keep-reports carries over"),
         "{asked}"
     );
     let held = File::options().read(true).custom_flags(libc::O_EXCL).open(&device.0);

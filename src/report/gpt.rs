@@ -85,7 +85,7 @@ impl Table {
         match read_at(disk, (size / SECTOR - 1) * SECTOR, size) {
             Ok(table) => Ok(Self { primary_damage: Some(format!("{primary:#}")), ..table }),
             Err(backup) if is_signature(&primary) && is_signature(&backup) => {
-                bail!("it has no GUID partition table")
+                bail!(NoTable)
             }
             Err(backup) => bail!("its partition table is damaged: primary: {primary:#}; backup: {backup:#}"),
         }
@@ -101,6 +101,18 @@ impl Table {
         self.partitions.iter().filter(move |p| p.type_guid == type_guid)
     }
 }
+
+/// There is none: nothing that was meant to be one.
+#[derive(Debug)]
+pub struct NoTable;
+
+impl std::fmt::Display for NoTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it has no GUID partition table")
+    }
+}
+
+impl std::error::Error for NoTable {}
 
 /// The table is whole and says that the disk is longer than it is.
 #[derive(Debug)]
