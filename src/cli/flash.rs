@@ -3,6 +3,7 @@
 use super::common::Global;
 use anyhow::{Context as _, Result};
 use gdsboot::error::{Status, usage};
+use gdsboot::facts::Root;
 use gdsboot::flash::{Options, flash};
 use gdsboot::progress::bytes;
 use std::io::{IsTerminal as _, Write as _};
@@ -37,7 +38,7 @@ pub fn run(args: &FlashArgs, global: &Global) -> Result<Status> {
         // Beside the user, not in memory: they outlive a machine that loses its power.
         keep_reports: args.keep_reports.then(|| PathBuf::from(".")),
     };
-    let written = flash(&args.image, &args.device, &options, &mut ask, &global.progress())?;
+    let written = flash(&Root::live(), &args.image, &args.device, &options, &mut ask, &global.progress())?;
     let mut out = std::io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &written).context("writing the result")?;

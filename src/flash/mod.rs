@@ -5,17 +5,16 @@
 //! |---|---|
 //! | `target.rs` | which disk or file is meant, and whether it may be written to |
 //! | `frame.rs` | what differs from the image: the partition table for the stick's size, the larger report partition |
-//! | `medium.rs` | the one place that opens something for writing, and the only bytes that go there |
+//! | `kept.rs` | reports and settings of the stick, saved until they are carried over |
+//! | `medium.rs` | the one place that opens the stick for writing, and the only bytes that go there |
 //! | `copy.rs` | writes pieces to a medium, and compares them |
 
 mod copy;
 mod frame;
+mod kept;
 mod medium;
 pub mod target;
 
-use crate::builder::content::Content;
-use crate::builder::fat::{FatFile, name};
-use crate::builder::report_partition::README;
 use crate::error::{Advise as _, Status, hinted, one_line, usage};
 use crate::facts::Root;
 use crate::interrupt;
@@ -24,8 +23,8 @@ use crate::report::source::Image;
 use anyhow::{Context as _, Result};
 use copy::{Piece, compare, write};
 use frame::Frame;
+use kept::Kept;
 use medium::{Disk, Medium};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -62,23 +61,12 @@ pub struct Written {
 /// Asks the user for the word that names a disk: what is said, the answer.
 pub type Ask<'a> = &'a mut dyn FnMut(&str) -> Result<String>;
 
-/// Writes the image at `image` to the disk or file at `device`.
+/// Writes the image at `image` to the disk or file at `device`, as the machine `root` shows it.
 ///
 /// # Errors
 /// The image is none, the device must not be written to, the user does not name it, or it fails. Once writing has begun, the
 /// error says what the stick is now, and where the reports are that it held.
 pub fn flash(
-    image: &Path,
-    device: &Path,
-    options: &Options,
-    ask: Ask<'_>,
-    progress: &Progress,
-) -> Result<Written> {
-    flash_on(&Root::live(), image, device, options, ask, progress)
-}
-
-/// The same on a machine that may be a test's.
-fn flash_on(
     root: &Root,
     image: &Path,
     device: &Path,
@@ -115,7 +103,7 @@ fn flash_on(
     let report_bytes = frame.report_bytes;
     let (runs, not_carried) = (kept.runs, kept.not_carried.clone());
     drop(frame);
-    kept.discard();
+    kept.carried();
     Ok(Written { report_bytes, kept: runs, not_carried, ..done })
 }
 
@@ -222,82 +210,6 @@ fn carry_out(medium: &mut dyn Medium, frame: &Frame<'_>, progress: &Progress) ->
         Failed { error, hint }
     })?;
     Ok(written)
-}
-
-/// What was on a report partition, saved until the stick is written.
-#[derive(Debug, Default)]
-struct Kept {
-    folder: Option<PathBuf>,
-    files: Vec<FatFile>,
-    runs: usize,
-    not_carried: Vec<PathBuf>,
-}
-
-impl Kept {
-    /// Copies what is on the report partition of `disk` into a new folder below `within`, but for the image's README.
-    fn save(disk: &File, device: &Path, within: &Path, progress: &Progress) -> Result<Self> {
-        let mut kept = Self::default();
-        let save = |kept: &mut Self| -> Result<()> {
-            let Some(report) = frame::report_of(disk)? else { return Ok(()) };
-            kept.runs = frame::runs_on(disk)?.len();
-            let folder = new_folder(device, within)?;
-            progress.note(format!("saving the reports that are on it in {}", folder.display()));
-            kept.folder = Some(folder.clone());
-            // Each saved file stays open until it is on the stick.
-            let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-            setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-            frame::each_file(disk, &report, &mut |path, bytes| {
-                if path.eq_ignore_ascii_case(README) {
-                    return Ok(());
-                }
-                let place = folder.join(path);
-                fs_err::create_dir_all(place.parent().unwrap_or(&folder))?;
-                let file = fs_err::File::create_new(&place)?;
-                std::io::Write::write_all(&mut &file, &bytes)?;
-                file.sync_all()?;
-                match path.split('/').all(|part| name::check(part).is_ok()) {
-                    true => {
-                        kept.files.push(FatFile { path: path.to_owned(), content: Content::of_file(&place)? })
-                    }
-                    false => kept.not_carried.push(place),
-                }
-                Ok(())
-            })?;
-            // The names too outlive a loss of power.
-            nix::unistd::sync();
-            Ok(())
-        };
-        match save(&mut kept) {
-            Ok(()) => Ok(kept),
-            Err(error) => {
-                kept.discard();
-                Err(error)
-                    .with_context(|| format!("saving the reports that are on {}", device.display()))
-                    .hint("nothing was written to it")
-            }
-        }
-    }
-
-    /// They are on the stick; what is not stays in the folder.
-    fn discard(self) {
-        if let Some(folder) = self.folder.filter(|_| self.not_carried.is_empty()) {
-            let _ = fs_err::remove_dir_all(folder);
-        }
-    }
-}
-
-/// A folder that nobody else has.
-fn new_folder(device: &Path, within: &Path) -> Result<PathBuf> {
-    let name = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    for number in 1..1000 {
-        let folder = within.join(format!("gdsboot-reports-of-{name}-{number}"));
-        match std::fs::create_dir(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| format!("making {}", folder.display())),
-        }
-    }
-    anyhow::bail!("{} has too many folders of reports", within.display())
 }
 
 #[cfg(test)]

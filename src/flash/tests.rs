@@ -3,7 +3,9 @@ use crate::bench::scratch::candidate;
 use crate::bench::scratch::testing::{Loop, file};
 use crate::boot_contract::REPORT_RUNS;
 use crate::builder::bios_boot;
+use crate::builder::content::Content;
 use crate::builder::disk::{self, DEFAULT_REPORT_SIZE, DiskInputs};
+use crate::builder::fat::FatFile;
 use crate::error::{Status, hint_of, one_line, status_of};
 use crate::progress::Unit;
 use crate::report::gpt::Table;
@@ -51,7 +53,7 @@ fn nobody(said: &str) -> Result<String> {
 }
 
 fn onto(folder: &Path, target: &Path, options: &Options) -> Result<Written> {
-    flash(&image(folder), target, options, &mut nobody, &Progress::none())
+    flash(&Root::live(), &image(folder), target, options, &mut nobody, &Progress::none())
 }
 
 /// The report partition, by a reader that is not ours.
@@ -272,7 +274,9 @@ fn what_is_not_ours_and_what_is_too_small_stays_as_it_is() {
     fs_err::hard_link(&itself, &name).unwrap();
     for target in [&itself, &name] {
         let before = fs_err::read(&itself).unwrap();
-        let error = flash(&itself, target, &Options::default(), &mut nobody, &Progress::none()).unwrap_err();
+        let error =
+            flash(&Root::live(), &itself, target, &Options::default(), &mut nobody, &Progress::none())
+                .unwrap_err();
         assert!(one_line(&error).contains("it is the image itself"), "{error:#}");
         assert!(fs_err::read(&itself).unwrap() == before);
     }
@@ -285,7 +289,8 @@ fn what_is_not_ours_and_what_is_too_small_stays_as_it_is() {
         let wrong = dir.path().join(name);
         let bytes = if name == "cut" { &whole[..length] } else { &vec![0; length] };
         fs_err::write(&wrong, bytes).unwrap();
-        let error = flash(&wrong, &stick, &Options::default(), &mut nobody, &Progress::none()).unwrap_err();
+        let error = flash(&Root::live(), &wrong, &stick, &Options::default(), &mut nobody, &Progress::none())
+            .unwrap_err();
         assert!(one_line(&error).contains(said), "{error:#}");
     }
     assert_eq!(std::fs::metadata(&stick).unwrap().blocks(), 0);
@@ -497,7 +502,7 @@ fn a_disk_is_written_only_where_it_is_free_can_be_pulled_out_and_was_named() {
             asked = said.to_owned();
             Ok(answer.to_owned())
         };
-        let done = flash_on(root, &image, Path::new(&device.0), options, &mut ask, &Progress::none());
+        let done = flash(root, &image, Path::new(&device.0), options, &mut ask, &Progress::none());
         (done.map_err(|error| one_line(&error)), asked)
     };
     let is_untouched = || {
@@ -590,7 +595,7 @@ fn a_drive_that_cannot_be_pulled_out_has_to_be_allowed() {
     let image = image(dir.path());
     let write = |allow_fixed| {
         let options = Options { allow_fixed, yes_serial: Some("S1".into()), ..Options::default() };
-        flash_on(&root, &image, Path::new(&device.0), &options, &mut nobody, &Progress::none())
+        flash(&root, &image, Path::new(&device.0), &options, &mut nobody, &Progress::none())
     };
     let error = write(false).unwrap_err();
     assert!(one_line(&error).contains("it cannot be pulled out"), "{error:#}");
