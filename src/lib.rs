@@ -12,6 +12,7 @@
 //! | [`checks`] | judges facts |
 //! | [`live`] | what makes the validator an init |
 //! | [`report`] | the report's model, its renderers, reading it back from a disk image |
+//! | [`manual`] | man pages and shell completions, made from the command lines |
 //! | [`inspect`] | what an image is and what is on it |
 //! | [`boot_contract`] | the names that the builder writes and the live side reads |
 
@@ -31,6 +32,8 @@ pub mod inspect;
 pub mod interrupt;
 pub mod live;
 pub mod manifest;
+#[cfg(feature = "builder")]
+pub mod manual;
 pub mod pasteable;
 pub mod program;
 #[cfg(feature = "builder")]

@@ -2,9 +2,9 @@
 
 mod cli;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use gdsboot::error;
-use gdsboot::interrupt;
+use gdsboot::{interrupt, manual};
 use std::process::ExitCode;
 
 /// Build and boot an image that proves whether a machine moves data between NVMe and GPU memory by DMA
@@ -33,6 +33,8 @@ enum Command {
     Flash(cli::flash::FlashArgs),
     Inspect(cli::inspect::InspectArgs),
     Recompute(cli::recompute::RecomputeArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +54,8 @@ fn main() -> ExitCode {
         Command::Flash(args) => cli::flash::run(args, global),
         Command::Inspect(args) => cli::inspect::run(args),
         Command::Recompute(args) => cli::recompute::run(args),
+        Command::Completions(args) => manual::completions(args, Args::command()),
+        Command::Man(args) => manual::man(args, Args::command()),
     };
     if result.is_err() && interrupt::requested() {
         // A stick that was begun is the one thing that stays half-written, and its error says so.
