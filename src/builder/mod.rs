@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod elf;
 pub mod esp;
 pub mod fat;
+pub mod format;
 pub mod image;
 pub mod initramfs;
 pub mod kernel;

@@ -69,6 +69,15 @@ impl Output {
         &self.folder
     }
 
+    /// A file beside the output that has no name, and so is gone with gdsboot.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn scratch(&self) -> Result<std::fs::File> {
+        tempfile::tempfile_in(&self.folder)
+            .with_context(|| format!("creating a file in {}", self.folder.display()))
+    }
+
     /// Is the file there what a build with this key wrote?
     pub fn is_current(&self, stamps: &Path, key: &str) -> bool {
         let recorded: Option<Stamp> =
