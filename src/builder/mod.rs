@@ -35,6 +35,7 @@ pub mod root;
 pub mod sandbox;
 pub mod sbat;
 pub mod space;
+pub mod split_report;
 pub mod squashfs;
 pub mod template;
 pub mod tree;

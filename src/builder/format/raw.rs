@@ -30,7 +30,7 @@ pub fn disk(parts: &Parts) -> Result<Disk> {
             boot_image: parts.loaders.boot_image.clone(),
             core_image: parts.loaders.core_image.clone(),
         }),
-        report_size: disk::DEFAULT_REPORT_SIZE,
+        report_size: Some(disk::DEFAULT_REPORT_SIZE),
     };
     let layout = disk::plan(&inputs)?;
     Ok(Disk { inputs, layout })
