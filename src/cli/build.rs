@@ -19,7 +19,7 @@ pub struct BuildArgs {
     /// What to build
     #[arg(long, value_name = "FORMAT", default_value = "raw")]
     pub format: Format,
-    /// Where the image goes [default: gdsboot-PROFILE.img, .qcow2]
+    /// Where the image goes [default: gdsboot-PROFILE.img, .qcow2 or .iso]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Add a group of packages, such as debug, or the files of a folder, such as ./mine/ (may be repeated)

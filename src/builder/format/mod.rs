@@ -5,9 +5,12 @@
 //! | [`parts`] | what every format is made of |
 //! | [`raw`] | the disk image: sticks, virtual machines |
 //! | [`qcow2`] | the same disk for hypervisors, smaller |
+//! | [`iso`], [`iso9660`] | the same disk without a report partition, and an ISO at once; the ISO's structures |
 //!
 //! A new format is a file here, a value of [`Format`], and a line in each of its functions.
 
+pub mod iso;
+pub mod iso9660;
 pub mod parts;
 pub mod qcow2;
 pub mod raw;
@@ -27,6 +30,8 @@ pub enum Format {
     Raw,
     /// The same disk for QEMU, Proxmox and libvirt, in a smaller file
     Qcow2,
+    /// A CD-ROM, for the virtual media of a BMC; reports go to another disk
+    Iso,
 }
 
 impl Format {
@@ -35,6 +40,7 @@ impl Format {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Iso => "iso",
         }
     }
 
@@ -43,6 +49,7 @@ impl Format {
         match self {
             Self::Raw => "img",
             Self::Qcow2 => "qcow2",
+            Self::Iso => "iso",
         }
     }
 
@@ -51,13 +58,19 @@ impl Format {
     /// # Errors
     /// There is no room, or a part does not fit.
     pub fn write(self, parts: &Parts, file: &File, output: &Output, progress: &Progress) -> Result<()> {
-        let disk = raw::disk(parts)?;
         match self {
             Self::Raw => {
+                let disk = raw::disk(parts)?;
                 space::require(output.folder(), disk.bytes(), "writing the image")?;
                 disk.write(file, progress)
             }
+            Self::Iso => {
+                let iso = iso::iso(parts)?;
+                space::require(output.folder(), iso.bytes(), "writing the image")?;
+                iso.write(file, progress)
+            }
             Self::Qcow2 => {
+                let disk = raw::disk(parts)?;
                 // The raw disk on the way, and at worst as much again.
                 space::require(output.folder(), 2 * disk.bytes(), "writing the image")?;
                 let raw = output.scratch()?;

@@ -52,6 +52,8 @@ pub struct Loaders {
     pub boot_image: Vec<u8>,
     /// GRUB's core image for a disk, for BIOS.
     pub core_image: Vec<u8>,
+    /// GRUB's image for a CD-ROM, for BIOS.
+    pub cdrom_image: Vec<u8>,
 }
 
 impl Parts {
