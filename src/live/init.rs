@@ -3,12 +3,13 @@
 use super::benchmark::{self, Subject};
 use super::journal::{self, Journal};
 use super::module_loader::ModuleLoader;
-use super::params::Params;
+use super::params::{Params, RootPlace};
 use super::partition::{self, Partition};
 use super::report_partition::ReportPartition;
+use super::report_search::{Place, Rank, Search};
 use super::scratch::{self, Scratch, with_hint};
 use super::settings::{self, Asked};
-use super::{luggage, mounts, nvidia_nodes, power, shell, switch_root, udev, verify};
+use super::{iso_root, luggage, mounts, nvidia_nodes, power, shell, switch_root, udev, verify};
 use crate::bench::plan::Thoroughness;
 use crate::bench::results::{Results, StepTime};
 use crate::bench::route::Route;
@@ -35,7 +36,6 @@ use anyhow::{Context as _, anyhow, bail};
 use nix::sys::reboot::RebootMode;
 use std::io::Read as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long the disk may take to appear: USB sticks behind hubs are the slowest.
@@ -89,7 +89,7 @@ struct Run {
     measured: Option<Results>,
     partition: Option<ReportPartition>,
     /// What that is mounted from.
-    report_disk: Option<Partition>,
+    place: Option<Place>,
     /// Why the root could not be used.
     no_root: Option<String>,
 }
@@ -116,7 +116,7 @@ impl Run {
             facts: Facts::default(),
             measured: None,
             partition: None,
-            report_disk: None,
+            place: None,
             no_root: None,
         }
     }
@@ -179,60 +179,67 @@ impl Run {
     fn find_root(&mut self) -> Option<Partition> {
         let (root, params) = (self.root.clone(), self.params.clone());
         let found = self.journal.stage("find-root", |journal| {
-            let uuid =
+            let place =
                 params.root.context("reading the kernel command line: it names no root (gdsboot.root)")?;
-            journal.consoles.say(&format!("looking for the root partition {uuid}"));
-            let found = partition::wait_for(&root, &uuid, DISK_PATIENCE);
+            journal.consoles.say(&format!("looking for the root: {place}"));
+            let found = match &place {
+                RootPlace::Partition(uuid) => partition::wait_for(&root, uuid, DISK_PATIENCE),
+                RootPlace::Iso(volume) => iso_root::wait_for(&root, volume, DISK_PATIENCE),
+            };
             if let [first, second, ..] = found.as_slice() {
                 let both =
-                    format!("{} and {} both have PARTUUID {uuid}; taking the first", first.name, second.name);
+                    format!("{} and {} both have the {place}; taking the first", first.name, second.name);
                 journal.problem("find-root", both);
             }
             let first = found.into_iter().next();
             let seconds = DISK_PATIENCE.as_secs();
-            let first = first.with_context(|| {
-                format!("waiting for the root: no disk has a partition {uuid} after {seconds} s")
-            })?;
+            let first = first
+                .with_context(|| format!("waiting for the root: no disk has a {place} after {seconds} s"))?;
             journal.consoles.event(What::RootFound { device: first.device().display().to_string() });
-            Ok(first)
+            match place {
+                RootPlace::Partition(_) => Ok(first),
+                RootPlace::Iso(_) => iso_root::attach(&first),
+            }
         });
         self.because_of_root(found)
     }
 
-    /// Mounts the report partition and begins the run's folder, unless that was done. Only the last try complains.
-    fn open_report_partition(&mut self, disk: Option<&Partition>, is_last: bool) {
-        if self.partition.is_some() {
+    /// Mounts the best report partition that can be written to and begins the run's folder on it. A better one may appear
+    /// late, and then the run moves there. Only the last look waits, and complains.
+    fn open_report_partition(&mut self, booted: Option<&Partition>, is_last: bool) {
+        let search = Search { root: &self.root, own: self.params.report.as_deref(), booted };
+        if let Some(place) = &self.place
+            && search.best().is_none_or(|best| best.rank >= place.rank)
+        {
             return;
         }
-        let mounted = match self.mount_report_partition(disk) {
-            Ok((mounted, found)) => {
-                self.report_disk = Some(found);
-                mounted
+        if let Some(partition) = self.partition.take() {
+            self.place = None;
+            if let Err(error) = partition.withdraw() {
+                self.journal.problem("report-partition", crate::error::one_line(&error));
             }
-            Err(_) if !is_last => return,
-            Err(error) => return self.journal.problem("report-partition", crate::error::one_line(&error)),
-        };
+        }
+        let found = if is_last { search.open_at_last() } else { search.open() };
+        if is_last {
+            found.refused.iter().for_each(|why| self.journal.problem("report-partition", why.clone()));
+        }
+        let Some((mounted, place)) = found.opened else { return };
+        if let Some(both) = found.same {
+            self.journal.problem("report-partition", both);
+        }
         let report = self.report(false);
         self.partition = self.journal.stage("report-partition", |journal| {
             let partition = ReportPartition::begin(&mounted, &report)?;
+            journal.consoles.say(&format!("the report goes to {place}"));
             journal.consoles.event(What::StartedWritten { path: partition.folder() });
             Ok(partition)
         });
-        if self.partition.is_none() {
+        if self.partition.is_some() {
+            self.place = Some(place);
+        } else {
             // What cannot be written to must not stay mounted; that it failed is told already.
             let _ = mounts::unmount(&mounted);
         }
-    }
-
-    fn mount_report_partition(&self, disk: Option<&Partition>) -> anyhow::Result<(PathBuf, Partition)> {
-        let uuid = self.params.report.as_deref();
-        let uuid =
-            uuid.context("reading the kernel command line: it names no report partition (gdsboot.report)")?;
-        let found = partition::find(&self.root, uuid);
-        // Two copies of one stick have the same numbers; the report belongs to the one that was booted.
-        let same = found.iter().find(|found| disk.is_some_and(|disk| disk.disk == found.disk));
-        let found = same.or(found.first()).with_context(|| format!("no disk has a partition {uuid}"))?;
-        Ok((ReportPartition::mount(found)?, found.clone()))
     }
 
     /// Verifies the root and makes it `/`.
@@ -289,6 +296,17 @@ impl Run {
         self.partition = partition;
         if let Some(Asked { settings, workloads }) = asked {
             (self.settings, self.workloads) = (settings, workloads);
+        }
+        self.stay_for_the_screen();
+    }
+
+    /// Where the report of an ISO has nowhere to go, somebody has to read the screen: unless another thing was asked for, the
+    /// machine is not switched off.
+    fn stay_for_the_screen(&mut self) {
+        let is_iso = matches!(self.params.root, Some(RootPlace::Iso(_)));
+        if is_iso && self.partition.is_none() && self.settings.after_from == settings::DEFAULT {
+            self.settings.after = After::Hold;
+            self.settings.after_from = "the report is on the screen alone".into();
         }
     }
 
@@ -368,7 +386,7 @@ impl Run {
     fn benchmark(&mut self, disk: Option<&Partition>) {
         let so_far = self.report(false);
         // The report partition may be on another disk than the root.
-        let kept = disk.into_iter().chain(&self.report_disk);
+        let kept = disk.into_iter().chain(self.place.as_ref().map(|place| &place.partition));
         let keep: Vec<String> = kept.flat_map(|kept| [kept.disk.clone(), kept.name.clone()]).collect();
         let (root, partition) = (self.root.clone(), self.partition.take());
         let machine = Live::new(root.clone());
@@ -524,11 +542,23 @@ impl Run {
             self.partition = Some(partition);
         }
         let place = match &written {
-            Some(folder) => format!("{folder}/{RUN_REPORT_TEXT} on the partition {REPORT_LABEL}"),
+            Some(folder) => {
+                let disk = match &self.place {
+                    Some(Place { rank: Rank::Own, .. }) | None => String::new(),
+                    Some(place) => format!(" of {}", place.partition.disk),
+                };
+                format!("{folder}/{RUN_REPORT_TEXT} on the partition {REPORT_LABEL}{disk}")
+            }
             None => {
                 report = self.report(true);
                 self.say_report(&report);
-                "could not be written; the whole text stands on the serial line".into()
+                match self.partition {
+                    Some(_) => "could not be written; the whole text stands on the serial line".into(),
+                    None => format!(
+                        "nowhere: no {REPORT_LABEL} can be written to. The serial line has all of it, the code the \
+                         verdict"
+                    ),
+                }
             }
         };
         self.journal.consoles.screen(|style| screen::render(&report, &place, style));

@@ -1,10 +1,11 @@
 //! What makes the validator an init. It is the only part of gdsboot that changes the machine it runs on, and [`init`]
-//! is its only way in.
+//! is its only way in. [`complaints`] is for those who write its settings.
 
 mod benchmark;
 mod blank;
 mod console;
 mod init;
+mod iso_root;
 mod journal;
 mod kernel_log;
 mod luggage;
@@ -15,6 +16,7 @@ mod params;
 mod partition;
 mod power;
 mod report_partition;
+mod report_search;
 mod scratch;
 mod scratch_disk;
 mod scratch_filesystem;
@@ -26,3 +28,4 @@ mod udev;
 mod verify;
 
 pub use init::init;
+pub use settings::complaints;

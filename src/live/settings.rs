@@ -56,6 +56,9 @@ struct Said {
     complaints: Vec<String>,
 }
 
+/// The place of what nobody asked for.
+pub const DEFAULT: &str = "default";
+
 /// Settings larger than this are not ours.
 const LIMIT: usize = 64 << 10;
 /// No measurement takes longer, in seconds.
@@ -83,7 +86,7 @@ pub fn read(root: &Root, file: Option<&[u8]>, params: &Params) -> Asked {
 }
 
 fn resolve(places: Vec<Said>) -> Asked {
-    let mut settings = Settings { after_from: "default".into(), ..Settings::default() };
+    let mut settings = Settings { after_from: DEFAULT.into(), ..Settings::default() };
     let mut workloads = Vec::new();
     for place in places {
         if let Some(after) = place.after {
@@ -151,6 +154,11 @@ fn yes_or_no(word: &str) -> Option<bool> {
         "0" | "no" | "false" => Some(false),
         _ => None,
     }
+}
+
+/// What a run would not understand of a `gdsboot.toml`.
+pub fn complaints(bytes: &[u8]) -> Vec<String> {
+    from_file(bytes).complaints
 }
 
 fn from_file(bytes: &[u8]) -> Said {
