@@ -13,6 +13,7 @@
 //! | [`live`] | what makes the validator an init |
 //! | [`report`] | the report's model, its renderers, reading it back from a disk image |
 //! | [`inspect`] | what an image is and what is on it |
+//! | [`redact`] | hides what must not be published |
 //! | [`boot_contract`] | the names that the builder writes and the live side reads |
 
 pub mod bench;
@@ -35,6 +36,7 @@ pub mod pasteable;
 pub mod program;
 #[cfg(feature = "builder")]
 pub mod progress;
+pub mod redact;
 pub mod report;
 #[cfg(feature = "builder")]
 pub mod smoke;

@@ -4,12 +4,14 @@
 mod benchmark;
 mod blank;
 mod console;
+mod delivery;
 mod init;
 mod journal;
 mod kernel_log;
 mod luggage;
 mod module_loader;
 mod mounts;
+mod network;
 mod nvidia_nodes;
 mod params;
 mod partition;
