@@ -9,8 +9,8 @@ use crate::program::{self, ending};
 use crate::redact;
 use crate::report::model::Delivery;
 use anyhow::{Context as _, Result};
-use std::io::Write as _;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
+use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -209,7 +209,9 @@ fn of_status(written: &str, answer: &str) -> Tried {
                 "{words}; a pre-signed URL must be for PUT, of this very address, and not have run out by this machine's clock and the server's"
             ),
         ),
-        300..=399 => Tried::Never(Some(status), format!("{words}, another address; name that one in report_url")),
+        300..=399 => {
+            Tried::Never(Some(status), format!("{words}, another address; name that one in report_url"))
+        }
         _ => Tried::Never(Some(status), format!("{words}; see report_url and the server's log")),
     }
 }
@@ -253,10 +255,14 @@ fn of_exit(code: i32, stderr: &str) -> Tried {
 /// It is not there, or there is no such partition.
 pub fn ca_file(partition: Option<&Path>, name: &str) -> Result<std::path::PathBuf> {
     let hint = "put the file on the partition GDSREPORT, beside gdsboot.toml";
-    let partition = partition.ok_or_else(|| hinted(format!("report_ca = {name}: there is no report partition"), hint))?;
+    let partition =
+        partition.ok_or_else(|| hinted(format!("report_ca = {name}: there is no report partition"), hint))?;
     let path = partition.join(name);
     if !path.is_file() {
-        return Err(hinted(format!("report_ca = {name}: there is no such file on the report partition"), hint));
+        return Err(hinted(
+            format!("report_ca = {name}: there is no such file on the report partition"),
+            hint,
+        ));
     }
     Ok(path)
 }
@@ -268,10 +274,23 @@ mod tests {
 
     #[test]
     fn urls() {
-        for good in ["http://10.0.2.2:8080/r/{folder}.json", "HTTPS://s3/b/k?X-Amz-Signature=1&x=%2F", "https://u:p@h"] {
+        for good in [
+            "http://10.0.2.2:8080/r/{folder}.json",
+            "HTTPS://s3/b/k?X-Amz-Signature=1&x=%2F",
+            "https://u:p@h",
+        ] {
             assert_eq!(check_url(good), Ok(()), "{good}");
         }
-        for bad in ["", "s3://b/k", "http://", "https:///x", "http://u@/x", "http://h/a b", "http://h/ü", "http://h/\n"] {
+        for bad in [
+            "",
+            "s3://b/k",
+            "http://",
+            "https:///x",
+            "http://u@/x",
+            "http://h/a b",
+            "http://h/ü",
+            "http://h/\n",
+        ] {
             assert!(check_url(bad).is_err(), "{bad}");
         }
         assert_eq!(expand("http://h/{folder}/{run_id}?{x}", "0a", "T-0a"), "http://h/T-0a/0a?{x}");
@@ -287,7 +306,10 @@ mod tests {
             Some(Path::new("/ca.pem")),
         );
         assert!(text.starts_with("url = \"https://h/\\\"k\\\\?s\"\nupload-file = \"/r.json\"\n"), "{text}");
-        assert!(text.contains("header = \"X-Gdsboot-Run-Id: 0a1b2c3d\"\n") && text.contains("cacert = \"/ca.pem\"\n"));
+        assert!(
+            text.contains("header = \"X-Gdsboot-Run-Id: 0a1b2c3d\"\n")
+                && text.contains("cacert = \"/ca.pem\"\n")
+        );
         assert!(!text.to_lowercase().contains("x-amz-"));
     }
 
@@ -303,7 +325,10 @@ mod tests {
         }
         let answer = "<Error><Code>SignatureDoesNotMatch</Code><Message>no\nway</Message><StringToSign>s3cret</StringToSign>";
         let Tried::Never(Some(403), words) = of_status("403", answer) else { panic!() };
-        assert!(words.contains("403 (SignatureDoesNotMatch: noway);") && !words.contains("s3cret"), "{words}");
+        assert!(
+            words.contains("403 (SignatureDoesNotMatch: noway);") && !words.contains("s3cret"),
+            "{words}"
+        );
         assert_eq!(said("<Code>"), None);
         let words = |tried| match tried {
             Tried::Later(None, words) => words,
@@ -335,7 +360,10 @@ mod tests {
     fn it_is_tried_again_where_that_may_help() {
         let later = || Tried::Later(Some(503), "busy".into());
         let (delivery, pauses) = tried(vec![later(), later(), Tried::Sent(201)], 100);
-        assert_eq!((delivery.sent, delivery.tries, delivery.status, delivery.error), (true, 3, Some(201), None));
+        assert_eq!(
+            (delivery.sent, delivery.tries, delivery.status, delivery.error),
+            (true, 3, Some(201), None)
+        );
         assert_eq!(pauses, [1, 2]);
         let (delivery, pauses) = tried(vec![Tried::Never(Some(404), "no".into())], 100);
         assert_eq!((delivery.sent, delivery.tries, delivery.error.as_deref()), (false, 1, Some("no")));
@@ -344,10 +372,7 @@ mod tests {
         assert_eq!((delivery.tries, pauses.as_slice()), (6, &[1, 2, 4, 8, 16][..]));
         let (delivery, pauses) = tried(vec![later()], 3);
         assert_eq!((delivery.tries, pauses.as_slice()), (1, &[][..]));
-        assert_eq!(
-            delivery.words(),
-            "NOT sent to http://h (1 try, 0 s): busy"
-        );
+        assert_eq!(delivery.words(), "NOT sent to http://h (1 try, 0 s): busy");
     }
 
     #[test]

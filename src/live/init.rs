@@ -540,14 +540,19 @@ impl Run {
                 written = self.write_report(&report);
             }
         }
-        let delivered = self.delivery.as_ref().filter(|delivery| delivery.sent).map(Delivery::words);
-        let place = match (&written, delivered) {
-            (Some(folder), sent) => {
-                let sent = sent.map(|sent| format!("; {sent}")).unwrap_or_default();
+        let place = match (&written, &self.delivery) {
+            (Some(folder), delivery) => {
+                // The screen has no room for where to; the report says that.
+                let sent = match delivery {
+                    Some(delivery) if delivery.sent => "; sent",
+                    Some(_) => "; NOT sent",
+                    None if self.report_url.is_some() => "; NOT sent",
+                    None => "",
+                };
                 format!("{folder}/{RUN_REPORT_TEXT} on the partition {REPORT_LABEL}{sent}")
             }
-            (None, Some(sent)) => sent,
-            (None, None) => {
+            (None, Some(delivery)) if delivery.sent => delivery.words(),
+            (None, _) => {
                 report = self.report(true);
                 self.say_report(&report);
                 "could not be written; the whole text stands on the serial line".into()

@@ -420,7 +420,10 @@ mod tests {
         assert_eq!(settings.report_url.as_deref(), Some("https://s3/b/k?REDACTED"));
         assert_eq!((settings.report_seconds, settings.report_ca.as_deref()), (Some(30), Some("ca.pem")));
         for (text, why) in [
-            ("report_url = 'ftp://h/x?0ff'", "report_url = \"ftp://h/x?REDACTED\" is no http or https address"),
+            (
+                "report_url = 'ftp://h/x?0ff'",
+                "report_url = \"ftp://h/x?REDACTED\" is no http or https address",
+            ),
             ("report_url = 'https://?0ff'", "is no http or https address"),
             ("report_seconds = 0", "is no whole number of seconds"),
             ("report_ca = '../ca.pem'", "is no file on the report partition"),

@@ -293,10 +293,7 @@ mod tests {
 
     #[test]
     fn a_network_card_where_the_machine_has_one() {
-        assert_eq!(
-            line(&network(true)),
-            "-netdev user,id=net\n-device virtio-net-pci,netdev=net,romfile="
-        );
+        assert_eq!(line(&network(true)), "-netdev user,id=net\n-device virtio-net-pci,netdev=net,romfile=");
     }
 
     #[test]

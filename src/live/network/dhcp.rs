@@ -48,7 +48,8 @@ pub fn ask(root: &Root, deadline: Instant, say: &mut dyn FnMut(&str)) -> Result<
             };
             run.to_end()?;
             if let Ok(text) = fs_err::read_to_string(&lease) {
-                let address = Address::of_lease(&text).map_err(|why| anyhow!("the DHCP server's answer {why}"))?;
+                let address =
+                    Address::of_lease(&text).map_err(|why| anyhow!("the DHCP server's answer {why}"))?;
                 return Ok((card.clone(), address));
             }
         }

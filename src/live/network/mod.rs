@@ -92,7 +92,8 @@ fn is_meant(card: &Card, wanted: &Interface) -> bool {
 }
 
 fn no_link(all: &[Card], named: &[&Card], wanted: &Interface) -> anyhow::Error {
-    let describe = |card: &Card| format!("{} {}", card.name, card.mac.map(|byte| format!("{byte:02x}")).join(":"));
+    let describe =
+        |card: &Card| format!("{} {}", card.name, card.mac.map(|byte| format!("{byte:02x}")).join(":"));
     let list = |cards: &mut dyn Iterator<Item = &Card>| cards.map(describe).collect::<Vec<_>>().join(", ");
     if all.is_empty() {
         return hinted(
@@ -112,7 +113,10 @@ fn no_link(all: &[Card], named: &[&Card], wanted: &Interface) -> anyhow::Error {
         );
     }
     let cards = list(&mut named.iter().copied());
-    hinted(format!("no link on {cards}"), "plug the cable in, or see the switch's port; hypervisor: attach the card to a bridge")
+    hinted(
+        format!("no link on {cards}"),
+        "plug the cable in, or see the switch's port; hypervisor: attach the card to a bridge",
+    )
 }
 
 /// Cards that have a link, all started; where none has, it is waited for.
@@ -139,7 +143,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(dir.path());
         let error = find(&root, &Interface::Any, Instant::now()).unwrap_err();
-        assert!(error.to_string().contains("no network card") && hint_of(&error).unwrap().contains("hypervisor"));
+        assert!(
+            error.to_string().contains("no network card") && hint_of(&error).unwrap().contains("hypervisor")
+        );
         let card = Card { name: "eth0".into(), mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56] };
         let error = no_link(std::slice::from_ref(&card), &[], &Interface::Mac([1; 6]));
         assert_eq!(
@@ -152,7 +158,9 @@ mod tests {
 
     #[test]
     fn name_servers() {
-        let Plan::Static(_, address) = Plan::parse("any,10.0.0.1/8,,1.2.3.4,5.6.7.8").unwrap() else { panic!() };
+        let Plan::Static(_, address) = Plan::parse("any,10.0.0.1/8,,1.2.3.4,5.6.7.8").unwrap() else {
+            panic!()
+        };
         assert_eq!(resolv_conf(&address), "nameserver 1.2.3.4\nnameserver 5.6.7.8\n");
     }
 }

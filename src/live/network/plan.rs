@@ -55,8 +55,12 @@ impl Plan {
         let optional = |part: &str| if part.is_empty() { Ok(None) } else { address(part).map(Some) };
         let gateway = parts.next().map(optional).transpose()?.flatten();
         let dns: Vec<Option<Ipv4Addr>> = parts.map(optional).collect::<Result<_, _>>()?;
-        let address =
-            Address { ip: address(ip)?, prefix: prefix_length(prefix)?, gateway, dns: dns.into_iter().flatten().collect() };
+        let address = Address {
+            ip: address(ip)?,
+            prefix: prefix_length(prefix)?,
+            gateway,
+            dns: dns.into_iter().flatten().collect(),
+        };
         Ok(Self::Static(interface, address))
     }
 }
@@ -82,7 +86,8 @@ pub fn mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
     let mut parts = text.split([':', '-']);
     for byte in &mut mac {
-        let part = parts.next().filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        let part =
+            parts.next().filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))?;
         *byte = u8::from_str_radix(part, 16).ok()?;
     }
     parts.next().is_none().then_some(mac)
@@ -114,7 +119,8 @@ impl Address {
     /// # Errors
     /// What is missing or malformed.
     pub fn of_lease(text: &str) -> Result<Self, String> {
-        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or("");
+        let value =
+            |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or("");
         let list = |key: &str| value(key).split_whitespace().map(address).collect::<Result<Vec<_>, _>>();
         let mask = value("mask");
         Ok(Self {
@@ -173,7 +179,9 @@ mod tests {
 
     #[test]
     fn leases() {
-        let lease = Address::of_lease("ip=10.0.2.15\nmask=255.255.255.0\nrouter=10.0.2.2 10.0.2.9\ndns=10.0.2.3\n").unwrap();
+        let lease =
+            Address::of_lease("ip=10.0.2.15\nmask=255.255.255.0\nrouter=10.0.2.2 10.0.2.9\ndns=10.0.2.3\n")
+                .unwrap();
         assert_eq!(lease.gateway, Some(ip("10.0.2.2")));
         assert_eq!((lease.prefix, lease.dns), (24, vec![ip("10.0.2.3")]));
         assert_eq!(Address::of_lease("ip=10.0.2.15\nmask=\nrouter=\ndns=\n").unwrap().prefix, 24);
