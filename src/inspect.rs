@@ -5,6 +5,7 @@ use crate::error::one_line;
 use crate::manifest::Manifest;
 use crate::progress::bytes;
 use crate::report::gpt::Table;
+use crate::report::kind::Kind;
 use crate::report::menu::MenuEntry;
 use crate::report::source::Image;
 use anyhow::{Context as _, Result};
@@ -20,7 +21,9 @@ const MAX_MANIFEST: u32 = 16 << 20;
 pub struct Inspection {
     /// Where the image is.
     pub path: PathBuf,
-    /// Size of the file in bytes.
+    /// What kind of file it is.
+    pub kind: Kind,
+    /// Size of the disk in bytes.
     pub size: u64,
     /// Bytes that the file occupies on its disk.
     pub allocated: u64,
@@ -65,6 +68,7 @@ pub fn inspect(image: &Image) -> Inspection {
     let mut note = |error: anyhow::Error| problems.push(one_line(&error));
     Inspection {
         path: image.path().to_owned(),
+        kind: image.kind(),
         size: image.size(),
         allocated: image.allocated(),
         table: image.table().clone(),
@@ -122,7 +126,12 @@ fn runs(image: &Image) -> Result<Vec<RunEnd>> {
 pub fn text(inspection: &Inspection, packages: bool, out: &mut dyn Write) -> io::Result<()> {
     let Inspection { table, .. } = inspection;
     let (size, allocated) = (bytes(inspection.size), bytes(inspection.allocated));
-    writeln!(out, "{}: {size}, {allocated} on disk", inspection.path.display())?;
+    let kind = match inspection.kind {
+        Kind::Raw => "",
+        Kind::Qcow2 => "qcow2 of ",
+        Kind::Iso => "ISO 9660 and disk of ",
+    };
+    writeln!(out, "{}: {kind}{size}, {allocated} on disk", inspection.path.display())?;
     writeln!(out, "disk GUID {}", table.disk_guid)?;
     writeln!(out)?;
     writeln!(out, "  #  {:<14} {:<17} {:>10} {:>10}  PARTUUID", "name", "type", "start", "size")?;

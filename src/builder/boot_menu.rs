@@ -6,6 +6,7 @@ use crate::boot_contract::{
 };
 use anyhow::{Result, ensure};
 use serde::Serialize;
+use std::fmt;
 use uuid::Uuid;
 
 const TEMPLATE: &str = include_str!("../../image/templates/grub.cfg");
@@ -21,6 +22,21 @@ pub const DEFAULT_TIMEOUT: u32 = 2;
 const ENTRIES: [(&str, Option<&str>); 3] =
     [("Validate", None), ("Validate and hold", Some("hold")), ("Shell on this console", Some("shell"))];
 
+/// Where the root is; written as the value of [`PARAM_ROOT`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootPlace {
+    /// The partition with this GUID.
+    Partition(Uuid),
+}
+
+impl fmt::Display for RootPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Partition(uuid) => write!(f, "PARTUUID={uuid}"),
+        }
+    }
+}
+
 /// What the menu says.
 #[derive(Clone, Debug)]
 pub struct BootMenu {
@@ -28,14 +44,14 @@ pub struct BootMenu {
     pub title: String,
     /// Seconds until the first entry starts; see [`DEFAULT_TIMEOUT`].
     pub timeout: u32,
-    /// GUID of the root partition.
-    pub root: Uuid,
+    /// Where the root is.
+    pub root: RootPlace,
     /// Size of the squashfs in bytes.
     pub root_size: u64,
     /// SHA-256 of the squashfs, lower-case hex.
     pub root_sha256: String,
-    /// GUID of the report partition.
-    pub report: Uuid,
+    /// GUID of the image's own report partition, where it has one.
+    pub report: Option<Uuid>,
     /// The profile's kernel parameters.
     pub parameters: Vec<String>,
 }
@@ -68,11 +84,11 @@ impl BootMenu {
         let mut parameters = CONSOLES.map(str::to_owned).to_vec();
         parameters.extend(self.parameters.iter().cloned());
         parameters.extend([
-            format!("{PARAM_ROOT}=PARTUUID={}", self.root),
+            format!("{PARAM_ROOT}={}", self.root),
             format!("{PARAM_ROOT_SIZE}={}", self.root_size),
             format!("{PARAM_ROOT_SHA256}={}", self.root_sha256),
-            format!("{PARAM_REPORT}=PARTUUID={}", self.report),
         ]);
+        parameters.extend(self.report.map(|report| format!("{PARAM_REPORT}=PARTUUID={report}")));
         parameters.extend(after.map(|after| format!("{PARAM_AFTER}={after}")));
         Ok(parameters)
     }
@@ -131,10 +147,10 @@ mod tests {
         BootMenu {
             title: "gdsboot debian-13".to_owned(),
             timeout: DEFAULT_TIMEOUT,
-            root: Uuid::from_u128(0x11111111_2222_3333_4444_5555aaaabbbb),
+            root: RootPlace::Partition(Uuid::from_u128(0x11111111_2222_3333_4444_5555aaaabbbb)),
             root_size: 182_456_320,
             root_sha256: "ab".repeat(32),
-            report: Uuid::from_u128(0x66666666_7777_8888_9999_0000ccccdddd),
+            report: Some(Uuid::from_u128(0x66666666_7777_8888_9999_0000ccccdddd)),
             parameters: ["intel_iommu=on", "panic=30", "dyndbg=file drivers/x.c +p", "a=$b;c"]
                 .map(str::to_owned)
                 .to_vec(),

@@ -29,9 +29,9 @@ use uuid::{Uuid, uuid};
 
 /// Bytes in a sector of the image.
 pub const SECTOR: u64 = 512;
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 /// The partition table's copy and slack for alignment at the end of the image.
-const TAIL: u64 = MIB;
+pub(super) const TAIL: u64 = MIB;
 /// FAT32 begins at about 33 MiB. Up to 64 MiB Windows would choose the same clusters, and a run's report is about 1 MB.
 pub const DEFAULT_REPORT_SIZE: u64 = 48 * MIB;
 /// FAT32 counts 512-byte sectors in 32 bits.
@@ -136,8 +136,8 @@ pub struct DiskInputs {
     pub root: Content,
     /// GRUB for BIOS; without it the image boots by UEFI only.
     pub bios: Option<BiosStage>,
-    /// Bytes of the report partition, whole MiB; [`DEFAULT_REPORT_SIZE`] where nobody asks for another.
-    pub report_size: u64,
+    /// Bytes of the report partition, whole MiB; [`DEFAULT_REPORT_SIZE`] where nobody asks for another. None makes none.
+    pub report_size: Option<u64>,
 }
 
 impl DiskInputs {
@@ -207,11 +207,12 @@ pub fn plan(inputs: &DiskInputs) -> Result<Layout> {
     let identity = Identity::new(&inputs.seed);
     let root_bytes = inputs.root.len();
     ensure!(root_bytes > 0, "the root squashfs is empty");
-    ensure!(
-        inputs.report_size.is_multiple_of(MIB) && inputs.report_size < REPORT_MOST,
-        "the report partition's size is {} bytes; it must be whole MiB, and less than 2 TiB",
-        inputs.report_size
-    );
+    if let Some(size) = inputs.report_size {
+        ensure!(
+            size.is_multiple_of(MIB) && size < REPORT_MOST,
+            "the report partition's size is {size} bytes; it must be whole MiB, and less than 2 TiB"
+        );
+    }
     let esp_bytes = fat::smallest(Kind::Fat16, &inputs.esp_files, ESP_LEAST, ESP_SPARE)
         .context("placing the files of the ESP")?;
 
@@ -223,7 +224,7 @@ pub fn plan(inputs: &DiskInputs) -> Result<Layout> {
         (Role::BiosBoot, bios_bytes),
         (Role::Esp, Some(esp_bytes)),
         (Role::Root, Some(root_bytes)),
-        (Role::Report, Some(inputs.report_size)),
+        (Role::Report, inputs.report_size),
     ] {
         let Some(bytes) = bytes else { continue };
         let bytes = bytes.next_multiple_of(MIB);
@@ -248,7 +249,7 @@ pub fn plan(inputs: &DiskInputs) -> Result<Layout> {
     Ok(layout)
 }
 
-fn misfit(error: anyhow::Error, role: Role) -> anyhow::Error {
+pub(super) fn misfit(error: anyhow::Error, role: Role) -> anyhow::Error {
     let message = format!("laying out {}: {error:#}", role.label());
     match role {
         Role::Report => hinted(
@@ -264,7 +265,7 @@ fn misfit(error: anyhow::Error, role: Role) -> anyhow::Error {
 pub fn write(inputs: &DiskInputs, layout: &Layout, out: &File, stage: &Stage) -> Result<()> {
     ensure!(plan(inputs)? == *layout, "the files of the disk image changed while it was made");
     out.set_len(0).and_then(|()| out.set_len(layout.bytes())).context("sizing the disk image")?;
-    write_table(inputs, layout, out)?;
+    write_table(layout, inputs.bios.as_ref(), out)?;
     for partition in &layout.partitions {
         let bytes = partition.sectors * SECTOR;
         let region = Region::new(out, partition.first_lba * SECTOR, bytes);
@@ -289,7 +290,7 @@ pub fn write(inputs: &DiskInputs, layout: &Layout, out: &File, stage: &Stage) ->
 }
 
 /// The protective MBR with GRUB's boot sector, and both copies of the partition table.
-fn write_table(inputs: &DiskInputs, layout: &Layout, out: &File) -> Result<()> {
+pub(super) fn write_table(layout: &Layout, bios: Option<&BiosStage>, out: &File) -> Result<()> {
     let mut table = gptman::GPT::new_from(&mut &*out, SECTOR, layout.disk_guid.to_bytes_le())
         .context("making the partition table")?;
     for partition in &layout.partitions {
@@ -307,7 +308,7 @@ fn write_table(inputs: &DiskInputs, layout: &Layout, out: &File) -> Result<()> {
 
     let mut mbr = [0; SECTOR as usize];
     let core = layout.partition(Role::BiosBoot);
-    if let (Some(bios), Some(core)) = (&inputs.bios, core) {
+    if let (Some(bios), Some(core)) = (bios, core) {
         let code = bios.boot_code(core.first_lba)?;
         mbr[..code.len()].copy_from_slice(&code);
         // Some BIOSes boot no disk without an active entry, and some UEFI firmware ignores a disk whose 0xee entry is
@@ -346,7 +347,7 @@ mod tests {
             report_files: vec![FatFile::new("README.txt", b"read me\r\n".to_vec())],
             root: Content::from(vec![4; 3_000_001]),
             bios: Some(bios_boot::tests::stage(150_000)),
-            report_size: DEFAULT_REPORT_SIZE,
+            report_size: Some(DEFAULT_REPORT_SIZE),
         }
     }
 
@@ -517,10 +518,10 @@ mod tests {
         let error = refused(|i| i.report_files.push(FatFile::new("big.bin", vec![0; 49 << 20])));
         assert!(one_line(&error).contains("laying out GDSREPORT"), "{error:#}");
         assert!(hint_of(&error).is_some_and(|hint| hint.contains("a larger one")));
-        let error = refused(|i| i.report_size = 32 << 20);
+        let error = refused(|i| i.report_size = Some(32 << 20));
         assert!(one_line(&error).contains("a volume of 32 MiB cannot be Fat32"), "{error:#}");
         for size in [0, 48_000_000, u64::MAX, 4 << 40] {
-            let inputs = DiskInputs { report_size: size, ..inputs() };
+            let inputs = DiskInputs { report_size: Some(size), ..inputs() };
             assert!(plan(&inputs).is_err(), "{size}");
         }
         let error = refused(|i| i.root = Content::from(vec![]));

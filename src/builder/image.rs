@@ -1,11 +1,11 @@
-//! The recipe: from a lock to one disk image. Each step is a function from named inputs to an entry of the cache.
+//! The recipe: from a lock to an image. Each step is a function from named inputs to an entry of the cache.
 
-use super::bios_boot::{self, BiosStage};
-use super::boot_menu::BootMenu;
+use super::bios_boot;
 use super::cache::Cache;
 use super::content::Content;
-use super::disk::{self, DiskInputs, Role};
-use super::esp::{self, EspInputs, Loader};
+use super::esp::Loader;
+use super::format::Format;
+use super::format::parts::{Loaders, Parts};
 use super::kernel::{self, Modules};
 use super::lock::{self, Lock};
 use super::modules;
@@ -17,7 +17,7 @@ use super::programs::Programs;
 use super::resolve::Mirrors;
 use super::sandbox::Sandbox;
 use super::unpack::{self, Unpacked};
-use super::{initramfs, patches, report_partition, root, space, squashfs};
+use super::{initramfs, patches, report_partition, root, squashfs};
 use crate::error::hinted;
 use crate::interrupt;
 use crate::manifest::Manifest;
@@ -42,6 +42,8 @@ pub struct Inputs<'a> {
     pub overlays: &'a Overlays,
     /// gdsboot's own programs.
     pub programs: &'a Programs,
+    /// What it becomes.
+    pub format: Format,
 }
 
 /// Where a build works.
@@ -143,17 +145,15 @@ pub fn build(inputs: &Inputs<'_>, place: &Place<'_>, output: &Output) -> Result<
     let info: RootInfo =
         serde_json::from_slice(&fs_err::read(root.join("info.json"))?).context("reading info.json")?;
     let manifest = manifest(inputs, &info, &key);
-    if output.is_current(&stamps, &key) {
+    // The same inputs are the same image in whatever form, and another file.
+    let stamp = format!("{key} {}", inputs.format.word());
+    if output.is_current(&stamps, &stamp) {
         return Ok(Built { manifest, was_current: true });
     }
     let boot = boot_entry(inputs, place)?;
     interrupt::check()?;
-    let manifest_json = serde_json::to_vec_pretty(&manifest).context("writing the manifest")?;
-    let disk = disk_inputs(inputs, &info, &root, &boot, &manifest, manifest_json)?;
-    let layout = disk::plan(&disk)?;
-    space::require(output.folder(), layout.bytes(), "writing the image")?;
-    let stage = place.progress.stage("writing the image", layout.content_bytes, crate::progress::Unit::Bytes);
-    output.replace(&stamps, &key, |file| disk::write(&disk, &layout, file, &stage))?;
+    let parts = parts(inputs, &info, &root, &boot, &manifest)?;
+    output.replace(&stamps, &stamp, |file| inputs.format.write(&parts, file, output, place.progress))?;
     Ok(Built { manifest, was_current: false })
 }
 
@@ -380,51 +380,42 @@ fn files_below(root: &Path, folders: &[&str]) -> Result<Vec<String>> {
     Ok(found)
 }
 
-fn disk_inputs(
+fn parts(
     inputs: &Inputs<'_>,
     info: &RootInfo,
     root: &Path,
     boot: &Path,
     manifest: &Manifest,
-    manifest_json: Vec<u8>,
-) -> Result<DiskInputs> {
+) -> Result<Parts> {
     let title = format!("gdsboot {}", inputs.profile.name);
-    let identity = disk::Identity::new(&manifest.image_id);
-    let menu = BootMenu {
-        title: title.clone(),
-        timeout: inputs.profile.boot.timeout,
-        root: identity.partition(Role::Root),
-        root_size: info.size,
-        root_sha256: info.sha256.clone(),
-        report: identity.partition(Role::Report),
-        parameters: inputs.profile.kernel.command_line.split_whitespace().map(str::to_owned).collect(),
-    };
-    let initramfs = initramfs(inputs, info, root, &manifest_json)?;
+    let manifest_json = serde_json::to_vec_pretty(manifest).context("writing the manifest")?;
     let read = |name: &str| fs_err::read(boot.join(name));
-    let esp_files = esp::files(EspInputs {
-        vendor: inputs.profile.boot.vendor.clone(),
-        shim: read("Shim")?,
-        grub: read("Grub")?,
-        mok_manager: read("MokManager")?,
-        least_grub: inputs.profile.boot.grub_sbat,
-        kernel: Content::of_file(&root.join("vmlinuz"))?,
-        initramfs: initramfs.into(),
-        grub_cfg: menu.grub_cfg()?,
-        manifest: manifest_json,
-    })?;
     let facts = [
         format!("Image: {}", manifest.image_id),
         format!("Kernel: {}", manifest.kernel),
         format!("NVIDIA driver: {}", manifest.driver.as_deref().unwrap_or("none")),
     ];
-    Ok(DiskInputs {
-        seed: manifest.image_id.clone(),
+    Ok(Parts {
+        image_id: manifest.image_id.clone(),
         epoch: inputs.lock.epoch,
-        esp_files,
-        report_files: report_partition::files(&title, &facts)?,
+        timeout: inputs.profile.boot.timeout,
+        parameters: inputs.profile.kernel.command_line.split_whitespace().map(str::to_owned).collect(),
+        kernel: Content::of_file(&root.join("vmlinuz"))?,
+        initramfs: initramfs(inputs, info, root, &manifest_json)?.into(),
         root: Content::of_file(&root.join("root.squashfs"))?,
-        bios: Some(BiosStage { boot_image: read("boot.img")?, core_image: read("core.img")? }),
-        report_size: disk::DEFAULT_REPORT_SIZE,
+        root_sha256: info.sha256.clone(),
+        manifest: manifest_json,
+        report_files: report_partition::files(&title, &facts)?,
+        loaders: Loaders {
+            vendor: inputs.profile.boot.vendor.clone(),
+            least_grub: inputs.profile.boot.grub_sbat,
+            shim: read("Shim")?,
+            grub: read("Grub")?,
+            mok_manager: read("MokManager")?,
+            boot_image: read("boot.img")?,
+            core_image: read("core.img")?,
+        },
+        title,
     })
 }
 

@@ -69,6 +69,15 @@ impl Output {
         &self.folder
     }
 
+    /// A file beside the output that has no name, and so is gone with gdsboot.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn scratch(&self) -> Result<std::fs::File> {
+        tempfile::tempfile_in(&self.folder)
+            .with_context(|| format!("creating a file in {}", self.folder.display()))
+    }
+
     /// Is the file there what a build with this key wrote?
     pub fn is_current(&self, stamps: &Path, key: &str) -> bool {
         let recorded: Option<Stamp> =
@@ -83,6 +92,37 @@ impl Output {
         key: &str,
         write: impl FnOnce(&std::fs::File) -> Result<()>,
     ) -> Result<()> {
+        let temp = self.whole(write)?;
+        temp.persist(&self.path).with_context(|| format!("writing {}", self.path.display()))?;
+        if let Some(stamp) = self.stamp(key) {
+            fs_err::create_dir_all(stamps)?;
+            let bytes = serde_json::to_vec(&stamp).context("recording the output")?;
+            fs_err::write(self.stamp_path(stamps), bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the file as [`Self::replace`] does, where there is none yet.
+    ///
+    /// # Errors
+    /// There is one: it stays as it is.
+    pub fn create(&self, write: impl FnOnce(&std::fs::File) -> Result<()>) -> Result<()> {
+        let shown = self.path.display();
+        let exists =
+            || usage(format!("{shown} exists, and what is in it would be lost"), "name another: -o FILE");
+        if fs_err::symlink_metadata(&self.path).is_ok() {
+            return Err(exists());
+        }
+        let temp = self.whole(write)?;
+        match temp.persist_noclobber(&self.path) {
+            Ok(_) => Ok(()),
+            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists()),
+            Err(error) => Err(error).with_context(|| format!("writing {shown}")),
+        }
+    }
+
+    /// A temporary file beside the output, written and on the disk.
+    fn whole(&self, write: impl FnOnce(&std::fs::File) -> Result<()>) -> Result<tempfile::NamedTempFile> {
         let temp = tempfile::Builder::new()
             .prefix(".gdsboot-")
             .tempfile_in(&self.folder)
@@ -91,13 +131,7 @@ impl Output {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         temp.as_file().set_permissions(mode).with_context(|| format!("writing {}", self.path.display()))?;
         temp.as_file().sync_data().with_context(|| format!("writing {}", self.path.display()))?;
-        temp.persist(&self.path).with_context(|| format!("writing {}", self.path.display()))?;
-        if let Some(stamp) = self.stamp(key) {
-            fs_err::create_dir_all(stamps)?;
-            let bytes = serde_json::to_vec(&stamp).context("recording the output")?;
-            fs_err::write(self.stamp_path(stamps), bytes)?;
-        }
-        Ok(())
+        Ok(temp)
     }
 
     fn stamp(&self, key: &str) -> Option<Stamp> {
@@ -143,6 +177,17 @@ mod tests {
         });
         assert!(failed.is_err());
         assert_eq!(fs_err::read_to_string(&path).unwrap(), "old");
+        assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_created_overwrites_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Output::new(&dir.path().join("x.img")).unwrap();
+        output.create(|mut file| Ok(file.write_all(b"first")?)).unwrap();
+        let error = output.create(|_| unreachable!("it exists")).unwrap_err();
+        assert_eq!(status_of(&error), Status::Usage);
+        assert_eq!(fs_err::read(output.path()).unwrap(), b"first");
         assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 1);
     }
 

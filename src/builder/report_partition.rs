@@ -21,6 +21,8 @@ const SETTINGS_TEMPLATE: &str = include_str!("../../image/templates/gdsboot.toml
 struct Values<'a> {
     title: &'a str,
     rule: String,
+    /// Is the README on an image, and not on a disk for reports alone?
+    boots: bool,
     identity: &'a [String],
     runs: &'a str,
     text: &'a str,
@@ -33,9 +35,18 @@ struct Values<'a> {
     settings: &'a str,
 }
 
-/// The files of a new report partition. `title` names the image, such as `gdsboot debian-13`; `identity` are lines that
-/// tell this image from others.
+/// The files of a new report partition of an image. `title` names the image, such as `gdsboot debian-13`; `identity` are
+/// lines that tell this image from others.
 pub fn files(title: &str, identity: &[String]) -> Result<Vec<FatFile>> {
+    render(title, identity, true)
+}
+
+/// The files of a disk for reports alone.
+pub fn files_without_image() -> Result<Vec<FatFile>> {
+    render("gdsboot report disk", &[], false)
+}
+
+fn render(title: &str, identity: &[String], boots: bool) -> Result<Vec<FatFile>> {
     let one_line = |text: &str| !text.chars().any(char::is_control);
     ensure!(
         one_line(title) && identity.iter().all(|line| one_line(line)),
@@ -44,6 +55,7 @@ pub fn files(title: &str, identity: &[String]) -> Result<Vec<FatFile>> {
     let values = Values {
         title,
         rule: "=".repeat(title.chars().count()),
+        boots,
         identity,
         runs: REPORT_RUNS,
         text: RUN_REPORT_TEXT,
@@ -81,6 +93,14 @@ mod tests {
         let texts = texts();
         assert_eq!(texts[0].0, "README.txt");
         insta::assert_snapshot!(texts[0].1.replace('\r', ""));
+    }
+
+    #[test]
+    fn readme_without_image() {
+        let readme = files_without_image().unwrap().remove(0).content.read().unwrap();
+        let text = String::from_utf8(readme).unwrap();
+        assert!(text.is_ascii() && text.lines().all(|line| line.len() <= 76));
+        insta::assert_snapshot!(text.replace('\r', ""));
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! `gdsboot build`: a profile becomes a disk image.
+//! `gdsboot build`: a profile becomes an image.
 
 use super::common::{Global, Resolved, Source};
 use anyhow::Result;
+use gdsboot::builder::format::Format;
 use gdsboot::builder::image::{self, Built, Inputs, Place};
 use gdsboot::builder::output::Output;
 use gdsboot::builder::overlay::Overlays;
@@ -10,12 +11,15 @@ use gdsboot::error::Status;
 use gdsboot::progress::{Progress, bytes};
 use std::path::PathBuf;
 
-/// Build a bootable disk image
+/// Build a bootable image
 #[derive(Debug, Clone, clap::Args)]
 pub struct BuildArgs {
     #[command(flatten)]
     pub source: Source,
-    /// Where the image goes [default: gdsboot-PROFILE.img]
+    /// What to build
+    #[arg(long, value_name = "FORMAT", default_value = "raw")]
+    pub format: Format,
+    /// Where the image goes [default: gdsboot-PROFILE.img, .qcow2]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Add a group of packages, such as debug, or the files of a folder, such as ./mine/ (may be repeated)
@@ -41,7 +45,7 @@ pub fn build(args: &BuildArgs, global: &Global, progress: &Progress) -> Result<(
     let profile = args.source.profile(progress)?;
     let overlays = Overlays::new(&args.with)?;
     profile.check_overlays(&overlays.names)?;
-    let default = || PathBuf::from(format!("gdsboot-{}.img", profile.name));
+    let default = || PathBuf::from(format!("gdsboot-{}.{}", profile.name, args.format.extension()));
     let output = Output::new(&args.output.clone().unwrap_or_else(default))?;
     // Mistakes first: this one is found in a moment, and what comes next takes minutes.
     let named = args.programs.as_deref().map(programs::named).transpose()?;
@@ -50,8 +54,13 @@ pub fn build(args: &BuildArgs, global: &Global, progress: &Progress) -> Result<(
         Some(programs) => programs,
         None => programs::find(progress)?,
     };
-    let inputs =
-        Inputs { profile: &resolved.profile, lock: &resolved.lock, overlays: &overlays, programs: &programs };
+    let inputs = Inputs {
+        profile: &resolved.profile,
+        lock: &resolved.lock,
+        overlays: &overlays,
+        programs: &programs,
+        format: args.format,
+    };
     let place = Place { pool: &resolved.pool, mirrors: &resolved.mirrors, cache: &resolved.cache, progress };
     if args.check_reproducible {
         gdsboot::builder::reproducible::check(&inputs, &place)?;

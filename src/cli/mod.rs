@@ -9,4 +9,5 @@ pub mod inspect;
 pub mod lock;
 pub mod recompute;
 pub mod smoke;
+pub mod split_report;
 pub mod try_;

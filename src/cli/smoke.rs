@@ -12,6 +12,7 @@ use gdsboot::report::source::Image;
 use gdsboot::smoke::accel::Wanted;
 use gdsboot::smoke::emulator::Emulator;
 use gdsboot::smoke::machine::{self, Disk, Machine};
+use gdsboot::smoke::media::ReportDisk;
 use gdsboot::smoke::{self, Request, render, sandboxed};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -42,6 +43,12 @@ pub struct How {
     /// How to attach it [default: as the machine says]
     #[arg(long)]
     pub disk: Option<Disk>,
+    /// Attach it so that nothing can write to it
+    #[arg(long)]
+    pub read_only: bool,
+    /// Attach a report disk too: a file of `gdsboot split-report`, new, or none [default: new for an ISO]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
+    pub report_disk: ReportDisk,
     /// What executes the guest; auto takes KVM only where a guest boots under it
     #[arg(long, default_value = "auto")]
     pub accel: Wanted,
@@ -121,6 +128,8 @@ impl How {
             machine: Machine::load(&self.machine)?,
             firmware: self.firmware.map(Firmware::list),
             disk: self.disk,
+            read_only: self.read_only,
+            report: self.report_disk.clone(),
             accel: self.accel,
             timeout_scale: self.timeout_scale,
             capture: self.capture,

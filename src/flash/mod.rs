@@ -19,6 +19,7 @@ use crate::error::{Advise as _, Status, hinted, one_line, usage};
 use crate::facts::Root;
 use crate::interrupt;
 use crate::progress::Progress;
+use crate::report::kind::Kind;
 use crate::report::source::Image;
 use anyhow::{Context as _, Result};
 use copy::{Piece, compare, write};
@@ -75,6 +76,7 @@ pub fn flash(
     progress: &Progress,
 ) -> Result<Written> {
     let image = Image::open(image)?;
+    require_raw(&image)?;
     let target = Target::look(root, device)?;
     target.check(&image, options.allow_fixed)?;
     consent(&target, device, options, ask, progress)?;
@@ -105,6 +107,19 @@ pub fn flash(
     drop(frame);
     kept.carried();
     Ok(Written { report_bytes, kept: runs, not_carried, ..done })
+}
+
+/// A stick holds a disk as it is, and its own report partition.
+fn require_raw(image: &Image) -> Result<()> {
+    let what = match image.kind() {
+        Kind::Raw => return Ok(()),
+        Kind::Qcow2 => "a qcow2 file, which hypervisors read and firmware does not",
+        Kind::Iso => "an ISO for CD-ROM drives, which has no room for reports",
+    };
+    Err(usage(
+        format!("{} is {what}", image.path().display()),
+        "build the disk image and write that: gdsboot build --format raw",
+    ))
 }
 
 /// Has the user named the disk, knowing what is lost? Nobody is asked for a file: what it holds is left as it is.

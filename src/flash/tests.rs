@@ -33,7 +33,7 @@ fn image(folder: &Path) -> PathBuf {
             ],
             root: Content::from(vec![4; 3_000_001]),
             bios: Some(bios_boot::tests::stage(150_000)),
-            report_size: DEFAULT_REPORT_SIZE,
+            report_size: Some(DEFAULT_REPORT_SIZE),
         };
         let layout = disk::plan(&inputs).unwrap();
         let mut out = tempfile::tempfile().unwrap();

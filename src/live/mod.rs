@@ -1,5 +1,5 @@
 //! What makes the validator an init. It is the only part of gdsboot that changes the machine it runs on, and [`init`]
-//! is its only way in.
+//! is its only way in. [`complaints`] is for those who write its settings.
 
 mod benchmark;
 mod blank;
@@ -28,3 +28,4 @@ mod udev;
 mod verify;
 
 pub use init::init;
+pub use settings::complaints;

@@ -206,6 +206,11 @@ fn yes_or_no(word: &str) -> Option<bool> {
     }
 }
 
+/// What a run would not understand of a `gdsboot.toml`.
+pub fn complaints(bytes: &[u8]) -> Vec<String> {
+    from_file(bytes).complaints
+}
+
 fn from_file(bytes: &[u8]) -> Said {
     let mut said = Said { from: REPORT_SETTINGS, ..Said::default() };
     let text = match decode(bytes) {

@@ -10,13 +10,18 @@ pub mod gpt;
 pub mod html;
 pub mod json;
 pub mod junit;
+#[cfg(feature = "builder")]
+pub mod kind;
 pub mod layout;
 pub mod menu;
 pub mod model;
+#[cfg(feature = "builder")]
+pub mod qcow2;
 pub mod qr;
 #[cfg(test)]
 mod schema;
 pub mod screen;
+#[cfg(feature = "builder")]
 pub mod source;
 pub mod text;
 pub mod topology;

@@ -4,8 +4,10 @@
 use super::fat::{Fat, Window};
 use super::gpt::{Partition, TYPE_ESP, Table};
 use super::json;
+use super::kind::Kind;
 use super::menu::{self, MenuEntry};
 use super::model::Report;
+use super::qcow2::Qcow2;
 use crate::boot_contract::{
     REPORT_LABEL, REPORT_RUNS, RUN_CAPTURE, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_SAMPLES, RUN_STARTED,
 };
@@ -30,8 +32,11 @@ const MAX_STARTED: u32 = 64 << 10;
 #[derive(Debug)]
 pub struct Image {
     path: PathBuf,
+    kind: Kind,
+    /// The disk; where the file at `path` is qcow2, what is in it.
     file: File,
     size: u64,
+    allocated: u64,
     table: Table,
 }
 
@@ -59,11 +64,19 @@ impl Image {
         }
         let mut file =
             File::open(path).with_context(|| format!("opening the image {shown}")).status(Status::Usage)?;
+        let kind = Kind::of(&file);
+        if kind == Kind::Qcow2 {
+            file = expanded(file)
+                .with_context(|| format!("reading the image {shown}"))
+                .status(Status::Usage)
+                .hint("qemu-img check says more; qemu-img convert -O raw makes a disk image of any qcow2")?;
+        }
+        let size = file.metadata().with_context(|| format!("opening the image {shown}"))?.len();
         let table = Table::read(&mut file)
             .with_context(|| format!("reading the image {shown}"))
             .status(Status::Usage)
             .hint("name an image that `gdsboot build` wrote; build it again if it is damaged")?;
-        Ok(Self { path: path.to_owned(), file, size: meta.len(), table })
+        Ok(Self { path: path.to_owned(), kind, file, size, allocated: meta.blocks() * 512, table })
     }
 
     /// Where it was opened.
@@ -71,19 +84,24 @@ impl Image {
         &self.path
     }
 
-    /// The open file.
+    /// What kind of file that is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The open disk.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Size of the file in bytes.
+    /// Size of the disk in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
     /// Bytes that the file occupies where it is stored; holes take none.
     pub fn allocated(&self) -> u64 {
-        self.file.metadata().map_or(self.size, |meta| meta.blocks() * 512)
+        self.allocated
     }
 
     /// Its partition table.
@@ -172,6 +190,14 @@ impl Image {
             samples: read(RUN_SAMPLES, MAX_CAPTURE)?,
         })
     }
+}
+
+/// The disk in a qcow2 file, in a file without a name.
+fn expanded(file: File) -> Result<File> {
+    let disk = Qcow2::open(file)?;
+    let raw = tempfile::tempfile().context("making a temporary file for the disk in it")?;
+    disk.expand(&raw)?;
+    Ok(raw)
 }
 
 /// What one run left behind.

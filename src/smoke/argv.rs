@@ -2,6 +2,7 @@
 //! newer (`qemu-system-x86_64(1)`).
 
 use super::machine::{Chipset, DataDrive, Disk, Machine};
+use super::media::Media;
 use serde::Serialize;
 use std::ffi::OsString;
 use std::fmt;
@@ -44,13 +45,11 @@ pub enum FirmwareFiles {
     },
 }
 
-/// The arguments that boot `image` (a raw disk image, written to) in `machine`, attached as `disk`. The guest's first
-/// serial port is QEMU's standard output.
+/// The arguments that boot `media` in `machine`. The guest's first serial port is QEMU's standard output.
 pub fn boot(
     machine: &Machine,
-    disk: Disk,
+    media: &Media,
     firmware: &FirmwareFiles,
-    image: &Path,
     data: &[PathBuf],
     accel: Accel,
 ) -> Vec<OsString> {
@@ -61,8 +60,9 @@ pub fn boot(
         accelerator(accel),
         size(machine.cpus, machine.memory_mib),
         flash(firmware),
-        drive(image),
-        attachment(disk, machine.chipset),
+        drive(media),
+        attachment(media.disk, machine.chipset),
+        report_disk(media),
         data_drives(&machine.drives, data),
         firmware_texts(machine),
         arguments(["-device", "VGA"]),
@@ -158,8 +158,32 @@ fn flash(firmware: &FirmwareFiles) -> Vec<OsString> {
 
 /// The copy dies with the boot, so the host need not flush it (`cache=unsafe`); the host's own view of the file is
 /// right however QEMU ends.
-fn drive(image: &Path) -> Vec<OsString> {
-    vec!["-drive".into(), with_path("if=none,id=image,format=raw,cache=unsafe,file=", image)]
+fn drive(media: &Media) -> Vec<OsString> {
+    let format = media.image.format();
+    let cdrom = if media.disk.is_cdrom() { "media=cdrom," } else { "" };
+    let read_only = if media.read_only { "readonly=on," } else { "" };
+    let option = format!("if=none,id=image,format={format},{cdrom}{read_only}cache=unsafe,file=");
+    vec!["-drive".into(), with_path(&option, &media.image.path)]
+}
+
+/// Beside a CD-ROM drive a stick, as on a real machine; else a disk of a virtual machine.
+fn report_disk(media: &Media) -> Vec<OsString> {
+    let Some(report) = &media.report else { return Vec::new() };
+    let option = format!("if=none,id=report,format={},cache=unsafe,file=", report.format());
+    let drive = vec!["-drive".into(), with_path(&option, &report.path)];
+    let device = match media.disk {
+        Disk::UsbCdrom | Disk::UsbStorage => {
+            arguments(["-device", "usb-storage,bus=usb.0,removable=on,drive=report"])
+        }
+        Disk::SataCdrom => arguments([
+            "-device",
+            "qemu-xhci,id=usb",
+            "-device",
+            "usb-storage,bus=usb.0,removable=on,drive=report",
+        ]),
+        _ => arguments(["-device", "virtio-blk-pci,drive=report"]),
+    };
+    [drive, device].concat()
 }
 
 fn attachment(disk: Disk, chipset: Chipset) -> Vec<OsString> {
@@ -185,6 +209,20 @@ fn attachment(disk: Disk, chipset: Chipset) -> Vec<OsString> {
             "ich9-ahci,id=ahci",
             "-device",
             "ide-hd,bus=ahci.0,drive=image,bootindex=0",
+        ]),
+        // The drive is a CD-ROM's, and so becomes the device.
+        (Disk::UsbCdrom, _) => arguments([
+            "-device",
+            "qemu-xhci,id=usb",
+            "-device",
+            "usb-storage,bus=usb.0,drive=image,bootindex=0",
+        ]),
+        (Disk::SataCdrom, Chipset::Q35) => arguments(["-device", "ide-cd,bus=ide.0,drive=image,bootindex=0"]),
+        (Disk::SataCdrom, Chipset::I440fx) => arguments([
+            "-device",
+            "ich9-ahci,id=ahci",
+            "-device",
+            "ide-cd,bus=ahci.0,drive=image,bootindex=0",
         ]),
     }
 }
@@ -238,6 +276,13 @@ fn with_path(option: &str, path: &Path) -> OsString {
 mod tests {
     use super::*;
     use crate::pasteable::pasteable;
+    use crate::report::kind::Kind;
+    use crate::smoke::media::Medium;
+
+    fn media(disk: Disk, path: &str) -> Media {
+        let image = Medium { path: path.into(), kind: Kind::Raw };
+        Media { image, disk, read_only: false, report: None }
+    }
 
     fn line(argv: &[OsString]) -> String {
         // One option with its value per line, for people who read the snapshot.
@@ -255,7 +300,7 @@ mod tests {
     #[test]
     fn no_gpu_by_uefi() {
         let machine = Machine::load("no-gpu").unwrap();
-        let argv = boot(&machine, machine.disk, &uefi(), Path::new("/scratch/image.img"), &[], Accel::Tcg);
+        let argv = boot(&machine, &media(machine.disk, "/scratch/image.img"), &uefi(), &[], Accel::Tcg);
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults
@@ -300,7 +345,7 @@ mod tests {
     fn secure_boot() {
         let machine = Machine::load("secure-boot").unwrap();
         let firmware = FirmwareFiles::Uefi { code: "/code.fd".into(), vars: "/vars.fd".into(), secure: true };
-        let argv = boot(&machine, machine.disk, &firmware, Path::new("/image.img"), &[], Accel::Tcg);
+        let argv = boot(&machine, &media(machine.disk, "/image.img"), &firmware, &[], Accel::Tcg);
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults
@@ -327,14 +372,8 @@ mod tests {
     #[test]
     fn no_gpu_by_bios() {
         let machine = Machine::load("no-gpu").unwrap();
-        let argv = boot(
-            &machine,
-            machine.disk,
-            &FirmwareFiles::Bios,
-            Path::new("/scratch/image.img"),
-            &[],
-            Accel::Kvm,
-        );
+        let argv =
+            boot(&machine, &media(machine.disk, "/scratch/image.img"), &FirmwareFiles::Bios, &[], Accel::Kvm);
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults
@@ -357,14 +396,8 @@ mod tests {
     #[test]
     fn i440fx() {
         let machine = Machine::load("i440fx").unwrap();
-        let argv = boot(
-            &machine,
-            machine.disk,
-            &FirmwareFiles::Bios,
-            Path::new("/scratch/image.img"),
-            &[],
-            Accel::Tcg,
-        );
+        let argv =
+            boot(&machine, &media(machine.disk, "/scratch/image.img"), &FirmwareFiles::Bios, &[], Accel::Tcg);
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults
@@ -387,7 +420,15 @@ mod tests {
 
     #[test]
     fn every_attachment() {
-        let all = [Disk::VirtioBlk, Disk::VirtioScsi, Disk::Nvme, Disk::UsbStorage, Disk::Sata];
+        let all = [
+            Disk::VirtioBlk,
+            Disk::VirtioScsi,
+            Disk::Nvme,
+            Disk::UsbStorage,
+            Disk::Sata,
+            Disk::UsbCdrom,
+            Disk::SataCdrom,
+        ];
         let text: Vec<_> = [Chipset::Q35, Chipset::I440fx]
             .into_iter()
             .flat_map(|chipset| {
@@ -412,6 +453,13 @@ mod tests {
         sata on Q35:
         -device ide-hd,bus=ide.0,drive=image,bootindex=0
 
+        usb-cdrom on Q35:
+        -device qemu-xhci,id=usb
+        -device usb-storage,bus=usb.0,drive=image,bootindex=0
+
+        sata-cdrom on Q35:
+        -device ide-cd,bus=ide.0,drive=image,bootindex=0
+
         virtio-blk on I440fx:
         -device virtio-blk-pci,drive=image,bootindex=0
 
@@ -429,6 +477,47 @@ mod tests {
         sata on I440fx:
         -device ich9-ahci,id=ahci
         -device ide-hd,bus=ahci.0,drive=image,bootindex=0
+
+        usb-cdrom on I440fx:
+        -device qemu-xhci,id=usb
+        -device usb-storage,bus=usb.0,drive=image,bootindex=0
+
+        sata-cdrom on I440fx:
+        -device ich9-ahci,id=ahci
+        -device ide-cd,bus=ahci.0,drive=image,bootindex=0
+        ");
+    }
+
+    #[test]
+    fn other_formats_and_a_report_disk() {
+        let report = Some(Medium { path: "/scratch/report.img".into(), kind: Kind::Raw });
+        let text = [
+            (Kind::Qcow2, Disk::VirtioBlk, true),
+            (Kind::Iso, Disk::UsbCdrom, true),
+            (Kind::Iso, Disk::SataCdrom, true),
+        ]
+        .map(|(kind, disk, read_only)| {
+            let image = Medium { path: "/scratch/image".into(), kind };
+            let media = Media { image, disk, read_only, report: report.clone() };
+            line(&[drive(&media), attachment(disk, Chipset::Q35), report_disk(&media)].concat())
+        });
+        insta::assert_snapshot!(text.join("\n\n"), @r"
+        -drive if=none,id=image,format=qcow2,readonly=on,cache=unsafe,file=/scratch/image
+        -device virtio-blk-pci,drive=image,bootindex=0
+        -drive if=none,id=report,format=raw,cache=unsafe,file=/scratch/report.img
+        -device virtio-blk-pci,drive=report
+
+        -drive if=none,id=image,format=raw,media=cdrom,readonly=on,cache=unsafe,file=/scratch/image
+        -device qemu-xhci,id=usb
+        -device usb-storage,bus=usb.0,drive=image,bootindex=0
+        -drive if=none,id=report,format=raw,cache=unsafe,file=/scratch/report.img
+        -device usb-storage,bus=usb.0,removable=on,drive=report
+
+        -drive if=none,id=image,format=raw,media=cdrom,readonly=on,cache=unsafe,file=/scratch/image
+        -device ide-cd,bus=ide.0,drive=image,bootindex=0
+        -drive if=none,id=report,format=raw,cache=unsafe,file=/scratch/report.img
+        -device qemu-xhci,id=usb
+        -device usb-storage,bus=usb.0,removable=on,drive=report
         ");
     }
 
@@ -456,7 +545,7 @@ mod tests {
     #[test]
     fn commas_in_paths_are_doubled() {
         assert_eq!(
-            drive(Path::new("/a,b/c,,d"))[1],
+            drive(&media(Disk::Sata, "/a,b/c,,d"))[1],
             "if=none,id=image,format=raw,cache=unsafe,file=/a,,b/c,,,,d"
         );
     }

@@ -2,15 +2,17 @@
 
 use super::argv::{self, Accel};
 use super::console::Console;
+use super::data_drive;
 use super::emulator::Emulator;
 use super::guest::{Guest, Line};
 use super::log::Log;
 use super::machine::{Disk, Firmware, Machine};
+use super::media::{Media, ReportDisk};
 use super::outcome::{Outcome, judge};
 use super::wait::{End, Next, wait};
-use super::{copy, data_drive};
 use crate::boot_contract::{REPORT_RUNS, RUN_CAPTURE, RUN_SAMPLES};
 use crate::progress::{Progress, Unit};
+use crate::report::kind::Kind;
 use crate::report::source::{Image, Run};
 use anyhow::{Context as _, Result};
 use std::path::Path;
@@ -27,6 +29,10 @@ pub struct Boot<'a> {
     pub firmware: Firmware,
     /// How the image is attached.
     pub disk: Disk,
+    /// Is it attached so that nothing can write to it?
+    pub read_only: bool,
+    /// The report disk beside it.
+    pub report: &'a ReportDisk,
     /// What executes the guest.
     pub accel: Accel,
     /// Multiplies all deadlines.
@@ -59,20 +65,20 @@ impl Deadlines {
 }
 
 impl Boot<'_> {
-    /// Boots in `folder`, which is empty and stays as it is afterwards: `image.img`, `console.log`, `command`, and
-    /// `report.txt`, `report.json` and `capture.tar.zst` where the guest wrote them. An error means that it could not be tried.
+    /// Boots in `folder`, which is empty and stays as it is afterwards: `image.img` (or `.qcow2`, `.iso`), `report.img` where
+    /// there is a report disk, `console.log`, `command`, and `report.txt`, `report.json` and `capture.tar.zst` where the guest wrote them. An error means that it could not be tried.
     pub fn run(&self, emulator: &Emulator, folder: &Path, progress: &Progress) -> Result<Outcome> {
-        let copy = folder.join("image.img");
         let name = format!("boot {} {}", self.firmware, self.disk);
-        copy::sparse(
-            self.image.path(),
-            &copy,
-            &progress.stage(&format!("{name}: copy"), self.image.size(), Unit::Bytes),
-        )?;
-        let before = self.image.runs()?;
+        let stage = progress.stage(&format!("{name}: copy"), self.image.size(), Unit::Bytes);
+        let media = Media::copy(self.image, self.disk, self.read_only, self.report, folder, &stage)?;
+        drop(stage);
+        let before = match media.reported_kind() {
+            Kind::Iso => Vec::new(),
+            _ => Image::open(media.reported())?.runs()?,
+        };
         let firmware = emulator.firmware(self.firmware, self.machine.secure_boot, folder)?;
         let data = data_drive::make(&self.machine.drives, folder)?;
-        let mut arguments = argv::boot(self.machine, self.disk, &firmware, &copy, &data, self.accel);
+        let mut arguments = argv::boot(self.machine, &media, &firmware, &data, self.accel);
         if self.capture {
             arguments.extend(argv::setting("capture", "yes"));
         }
@@ -98,7 +104,7 @@ impl Boot<'_> {
         }
         drop(stage);
 
-        let found = find_run(&copy, &before, &console);
+        let found = find_run(&media, &before, &console);
         if let Ok((Some(run), _)) = &found {
             keep(run, folder)?;
         }
@@ -137,10 +143,13 @@ fn follow(console: &mut Console, line: &Line, deadlines: &Deadlines) -> Next {
     if has_kernel && !had_kernel { Next::Until(deadlines.end) } else { Next::Continue }
 }
 
-/// The run that this boot left on the copy, and whether the partition was left mounted. It is the one that the console
+/// The run that this boot left on the copy, or on the report disk beside it, and whether the partition was left mounted. It is the one that the console
 /// named, else the newest of those that were not there before.
-fn find_run(copy: &Path, before: &[String], console: &Console) -> Result<(Option<Run>, bool)> {
-    let image = Image::open(copy)?;
+fn find_run(media: &Media, before: &[String], console: &Console) -> Result<(Option<Run>, bool)> {
+    if media.reported_kind() == Kind::Iso {
+        return Ok((None, false));
+    }
+    let image = Image::open(media.reported())?;
     let dirty = image.filesystem(image.report_partition()?)?.is_dirty();
     let new: Vec<String> = image.runs()?.into_iter().filter(|name| !before.contains(name)).collect();
     let path = console.verdict.as_ref().and_then(|(_, path)| path.as_deref());

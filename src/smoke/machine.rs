@@ -135,6 +135,17 @@ pub enum Disk {
     UsbStorage,
     /// A disk on an AHCI controller.
     Sata,
+    /// A CD-ROM drive on an xHCI controller, as the virtual media of a BMC are; for ISOs.
+    UsbCdrom,
+    /// A CD-ROM drive on an AHCI controller; for ISOs.
+    SataCdrom,
+}
+
+impl Disk {
+    /// Is it a CD-ROM drive?
+    pub fn is_cdrom(self) -> bool {
+        matches!(self, Self::UsbCdrom | Self::SataCdrom)
+    }
 }
 
 impl fmt::Display for Firmware {
@@ -154,6 +165,8 @@ impl fmt::Display for Disk {
             Self::Nvme => "nvme",
             Self::UsbStorage => "usb-storage",
             Self::Sata => "sata",
+            Self::UsbCdrom => "usb-cdrom",
+            Self::SataCdrom => "sata-cdrom",
         })
     }
 }
@@ -276,7 +289,7 @@ mod tests {
         assert_eq!(
             error(&changed("\"virtio-blk\"", "\"floppy\"")),
             "m.toml:4: unknown variant `floppy`, expected one of `virtio-blk`, `virtio-scsi`, `nvme`, \
-             `usb-storage`, `sata`"
+             `usb-storage`, `sata`, `usb-cdrom`, `sata-cdrom`"
         );
         assert_eq!(
             error(&changed("cpus = 2", "cpus = 2\nsecure-boot = true")),

@@ -10,7 +10,7 @@
 //! | [`argv`] | QEMU's arguments |
 //! | [`emulator`] | where QEMU comes from |
 //! | [`accel`] | KVM, where a guest really boots under it |
-//! | [`copy`], [`data_drive`] | the image's copy, and the machine's other drives |
+//! | [`media`], [`copy`], [`data_drive`] | the image's copy, the report disk beside it, the machine's other drives |
 //! | [`guest`], [`serial`], [`log`] | a running QEMU, its console as lines, the log of it |
 //! | [`wait`] | the one waiting loop |
 //! | [`console`], [`phases`] | what the lines mean, and the times between them |
@@ -27,6 +27,7 @@ pub mod emulator;
 pub mod guest;
 pub mod log;
 pub mod machine;
+pub mod media;
 pub mod outcome;
 pub mod phases;
 pub mod render;
@@ -36,11 +37,13 @@ pub mod wait;
 
 use crate::error::{Advise as _, Status, usage};
 use crate::progress::Progress;
+use crate::report::kind::Kind;
 use crate::report::source::Image;
 use anyhow::{Context as _, Result};
 use boot::Boot;
 use emulator::Emulator;
 use machine::{Disk, Firmware, Machine};
+use media::ReportDisk;
 use outcome::Outcome;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -56,6 +59,10 @@ pub struct Request {
     pub firmware: Option<Vec<Firmware>>,
     /// An attachment other than the machine file's.
     pub disk: Option<Disk>,
+    /// Attach the image so that nothing can write to it.
+    pub read_only: bool,
+    /// The report disk beside it.
+    pub report: ReportDisk,
     /// The accelerator.
     pub accel: accel::Wanted,
     /// Multiplies all deadlines; more than 0.
@@ -93,8 +100,13 @@ pub fn run(request: &Request, emulator: &Emulator, progress: &Progress) -> Resul
         ));
     }
     let image = Image::open(&request.image)?;
-    image.report_partition()?;
+    if image.kind() != Kind::Iso {
+        image.report_partition()?;
+    }
     image.esp()?;
+    let usual = if image.kind() == Kind::Iso { Disk::UsbCdrom } else { request.machine.disk };
+    let disk = request.disk.unwrap_or(usual);
+    media::check(&image, disk)?;
     let folders = Folders::new(request.keep.as_deref())?;
     let (qemu, accel) = folders.temporary(|folder| {
         let qemu = emulator.version(folder)?;
@@ -108,7 +120,9 @@ pub fn run(request: &Request, emulator: &Emulator, progress: &Progress) -> Resul
             image: &image,
             machine: &request.machine,
             firmware: *firmware,
-            disk: request.disk.unwrap_or(request.machine.disk),
+            disk,
+            read_only: request.read_only,
+            report: &request.report,
             accel: accel.accel,
             timeout_scale: request.timeout_scale,
             capture: request.capture,
