@@ -14,6 +14,9 @@ pub const PARAM_ROOT_SHA256: &str = "gdsboot.root-sha256";
 pub const PARAM_REPORT: &str = "gdsboot.report";
 /// Kernel parameter: what to do when the report is written: `poweroff` (default), `reboot`, `hold` or `shell`.
 pub const PARAM_AFTER: &str = "gdsboot.after";
+/// Kernel parameter: where the report is sent. A pre-signed URL is a secret, so its value is hidden wherever the command line
+/// is quoted.
+pub const PARAM_REPORT_URL: &str = "gdsboot.report_url";
 /// Kernel parameter: the name of a stage that panics when it begins, so that a test can see what becomes of a panic.
 pub const PARAM_BREAK: &str = "gdsboot.break";
 
@@ -51,6 +54,10 @@ pub const RUN_MODULE_LOADS: &str = "run/gdsboot/module-loads.json";
 pub const RUN_BENCHMARK: &str = "run/gdsboot/benchmark.json";
 /// On the running system: what NVIDIA's libraries answered, a fact as JSON. A capture takes it along.
 pub const RUN_LIBRARIES: &str = "run/gdsboot/libraries.json";
+/// On the running system: what is needed for sending the report, and the network.
+pub const RUN_NETWORK: &str = "run/gdsboot/network";
+/// On the running system: where `/etc/resolv.conf` leads.
+pub const RUN_RESOLV_CONF: &str = "run/gdsboot/network/resolv.conf";
 /// In the root: the modules to load for GDS, by name, one per line, in the order in which to try them.
 pub const ROOT_MODULES: &str = "usr/share/gdsboot/modules";
 

@@ -14,6 +14,7 @@
 //! | [`report`] | the report's model, its renderers, reading it back from a disk image |
 //! | [`manual`] | man pages and shell completions, made from the command lines |
 //! | [`inspect`] | what an image is and what is on it |
+//! | [`redact`] | hides what must not be published |
 //! | [`boot_contract`] | the names that the builder writes and the live side reads |
 
 pub mod bench;
@@ -38,6 +39,7 @@ pub mod pasteable;
 pub mod program;
 #[cfg(feature = "builder")]
 pub mod progress;
+pub mod redact;
 pub mod report;
 #[cfg(feature = "builder")]
 pub mod smoke;

@@ -214,7 +214,9 @@ fn root_entry(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<PathBuf> {
         for (name, bytes) in compiled {
             modules.insert(format!("updates/{name}.ko"), bytes)?;
         }
-        let patterns = kernel::globs(&inputs.profile.kernel.modules)?;
+        let mut patterns = inputs.profile.kernel.modules.clone();
+        patterns.extend(inputs.profile.kernel.network.iter().map(|name| format!("**/{name}.ko")));
+        let patterns = kernel::globs(&patterns)?;
         let mut names = inputs.profile.kernel.initramfs.clone();
         names.extend(inputs.profile.modules.load.iter().cloned());
         modules.keep(&files, &patterns, &names)?;

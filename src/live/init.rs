@@ -1,8 +1,10 @@
 //! The validator as PID 1: from the initramfs to the verdict, and to the power switch. Read [`Run::go`] for the order.
 
 use super::benchmark::{self, Subject};
+use super::delivery::{self, Parcel};
 use super::journal::{self, Journal};
 use super::module_loader::ModuleLoader;
+use super::network::Plan;
 use super::params::{Params, RootPlace};
 use super::partition::{self, Partition};
 use super::report_partition::ReportPartition;
@@ -29,9 +31,11 @@ use crate::facts::{Fact, Facts, Root};
 use crate::manifest::Manifest;
 use crate::program;
 use crate::report::events::What;
-use crate::report::model::{After, Report, SCHEMA, Settings, Verdict, new_run_id, reasons};
+use crate::report::model::{
+    After, Delivery, Report, SCHEMA, Settings, Verdict, folder_name, new_run_id, reasons,
+};
 use crate::report::utc::Utc;
-use crate::report::{screen, text};
+use crate::report::{json, screen, text};
 use anyhow::{Context as _, anyhow, bail};
 use nix::sys::reboot::RebootMode;
 use std::io::Read as _;
@@ -48,6 +52,9 @@ const HELPERS: [&str; 8] =
 
 /// Modules for a keyboard, which nothing but a shell needs.
 const KEYBOARD: [&str; 4] = ["xhci_pci", "ehci_pci", "usbhid", "hid_generic"];
+
+/// The step that sends the report.
+const SEND: &str = "send-report";
 
 /// Runs the whole of it and ends the machine. Never returns: PID 1 must not end.
 pub fn init() -> ! {
@@ -85,6 +92,10 @@ struct Run {
     started: Utc,
     settings: Settings,
     workloads: Vec<Workload>,
+    /// Where the report is sent, secrets and all.
+    report_url: Option<String>,
+    net: Plan,
+    delivery: Option<Delivery>,
     facts: Facts,
     measured: Option<Results>,
     partition: Option<ReportPartition>,
@@ -104,7 +115,7 @@ impl Run {
             .say(&format!("version {}, run {run_id}, kernel {kernel}", env!("CARGO_PKG_VERSION")));
         let gdsboot = env!("CARGO_PKG_VERSION").to_owned();
         journal.consoles.event(What::InitStarted { gdsboot, run_id: run_id.clone(), kernel });
-        let Asked { settings, workloads } = settings::read(&root, None, &params);
+        let Asked { settings, workloads, report_url, net } = settings::read(&root, None, &params);
         Self {
             root,
             params,
@@ -113,6 +124,9 @@ impl Run {
             started: Utc::now(),
             settings,
             workloads,
+            report_url,
+            net,
+            delivery: None,
             facts: Facts::default(),
             measured: None,
             partition: None,
@@ -294,8 +308,9 @@ impl Run {
             Ok(settings::read(&root, file.as_deref(), &params))
         });
         self.partition = partition;
-        if let Some(Asked { settings, workloads }) = asked {
+        if let Some(Asked { settings, workloads, report_url, net }) = asked {
             (self.settings, self.workloads) = (settings, workloads);
+            (self.report_url, self.net) = (report_url, net);
         }
         self.stay_for_the_screen();
     }
@@ -482,7 +497,8 @@ impl Run {
     /// The report as of now.
     fn report(&self, complete: bool) -> Report {
         let mut why: Vec<String> = self.no_root.clone().into_iter().collect();
-        let panics = self.journal.problems.iter().filter(|problem| problem.panic);
+        // Sending comes when all is known, and never changes it.
+        let panics = self.journal.problems.iter().filter(|problem| problem.panic && problem.stage != SEND);
         why.extend(
             panics.map(|problem| {
                 format!("a bug in gdsboot ended its step {}: {}", problem.stage, problem.what)
@@ -525,31 +541,40 @@ impl Run {
             settings: self.settings.clone(),
             stages: self.journal.stages.clone(),
             problems: self.journal.problems.clone(),
+            delivery: self.delivery.clone(),
             benchmark: self.measured.clone(),
             facts: self.facts.clone(),
         }
     }
 
-    /// Writes the report, shows the verdict.
+    /// Writes the report, sends it, shows the verdict.
     fn deliver(&mut self) {
         let mut report = self.report(true);
-        let mut written = None;
-        if let Some(partition) = self.partition.take() {
-            written = self.journal.stage("write-report", |_| {
-                partition.write(&report)?;
-                Ok(partition.folder())
-            });
-            self.partition = Some(partition);
+        let mut written = self.write_report(&report);
+        if self.send_report(&report) {
+            // What was written before it was sent cannot say what became of that.
+            report = self.report(true);
+            if written.is_some() {
+                written = self.write_report(&report);
+            }
         }
-        let place = match &written {
-            Some(folder) => {
+        let place = match (&written, &self.delivery) {
+            (Some(folder), delivery) => {
                 let disk = match &self.place {
                     Some(Place { rank: Rank::Own, .. }) | None => String::new(),
                     Some(place) => format!(" of {}", place.partition.disk),
                 };
-                format!("{folder}/{RUN_REPORT_TEXT} on the partition {REPORT_LABEL}{disk}")
+                // The screen has no room for where to; the report says that.
+                let sent = match delivery {
+                    Some(delivery) if delivery.sent => "; sent",
+                    Some(_) => "; NOT sent",
+                    None if self.report_url.is_some() => "; NOT sent",
+                    None => "",
+                };
+                format!("{folder}/{RUN_REPORT_TEXT} on the partition {REPORT_LABEL}{disk}{sent}")
             }
-            None => {
+            (None, Some(delivery)) if delivery.sent => delivery.words(),
+            (None, _) => {
                 report = self.report(true);
                 self.say_report(&report);
                 match self.partition {
@@ -570,6 +595,48 @@ impl Run {
             run_id: report.run_id,
             path: written,
         });
+    }
+
+    /// The run's folder, where it was written.
+    fn write_report(&mut self, report: &Report) -> Option<String> {
+        let partition = self.partition.take()?;
+        let written = self.journal.stage("write-report", |_| {
+            partition.write(report)?;
+            Ok(partition.folder())
+        });
+        self.partition = Some(partition);
+        written
+    }
+
+    /// Sends the report where that was asked for; whether it was. The network is started for that alone, so that nothing is
+    /// measured beside it.
+    fn send_report(&mut self, report: &Report) -> bool {
+        let Some(url) = self.report_url.clone() else { return false };
+        let (root, net, settings) = (self.root.clone(), self.net.clone(), self.settings.clone());
+        let mounted = self.partition.as_ref().map(|partition| partition.root().to_owned());
+        let folder = folder_name(report.started, &report.run_id);
+        self.delivery = self.journal.stage(SEND, |journal| {
+            let ca = settings.report_ca.as_deref().map(|name| delivery::ca_file(mounted.as_deref(), name));
+            let ca = ca.transpose()?;
+            let mut bytes = Vec::new();
+            json::write(report, &mut bytes)?;
+            let parcel = Parcel {
+                url: &url,
+                run_id: &report.run_id,
+                folder: &folder,
+                report: &bytes,
+                ca: ca.as_deref(),
+                net: &net,
+                seconds: settings.report_seconds,
+            };
+            let delivery = delivery::send(&root, &parcel, &mut |text| journal.consoles.say(text));
+            match &delivery.error {
+                Some(_) => journal.problem(SEND, format!("the report was {}", delivery.words())),
+                None => journal.consoles.say(&format!("the report was {}", delivery.words())),
+            }
+            Ok(delivery)
+        });
+        true
     }
 
     fn say_report(&mut self, report: &Report) {

@@ -4,6 +4,7 @@
 mod benchmark;
 mod blank;
 mod console;
+mod delivery;
 mod init;
 mod iso_root;
 mod journal;
@@ -11,6 +12,7 @@ mod kernel_log;
 mod luggage;
 mod module_loader;
 mod mounts;
+mod network;
 mod nvidia_nodes;
 mod params;
 mod partition;

@@ -85,6 +85,8 @@ impl Params {
                 None => "is not known",
             },
         };
+        // What is mistyped may be a secret all the same.
+        let value = crate::redact::url(value);
         self.complaints.push(format!("kernel command line: {key}={value} {complaint}"));
     }
 }
