@@ -31,6 +31,7 @@ enum Command {
     Fetch(cli::fetch::FetchArgs),
     Smoke(cli::smoke::SmokeArgs),
     Flash(cli::flash::FlashArgs),
+    Vm(cli::vm::VmArgs),
     Inspect(cli::inspect::InspectArgs),
     Recompute(cli::recompute::RecomputeArgs),
 }
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Command::Fetch(args) => cli::fetch::run(args, global),
         Command::Smoke(args) => cli::smoke::run(args, global),
         Command::Flash(args) => cli::flash::run(args, global),
+        Command::Vm(args) => cli::vm::run(args),
         Command::Inspect(args) => cli::inspect::run(args),
         Command::Recompute(args) => cli::recompute::run(args),
     };

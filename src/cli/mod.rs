@@ -10,3 +10,4 @@ pub mod lock;
 pub mod recompute;
 pub mod smoke;
 pub mod try_;
+pub mod vm;
