@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`builder`] | profile -> lock -> pool -> tree -> modules, initramfs, root -> disk |
 //! | [`flash`] | writes an image to a stick |
+//! | [`hypervisor`] | Proxmox, libvirt and QEMU configurations: parse, check, plan |
 //! | [`smoke`] | boots an image in QEMU and reads back what it reported |
 //! | [`facts`] | reads a machine, without judging it |
 //! | [`topology`] | where devices hang in a machine, and what that means for transfers |
@@ -27,6 +28,8 @@ pub mod extents;
 pub mod facts;
 #[cfg(feature = "builder")]
 pub mod flash;
+#[cfg(feature = "builder")]
+pub mod hypervisor;
 #[cfg(feature = "builder")]
 pub mod inspect;
 #[cfg(feature = "builder")]

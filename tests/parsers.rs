@@ -79,6 +79,16 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             .map(|c| Deb::new("a", "1").file("usr/bin/a", vec![5; 3000]).symlink("l", "usr").compress(c).bytes())
             .to_vec(),
         "disk" => [u64::MAX, 64 << 10, 0].map(|size| [&size.to_le_bytes()[..], &disks().1].concat()).to_vec(),
+        "domain_xml" => vec![repository("tests/vm/broken.xml"), repository("tests/vm/good.xml")],
+        "proxmox_conf" => vec![
+            repository("tests/vm/100.conf"),
+            b"fast\n\tmap id=144d:a80a,node=pve,path=0000:42:00.0;0000:43:00\n".to_vec(),
+        ],
+        "qemu_command_line" => vec![
+            repository("tests/vm/start.sh"),
+            b"/usr/bin/kvm\0-id\x00100\0-readconfig\0/usr/share/qemu-server/pve-q35-4.0.cfg\0-device\0\
+              {\"driver\":\"vfio-pci\",\"host\":\"41:00.0\",\"bus\":\"ich9-pcie-port-1\"}\0".to_vec(),
+        ],
         "elf" => vec![module(), artefacts::loader(&["sbat,1,x,y,1,z", "grub,5,x,y,1,z"])],
         "fat" => vec![disks().0],
         "gdsio_output" => vec![

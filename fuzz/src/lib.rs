@@ -16,6 +16,9 @@ use gdsboot::facts::log_lines::LogLines;
 use gdsboot::facts::nvidia_smi::NvidiaSmi;
 use gdsboot::facts::pci_config::PciConfig;
 use gdsboot::facts::{Facts, Root, dma, kmsg, module_tree};
+use gdsboot::hypervisor::context::{Context, Hints};
+use gdsboot::hypervisor::machine::Kind;
+use gdsboot::hypervisor::{judge as vm_judge, proxmox, source};
 use gdsboot::report::events::Event;
 use gdsboot::report::fat::{Fat, ReadAt};
 use gdsboot::report::model::Report;
@@ -29,13 +32,14 @@ use std::path::{Component, Path};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file of its name in `fuzz_targets/`.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 22] = [
     ("apt_output", apt_output),
     ("captured_machine", captured_machine),
     ("captured_text", captured_text),
     ("config_space", config_space),
     ("deb", deb),
     ("disk", disk),
+    ("domain_xml", domain_xml),
     ("elf", elf),
     ("fat", fat),
     ("gdsio_output", gdsio_output),
@@ -48,6 +52,8 @@ pub const TARGETS: [Target; 19] = [
     ("packed_log", packed_log),
     ("packed_module", packed_module),
     ("profile", profile),
+    ("proxmox_conf", proxmox_conf),
+    ("qemu_command_line", qemu_command_line),
     ("report", report),
 ];
 
@@ -139,6 +145,31 @@ pub fn disk(data: &[u8]) {
     let _ = Probe::of(whole as u64, 512, u64::from_le_bytes(*claimed), |offset, into| {
         Bytes(data).read_exact_at(into, offset)
     });
+}
+
+/// A virtual machine's configuration, from its bytes to findings.
+fn configuration(kind: Kind, data: &[u8]) {
+    let _ = source::recognise(data);
+    let mappings = proxmox::mappings(&text(data));
+    let Ok(machine) = source::read("100.conf", data, Some(kind), &mappings) else { return };
+    let hints = Hints::default();
+    let _ = vm_judge::judge(&Context::new(&machine, None, &hints));
+    let _ = vm_judge::judge(&Context::new(&machine, Some(&Facts::default()), &hints));
+}
+
+/// libvirt's domain XML.
+pub fn domain_xml(data: &[u8]) {
+    configuration(Kind::Libvirt, data);
+}
+
+/// A file of Proxmox' qemu-server.
+pub fn proxmox_conf(data: &[u8]) {
+    configuration(Kind::Proxmox, data);
+}
+
+/// A command line of QEMU.
+pub fn qemu_command_line(data: &[u8]) {
+    configuration(Kind::Qemu, data);
 }
 
 /// What a program or a library needs, and the generations of a boot loader.

@@ -11,3 +11,4 @@ pub mod recompute;
 pub mod smoke;
 pub mod split_report;
 pub mod try_;
+pub mod vm;

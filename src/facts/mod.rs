@@ -20,6 +20,7 @@ pub mod pci_config;
 pub mod platform;
 pub mod root;
 mod search;
+pub mod unpack;
 
 pub mod block;
 pub mod commands;
