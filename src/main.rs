@@ -32,6 +32,7 @@ enum Command {
     Smoke(cli::smoke::SmokeArgs),
     Flash(cli::flash::FlashArgs),
     Inspect(cli::inspect::InspectArgs),
+    Report(cli::report::ReportArgs),
     Recompute(cli::recompute::RecomputeArgs),
 }
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Smoke(args) => cli::smoke::run(args, global),
         Command::Flash(args) => cli::flash::run(args, global),
         Command::Inspect(args) => cli::inspect::run(args),
+        Command::Report(args) => cli::report::run(args, global),
         Command::Recompute(args) => cli::recompute::run(args),
     };
     if result.is_err() && interrupt::requested() {

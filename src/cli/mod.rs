@@ -8,5 +8,6 @@ pub mod flash;
 pub mod inspect;
 pub mod lock;
 pub mod recompute;
+pub mod report;
 pub mod smoke;
 pub mod try_;

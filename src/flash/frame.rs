@@ -14,7 +14,7 @@ use crate::report::gpt::{NoTable, Partition, SECTOR, Table};
 use crate::report::source::Image;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::FileExt;
 
 pub const MIB: u64 = 1 << 20;
 /// FAT32 counts sectors in 32 bits.
@@ -91,7 +91,7 @@ impl<'a> Frame<'a> {
 /// The image's first MiB with the partition table of a disk of `bytes`, whose report partition ends at `end`.
 fn table(image: &Image, report: &Partition, bytes: u64, end: u64) -> Result<File> {
     let mut head = vec![0; MIB as usize];
-    image.file().read_exact_at(&mut head, 0)?;
+    FileExt::read_exact_at(image.file(), &mut head, 0)?;
     let mut table = tempfile::tempfile()?;
     table.set_len(bytes)?;
     table.write_all_at(&head, 0)?;
@@ -118,7 +118,7 @@ fn volume(image: &Image, report: &Partition, bytes: u64, kept: &[FatFile]) -> Re
     files.extend(kept.iter().cloned());
     let mut id = [0; 4];
     // BS_VolID of FAT32.
-    image.file().read_exact_at(&mut id, report.start + 67)?;
+    FileExt::read_exact_at(image.file(), &mut id, report.start + 67)?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let volume = Volume {
         kind: Kind::Fat32,

@@ -1,15 +1,15 @@
-//! A disk image as a source of reports: its partitions, the runs on its report partition, the files on its ESP. The
-//! image is opened read-only; nothing is mounted.
+//! A disk with a partition table: its partitions, the runs on its report partition, the files on its ESP. It is opened
+//! read-only; nothing is mounted.
 
-use super::fat::{Fat, Window};
-use super::gpt::{Partition, TYPE_ESP, Table};
-use super::json;
-use super::menu::{self, MenuEntry};
-use super::model::Report;
 use crate::boot_contract::{
     REPORT_LABEL, REPORT_RUNS, RUN_CAPTURE, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_SAMPLES, RUN_STARTED,
 };
 use crate::error::{Advise as _, Status, usage};
+use crate::report::fat::{Fat, ReadAt, Window};
+use crate::report::gpt::{Partition, TYPE_ESP, Table};
+use crate::report::json;
+use crate::report::menu::{self, MenuEntry};
+use crate::report::model::Report;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::fs::File;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -26,11 +26,11 @@ const MAX_CAPTURE: u32 = 256 << 20;
 /// `STARTED` is a few lines.
 const MAX_STARTED: u32 = 64 << 10;
 
-/// An image file, opened for reading.
+/// An image file, or a disk like it, opened for reading.
 #[derive(Debug)]
-pub struct Image {
+pub struct Image<D = File> {
     path: PathBuf,
-    file: File,
+    file: D,
     size: u64,
     table: Table,
 }
@@ -66,24 +66,31 @@ impl Image {
         Ok(Self { path: path.to_owned(), file, size: meta.len(), table })
     }
 
-    /// Where it was opened.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The open file.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Size of the file in bytes.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
     /// Bytes that the file occupies where it is stored; holes take none.
     pub fn allocated(&self) -> u64 {
         self.file.metadata().map_or(self.size, |meta| meta.blocks() * 512)
+    }
+}
+
+impl<D: ReadAt> Image<D> {
+    /// A disk of `size` bytes whose partition table was read.
+    pub fn of(path: &Path, disk: D, size: u64, table: Table) -> Self {
+        Self { path: path.to_owned(), file: disk, size, table }
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// Its partition table.
@@ -120,7 +127,7 @@ impl Image {
     }
 
     /// The FAT filesystem on a partition of this image.
-    pub fn filesystem(&self, partition: &Partition) -> Result<Fat<Window<'_>>> {
+    pub fn filesystem(&self, partition: &Partition) -> Result<Fat<Window<'_, D>>> {
         let window = Window { file: &self.file, start: partition.start, len: partition.size };
         Fat::open(window, partition.size)
             .with_context(|| format!("reading partition {} of {}", partition.number, self.path.display()))
