@@ -92,3 +92,39 @@ fn what_cannot_be_read_is_named_with_a_hint() {
     }
     assert!(!dir.path().join("out").exists(), "nothing is made where nothing is extracted");
 }
+
+/// Writes a copy of an image's report that says something else.
+fn edited(folder: &Path, name: &str, edit: impl FnOnce(&mut serde_json::Value)) {
+    let text = stdout(&run_with_status(&mut report(folder, &["show", "raw.img", "--format", "json"]), 1));
+    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    edit(&mut value);
+    fs_err::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+    fs_err::write(folder.join(name), value.to_string()).unwrap();
+}
+
+#[test]
+fn diff_ends_as_diff_does() {
+    let dir = images();
+    let same = run_with_status(
+        &mut report(dir.path(), &["diff", "raw.img", "zstd.qcow2#20261122T110000Z-bbbbbbbb"]),
+        0,
+    );
+    assert!(stdout(&same).contains("Nothing changed."), "{}", stdout(&same));
+    edited(dir.path(), "site/one.json", |_| {});
+    edited(dir.path(), "site/two.json", |value| {
+        value["run_id"] = "cccccccc".into();
+        value["started"] = "2026-11-23T00:00:00Z".into();
+        value["facts"]["kernel"]["release"]["value"] = "6.12.200".into();
+    });
+    let changed = stdout(&run_with_status(&mut report(dir.path(), &["diff", "site"]), 1));
+    assert!(
+        changed.contains("Versions\n--------\n  ~ kernel: 6.12.117+deb13-amd64 -> 6.12.200\n"),
+        "{changed}"
+    );
+    let json =
+        stdout(&run_with_status(&mut report(dir.path(), &["diff", "raw.img", "site#cccccccc", "--json"]), 1));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["changes"][0]["area"], "pins");
+    let one = run_with_status(&mut report(dir.path(), &["diff", "raw.img"]), 64);
+    assert!(stderr(&one).contains("no complete run before it"), "{}", stderr(&one));
+}

@@ -3,13 +3,14 @@
 use super::common::Global;
 use anyhow::{Context as _, Result};
 use gdsboot::error::{Status, one_line};
+use gdsboot::report::diff::{self, Compared, Samples, diff};
 use gdsboot::report::extract::{Extracted, extract};
 use gdsboot::report::model::Report;
 use gdsboot::report::runs::{Catalogue, End, Listed};
 use gdsboot::report::source::Source;
-use gdsboot::report::{html, junit, text};
+use gdsboot::report::{html, json, junit, text};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Read reports from images, sticks, folders and files; nothing is mounted
 #[derive(Debug, clap::Args)]
@@ -22,6 +23,7 @@ pub struct ReportArgs {
 enum Command {
     Show(ShowArgs),
     Extract(ExtractArgs),
+    Diff(DiffArgs),
 }
 
 /// What a source is, in every command's help.
@@ -79,11 +81,30 @@ pub struct ExtractArgs {
     all: bool,
 }
 
+/// Say what changed between two runs
+///
+/// Findings, versions, settings, devices, topology, and performance where it changed by more than noise: three
+/// standard errors of both runs' raw samples, and 5 % at least; 10 % where a report has no samples beside it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("{SOURCES}\n\nExit status: 0 nothing changed, 1 something did, 64 and above an error"))]
+pub struct DiffArgs {
+    /// The first run: the newest complete one of SOURCE, or the one that is named
+    #[arg(value_name = "SOURCE[#RUN]")]
+    before: PathBuf,
+    /// The second run [default: the last two runs of the first source are compared]
+    #[arg(value_name = "SOURCE[#RUN]")]
+    after: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs the command.
 pub fn run(args: &ReportArgs, global: &Global) -> Result<Status> {
     match &args.command {
         Command::Show(args) => show(args, global),
         Command::Extract(args) => extract_runs(args, global),
+        Command::Diff(args) => diff_runs(args, global),
     }
 }
 
@@ -164,4 +185,42 @@ fn extract_runs(args: &ExtractArgs, global: &Global) -> Result<Status> {
         writeln!(out, "{line}").context("writing what was done")?;
     }
     Ok(if failed { Status::Unavailable } else { Status::Pass })
+}
+
+fn diff_runs(args: &DiffArgs, global: &Global) -> Result<Status> {
+    let ((first, run), second) = (source_and_run(&args.before), args.after.as_deref().map(source_and_run));
+    let mut sources = open(&[first])?;
+    sources.extend(second.as_ref().map(|(path, _)| Source::open(path)).transpose()?);
+    let catalogues: Vec<Catalogue<'_>> = sources.chunks(1).map(Catalogue::read).collect::<Result<_>>()?;
+    catalogues.iter().for_each(|catalogue| say(catalogue, global));
+    let (before, after) = match (&second, catalogues.as_slice()) {
+        (Some((_, other)), [first, second]) => (first.find(run.as_deref())?, second.find(other.as_deref())?),
+        (_, [first, ..]) => first.two(run.as_deref())?,
+        (_, []) => unreachable!("one source was opened"),
+    };
+    let (old, new) = (before.report()?, after.report()?);
+    let compared = |listed: &Listed<'_>, report| -> Result<Compared<'_>> {
+        let samples = listed.samples()?.map_or_else(Samples::default, |lines| Samples::read(&lines));
+        Ok(Compared { place: listed.place(), report, samples })
+    };
+    let diff = diff(&compared(before, &old)?, &compared(after, &new)?);
+    let mut out = std::io::stdout().lock();
+    match args.json {
+        true => out.write_all(&json::pretty(&diff)?).context("writing what changed")?,
+        false => diff::lines(&diff)
+            .iter()
+            .try_for_each(|line| writeln!(out, "{line}"))
+            .context("writing what changed")?,
+    }
+    // As diff(1) ends.
+    Ok(if diff.changes.is_empty() { Status::Pass } else { Status::Fail })
+}
+
+/// `stick.img#bbbbbbbb`, where there is no file of that name.
+fn source_and_run(path: &Path) -> (PathBuf, Option<String>) {
+    let split = path.to_str().and_then(|text| text.rsplit_once('#'));
+    match split {
+        Some((source, run)) if !path.exists() => (source.into(), Some(run.to_owned())),
+        _ => (path.to_owned(), None),
+    }
 }

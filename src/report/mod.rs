@@ -3,6 +3,8 @@
 //! ([`source`]) without mounting anything and without being root.
 
 pub mod benchmark;
+#[cfg(feature = "builder")]
+pub mod diff;
 pub mod events;
 #[cfg(feature = "builder")]
 pub mod extract;

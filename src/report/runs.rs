@@ -4,9 +4,12 @@ use super::json::{self, Head, NotAReport};
 use super::layout::{WIDTH, clean, cut, wrap};
 use super::model::{Report, Verdict};
 use super::source::{MAX_REPORT, RunRef, Source};
-use crate::boot_contract::RUN_REPORT_JSON;
+use crate::boot_contract::{RUN_REPORT_JSON, RUN_SAMPLES};
 use crate::error::{Advise as _, Status, hint_of, hinted, one_line, usage};
 use anyhow::{Context as _, Result};
+
+/// More than any benchmark's samples have.
+const MAX_SAMPLES: u32 = 256 << 20;
 
 /// A run and how it ended.
 #[derive(Debug)]
@@ -56,6 +59,14 @@ impl Listed<'_> {
     pub fn json(&self) -> Result<Vec<u8>> {
         let json = self.source.read(&self.run, RUN_REPORT_JSON, MAX_REPORT)?;
         json.with_context(|| format!("{} has no {RUN_REPORT_JSON}", self.place()))
+    }
+
+    /// The raw samples of its benchmark, where it has any beside its report.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn samples(&self) -> Result<Option<Vec<u8>>> {
+        self.source.read(&self.run, RUN_SAMPLES, MAX_SAMPLES)
     }
 
     /// Where it is, for people.
@@ -187,6 +198,23 @@ impl<'a> Catalogue<'a> {
                 ))
             }
         }
+    }
+
+    /// Two runs to be compared: the one that is meant, as [`Catalogue::find`] takes it, and the complete one before it.
+    ///
+    /// # Errors
+    /// [`Status::Usage`] where there are no two.
+    pub fn two(&self, wanted: Option<&str>) -> Result<(&Listed<'a>, &Listed<'a>)> {
+        let after = self.find(wanted)?;
+        let before = self.runs.iter().take_while(|run| !std::ptr::eq(*run, after));
+        let before = before.filter(|run| matches!(run.end, End::Complete(_))).last();
+        let before = before.ok_or_else(|| {
+            usage(
+                "there is no complete run before it to compare it with",
+                "name two: diff SOURCE#RUN SOURCE#RUN",
+            )
+        })?;
+        Ok((before, after))
     }
 
     fn newest(&self) -> Result<&Listed<'a>> {
