@@ -206,8 +206,21 @@ fn places_that_cannot_be_written_to() {
 fn help() {
     let dir = tempfile::tempdir().unwrap();
     let mut all = String::new();
-    for command in ["", "try", "build", "lock", "fetch", "smoke", "inspect", "doctor", "vm check"] {
-        let arguments: Vec<_> = command.split_ascii_whitespace().chain(["--help"]).collect();
+    for command in [
+        "",
+        "try",
+        "build",
+        "lock",
+        "fetch",
+        "smoke",
+        "inspect",
+        "doctor",
+        "vm check",
+        "report",
+        "report show",
+        "report extract",
+    ] {
+        let arguments: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
         let mut help = Command::new(env!("CARGO_BIN_EXE_gdsboot"));
         let output =
             run_with_status(help.current_dir(dir.path()).env_remove("GDSBOOT_CACHE").args(&arguments), 0);

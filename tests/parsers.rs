@@ -133,6 +133,21 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 .to_vec()
         }
         "profile" => vec![repository("image/profiles/debian-12.toml"), repository("image/profiles/ubuntu-24.04.toml")],
+        "qcow2" => {
+            let file = zstd::Decoder::new(std::fs::File::open("tests/qcow2/images.tar.zst").unwrap()).unwrap();
+            let mut archive = tar::Archive::new(file);
+            let mut seeds = Vec::new();
+            for entry in archive.entries().unwrap() {
+                let mut entry = entry.unwrap();
+                let path = entry.path().unwrap().into_owned();
+                if ["small-clusters.qcow2", "zstd.qcow2"].iter().any(|name| path == Path::new(name)) {
+                    let mut bytes = Vec::new();
+                    std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+                    seeds.push(bytes);
+                }
+            }
+            seeds
+        }
         "report" => vec![
             br#"{"version":1,"run":{"id":"x"},"verdict":"INCOMPLETE","route":"none","findings":[],"facts":{}}"#.to_vec(),
         ],

@@ -22,6 +22,7 @@ use gdsboot::hypervisor::{judge as vm_judge, proxmox, source};
 use gdsboot::report::events::Event;
 use gdsboot::report::fat::{Fat, ReadAt};
 use gdsboot::report::model::Report;
+use gdsboot::report::source::qcow2::Qcow2;
 use gdsboot::report::utc::Utc;
 use gdsboot::report::{gpt, html, json, junit, menu, text as report_text};
 use gdsboot::smoke::machine::Machine;
@@ -32,7 +33,7 @@ use std::path::{Component, Path};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file of its name in `fuzz_targets/`.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 23] = [
     ("apt_output", apt_output),
     ("captured_machine", captured_machine),
     ("captured_text", captured_text),
@@ -54,6 +55,7 @@ pub const TARGETS: [Target; 22] = [
     ("profile", profile),
     ("proxmox_conf", proxmox_conf),
     ("qemu_command_line", qemu_command_line),
+    ("qcow2", qcow2),
     ("report", report),
 ];
 
@@ -267,7 +269,17 @@ pub fn profile(data: &[u8]) {
     let _ = profile::for_host(&text(data));
 }
 
+/// A disk as QEMU keeps it.
+pub fn qcow2(data: &[u8]) {
+    let Ok(image) = Qcow2::open(Bytes(data), data.len() as u64) else { return };
+    let mut part = [0; 1000];
+    for at in (0..image.size()).step_by(1 << 18).take(32) {
+        let _ = image.read_exact_at(&mut part, at);
+    }
+}
+
 /// A report.json.
 pub fn report(data: &[u8]) {
+    let _ = json::head(data);
     let _ = json::read(data);
 }
