@@ -12,6 +12,7 @@
 //! | [`checks`] | judges facts |
 //! | [`live`] | what makes the validator an init |
 //! | [`report`] | the report's model, its renderers, reading it back from a disk image |
+//! | [`fleet`] | many reports as one table, and which machines deviate from the others |
 //! | [`inspect`] | what an image is and what is on it |
 //! | [`boot_contract`] | the names that the builder writes and the live side reads |
 
@@ -25,6 +26,8 @@ pub mod extents;
 pub mod facts;
 #[cfg(feature = "builder")]
 pub mod flash;
+#[cfg(feature = "builder")]
+pub mod fleet;
 #[cfg(feature = "builder")]
 pub mod inspect;
 #[cfg(feature = "builder")]

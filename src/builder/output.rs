@@ -77,12 +77,10 @@ impl Output {
     }
 
     /// Writes the file by `write`, which gets a temporary file in the same folder, then moves it into its place.
-    pub fn replace(
-        &self,
-        stamps: &Path,
-        key: &str,
-        write: impl FnOnce(&std::fs::File) -> Result<()>,
-    ) -> Result<()> {
+    ///
+    /// # Errors
+    /// `write` fails, or the folder takes no file.
+    pub fn write(&self, write: impl FnOnce(&std::fs::File) -> Result<()>) -> Result<()> {
         let temp = tempfile::Builder::new()
             .prefix(".gdsboot-")
             .tempfile_in(&self.folder)
@@ -92,6 +90,20 @@ impl Output {
         temp.as_file().set_permissions(mode).with_context(|| format!("writing {}", self.path.display()))?;
         temp.as_file().sync_data().with_context(|| format!("writing {}", self.path.display()))?;
         temp.persist(&self.path).with_context(|| format!("writing {}", self.path.display()))?;
+        Ok(())
+    }
+
+    /// The same, and remembers what was written, for [`Output::is_current`].
+    ///
+    /// # Errors
+    /// As [`Output::write`].
+    pub fn replace(
+        &self,
+        stamps: &Path,
+        key: &str,
+        write: impl FnOnce(&std::fs::File) -> Result<()>,
+    ) -> Result<()> {
+        self.write(write)?;
         if let Some(stamp) = self.stamp(key) {
             fs_err::create_dir_all(stamps)?;
             let bytes = serde_json::to_vec(&stamp).context("recording the output")?;
