@@ -27,6 +27,7 @@ impl<T> Default for Known<T> {
 
 #[derive(Debug, Deserialize)]
 pub struct Report {
+    pub schema: u32,
     pub gdsboot: String,
     pub run_id: String,
     pub started: Utc,

@@ -9,6 +9,8 @@ mod light;
 pub mod page;
 pub mod prometheus;
 pub mod row;
+#[cfg(test)]
+mod schema;
 pub mod summary;
 
 use crate::boot_contract::RUN_REPORT_JSON;
