@@ -3,16 +3,17 @@
 //!   cargo bench --bench reports [-- MACHINES]
 //!
 //! Every report is a whole one, as the image writes it: the facts and findings of a guest with 8 GPUs and 16 NVMe drives, and
-//! a benchmark of all pairs. Serial numbers, versions, verdicts and figures differ; some machines have other versions than
+//! what the usual, quick benchmark measures there. Serial numbers, versions, verdicts and figures differ; some machines have other versions than
 //! the most. They are read from where they were just written, so that the disk's own speed counts only as far as memory does
 //! not hold them.
 
 #[path = "../tests/synthetic/mod.rs"]
 mod synthetic;
 
-use gdsboot::bench::plan::Thoroughness;
+use gdsboot::bench::plan::{Part, Plan, Space, Thoroughness, Wish};
 use gdsboot::bench::results::{Kind, Measurement, Purpose, Results};
-use gdsboot::bench::transfer::job::parse_job;
+use gdsboot::bench::route::{Outcome, Proof};
+use gdsboot::bench::transfer::job::Job;
 use gdsboot::bench::transfer::measurement::Figures;
 use gdsboot::checks::context::side_of;
 use gdsboot::checks::judge::judge;
@@ -92,28 +93,65 @@ fn whole() -> Report {
     Report::of_check(facts, Some(benchmark()), judgement, "00000000".into(), Utc(0))
 }
 
-/// As a full plan leaves it: three measurements of every pair, and one of every drive.
+/// What the quick plan, which is the usual one, measures on such a machine.
 fn benchmark() -> Results {
+    let gpus: Vec<String> = (0..GPUS).map(|gpu| format!("0000:{:02x}:00.0", gpu + 1)).collect();
+    let space = |drive| Space { name: format!("nvme{drive}n1"), bytes: 3 << 40, block: 512, writable: false };
+    let drives: Vec<Space> = (0..DRIVES).map(space).collect();
+    let wish = Wish {
+        thoroughness: Thoroughness::Quick,
+        own: Vec::new(),
+        seconds: None,
+        cpus: 64,
+        seed: 1,
+        gdsio: false,
+        workloads: Vec::new(),
+    };
     let mut measurements = Vec::new();
-    let mut add = |kind, gpu: Option<usize>, drive: usize| {
-        let job = parse_job("read,sequential,1M,4x8,10s").unwrap();
-        let mut measured = Measurement::new(measurements.len() as u32 + 1, kind, Purpose::Figures, job);
+    let mut add = |kind, purpose, gpu: Option<usize>, drive: Option<usize>, job: &Job| {
+        let mut measured = Measurement::new(measurements.len() as u32 + 1, kind, purpose, job.clone());
         measured.bytes = 100 << 30;
-        measured.gpu = gpu.map(|gpu| format!("0000:{:02x}:00.0", gpu + 1));
-        measured.drive = Some(format!("nvme{drive}n1"));
+        measured.gpu = gpu.map(|gpu| gpus[gpu].clone());
+        measured.drive = drive.map(|drive| drives[drive].name.clone());
         measured.figures =
             Figures { gib_per_second: 6.0, iops: 6000.0, p50_us: 90.0, p99_us: 300.0, ..Figures::default() };
+        measured.proof =
+            matches!(kind, Kind::Cufile).then(|| Proof { outcome: Outcome::Direct, ..Proof::default() });
         measurements.push(measured);
     };
-    for drive in 0..DRIVES {
-        add(Kind::Storage, None, drive);
-        for gpu in 0..GPUS {
-            for kind in [Kind::Bounce, Kind::Cufile, Kind::CufileBatch] {
-                add(kind, Some(gpu), drive);
+    // Two drives stand beside each GPU.
+    let ranks: Vec<Vec<u8>> =
+        (0..GPUS).map(|gpu| (0..DRIVES).map(|drive| u8::from(drive / 2 != gpu)).collect()).collect();
+    for step in Plan::new(&wish, &drives, &gpus, &ranks).steps {
+        match step.part {
+            Part::Storage { drive, jobs } => {
+                jobs.iter().for_each(|job| add(Kind::Storage, Purpose::Figures, None, Some(drive), job));
             }
+            Part::Link { gpu, jobs } => {
+                jobs.iter().for_each(|job| add(Kind::HostCopy, Purpose::Figures, Some(gpu), None, job));
+            }
+            Part::Route { gpu, drive, jobs, .. } => {
+                jobs.iter().for_each(|job| add(Kind::Cufile, Purpose::Proof, Some(gpu), Some(drive), job));
+            }
+            Part::Figures { gpu, drive, jobs, load } => {
+                for (kind, job) in jobs.iter().flat_map(|job| [(Kind::Bounce, job), (Kind::Cufile, job)]) {
+                    add(kind, Purpose::Figures, Some(gpu), Some(drive), job);
+                }
+                if let Some(load) = load {
+                    add(Kind::Cufile, Purpose::Load, Some(gpu), Some(drive), &load.job);
+                }
+            }
+            Part::Together { pairs, jobs } => {
+                for (job, (gpu, drive)) in
+                    jobs.iter().flat_map(|job| pairs.iter().map(move |pair| (job, *pair)))
+                {
+                    add(Kind::Cufile, Purpose::Together, Some(gpu), Some(drive), job);
+                }
+            }
+            Part::Fill { .. } | Part::Gdsio { .. } | Part::Workload { .. } => {}
         }
     }
-    Results { thoroughness: Thoroughness::Full, measurements, ..Results::default() }
+    Results { thoroughness: Thoroughness::Quick, measurements, ..Results::default() }
 }
 
 fn known(value: impl Into<Value>) -> Value {
