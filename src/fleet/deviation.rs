@@ -70,7 +70,7 @@ pub struct Group {
 /// One way in which one machine differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Deviation {
-    /// Index of the machine's row.
+    /// Index of the machine's row among those that were compared.
     #[serde(skip)]
     pub row: usize,
     /// [`Row::machine`].

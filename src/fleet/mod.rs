@@ -104,20 +104,30 @@ pub fn collect(sources: &[Source], all_runs: bool, progress: &Progress) -> Resul
     let rows = without_copies(&found, rows, &mut fleet);
     let mut rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
     name_machines(&mut rows);
-    rows.sort_by(|a, b| (&a.machine, key(a)).cmp(&(&b.machine, key(b))));
+    // By machine, then by time.
+    rows.sort_by_cached_key(|row| {
+        (row.machine.clone(), folder_name(row.started, &row.run_id), row.source.clone())
+    });
     let newest = newest(&rows);
     fleet.machines = newest.len();
-    let mut current: Vec<Row> = newest.iter().map(|index| rows[*index].clone()).collect();
-    let (groups, mut deviations) = deviation::find(&current);
-    for deviation in &mut deviations {
-        let words = deviation.words();
-        current[deviation.row].deviations.push(words.clone());
-        // The row of the whole table.
-        deviation.row = newest[deviation.row];
-        rows[deviation.row].deviations.push(words);
+    let (mut current, mut others) = (Vec::new(), Vec::new());
+    let mut wanted = newest.iter().copied().peekable();
+    for (index, row) in rows.into_iter().enumerate() {
+        let is_newest = wanted.next_if_eq(&index).is_some();
+        if is_newest {
+            current.push(row)
+        } else if all_runs {
+            others.push((index, row))
+        }
     }
+    let (groups, deviations) = deviation::find(&current);
+    for deviation in &deviations {
+        current[deviation.row].deviations.push(deviation.words());
+    }
+    let mut all: Vec<(usize, Row)> = newest.into_iter().zip(current).chain(others).collect();
+    all.sort_by_key(|(index, _)| *index);
+    fleet.rows = all.into_iter().map(|(_, row)| row).collect();
     (fleet.groups, fleet.deviations) = (groups, deviations);
-    fleet.rows = if all_runs { rows } else { current };
     Ok(fleet)
 }
 
@@ -246,11 +256,6 @@ fn name_machines(rows: &mut [Row]) {
             row.machine = format!("{}/{uuid}", row.machine);
         }
     }
-}
-
-/// Sorts a machine's runs by time.
-fn key(row: &Row) -> (String, &str) {
-    (folder_name(row.started, &row.run_id), &row.source)
 }
 
 /// The index of each machine's newest complete run, or of its newest where none is complete, in the order of `rows`.
