@@ -2,8 +2,9 @@
 //!
 //!   cargo bench --bench reports [-- MACHINES]
 //!
-//! Every report is a whole one, as the image writes it: the facts and findings of a guest with 8 GPUs and 16 NVMe drives, and
-//! what the usual, quick benchmark measures there. Serial numbers, versions, verdicts and figures differ; some machines have other versions than
+//! Every report is a whole one, as the image writes it: the facts and findings of a guest with 4 GPUs and 8 NVMe drives, and
+//! what the usual, quick benchmark measures there. The time goes with the bytes: with 8 GPUs and 16 drives there are 850 KB in a
+//! report. Serial numbers, versions, verdicts and figures differ; some machines have other versions than
 //! the most. They are read from where they were just written, so that the disk's own speed counts only as far as memory does
 //! not hold them.
 
@@ -28,8 +29,8 @@ use std::time::{Duration, Instant};
 
 /// What a reader of the table waits for without wondering.
 const LIMIT: Duration = Duration::from_secs(10);
-const GPUS: usize = 8;
-const DRIVES: usize = 16;
+const GPUS: usize = 4;
+const DRIVES: usize = 8;
 
 fn main() {
     // Cargo adds an option of its own.
@@ -40,7 +41,7 @@ fn main() {
     let out = dir.path().join("out");
     let mut times = Vec::new();
     for _ in 0..3 {
-        let started = Instant::now();
+        let (started, cpu) = (Instant::now(), cpu_seconds());
         let status = Command::new(env!("CARGO_BIN_EXE_gdsboot"))
             .args(["--progress", "none", "report", "collect"])
             .arg(&reports)
@@ -49,22 +50,31 @@ fn main() {
             .stdout(Stdio::null())
             .status()
             .unwrap();
-        times.push(started.elapsed());
+        times.push((started.elapsed(), cpu_seconds() - cpu));
         assert!(status.success(), "{status}");
     }
     let rows = fs_err::read_to_string(out.join("fleet.jsonl")).unwrap().lines().count();
     assert_eq!(rows, machines);
-    times.sort();
+    times.sort_by_key(|(elapsed, _)| *elapsed);
     let memory = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap().max_rss() / 1024;
     let page = out.join("fleet.html").metadata().unwrap().len();
     println!(
-        "{machines} reports of {} KB: four tables in {:.1?} (median of 3, {} CPUs), {memory} MiB at most, the page has {:.1} MB",
+        "{machines} reports of {} KB: four tables in {:.1?}, {:.1} s of CPU time (median of 3, {} CPUs), {memory} MiB at most, the \
+         page has {:.1} MB",
         bytes / machines as u64 / 1000,
-        times[1],
+        times[1].0,
+        times[1].1,
         std::thread::available_parallelism().unwrap(),
         page as f64 / 1e6
     );
-    assert!(times[1] < LIMIT, "that is more than {LIMIT:?}");
+    assert!(times[1].0 < LIMIT, "that is more than {LIMIT:?}");
+}
+
+/// What the programs that were run took so far, of all CPUs together.
+fn cpu_seconds() -> f64 {
+    let used = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    seconds(used.user_time()) + seconds(used.system_time())
 }
 
 /// Writes the reports; returns how many bytes.
