@@ -13,6 +13,7 @@
 //! | [`checks`] | judges facts |
 //! | [`live`] | what makes the validator an init |
 //! | [`report`] | the report's model, its renderers, reading it back from a disk image |
+//! | [`fleet`] | many reports as one table, and which machines deviate from the others |
 //! | [`manual`] | man pages and shell completions, made from the command lines |
 //! | [`inspect`] | what an image is and what is on it |
 //! | [`redact`] | hides what must not be published |
@@ -28,6 +29,8 @@ pub mod extents;
 pub mod facts;
 #[cfg(feature = "builder")]
 pub mod flash;
+#[cfg(feature = "builder")]
+pub mod fleet;
 #[cfg(feature = "builder")]
 pub mod hypervisor;
 #[cfg(feature = "builder")]

@@ -219,6 +219,8 @@ fn help() {
         "report",
         "report show",
         "report extract",
+        "report diff",
+        "report collect",
     ] {
         let arguments: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
         let mut help = Command::new(env!("CARGO_BIN_EXE_gdsboot"));

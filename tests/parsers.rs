@@ -151,6 +151,14 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "report" => vec![
             br#"{"version":1,"run":{"id":"x"},"verdict":"INCOMPLETE","route":"none","findings":[],"facts":{}}"#.to_vec(),
         ],
+        "row" => {
+            let machine = tempfile::tempdir().unwrap();
+            let facts = gdsboot::facts::Facts::read(&gdsboot::facts::Root::at(machine.path()));
+            let judgement = gdsboot::checks::judge::judge(&facts, gdsboot::checks::check::Side::Guest, None, &[], "2026-11-28");
+            let now = gdsboot::report::utc::Utc(0);
+            let report = gdsboot::report::model::Report::of_check(facts, None, judgement, "aaaaaaaa".into(), now);
+            vec![serde_json::to_vec(&report).unwrap()]
+        }
         _ => panic!("{target} has no seeds"),
     }
 }

@@ -128,3 +128,67 @@ fn diff_ends_as_diff_does() {
     let one = run_with_status(&mut report(dir.path(), &["diff", "raw.img"]), 64);
     assert!(stderr(&one).contains("no complete run before it"), "{}", stderr(&one));
 }
+
+#[test]
+fn collect_makes_tables_of_what_can_be_read() {
+    let dir = images();
+    for n in 0..5 {
+        edited(dir.path(), &format!("site/{n}.json"), |value| {
+            value["run_id"] = format!("0000000{n}").into();
+            value["facts"]["platform"]["serial"] =
+                serde_json::json!({"state":"known","from":"x","value":format!("SN{n}")});
+            if n == 3 {
+                value["facts"]["kernel"]["release"]["value"] = "6.1.0".into();
+            }
+        });
+    }
+    let summary = stdout(&run_with_status(&mut report(dir.path(), &["collect", "site"]), 0));
+    assert!(summary.starts_with("5 machines, 5 rows: 0 PASS, 5 FAIL, 0 INCOMPLETE\n"), "{summary}");
+    assert!(
+        summary.contains("SN3 deviates")
+            && summary.contains("- kernel: 6.1.0; usual: 6.12.117+deb13-amd64 (4 of 5)")
+    );
+
+    let said = run_with_status(
+        &mut report(dir.path(), &["collect", "site", "zstd.qcow2", "zeros.img", "-o", "out"]),
+        69,
+    );
+    assert!(stderr(&said).contains("problem: opening zeros.img"), "{}", stderr(&said));
+    assert!(stderr(&said).contains("1 were cut off before their first report"), "{}", stderr(&said));
+    let tables = ["fleet.csv", "fleet.jsonl", "fleet.html", "fleet.prom"]
+        .map(|name| dir.path().join("out").join(name));
+    for table in &tables {
+        assert!(fs_err::read_to_string(table).unwrap().contains("SN3"), "{}", table.display());
+    }
+    assert_eq!(fs_err::read_to_string(&tables[1]).unwrap().lines().count(), 6);
+
+    let csv = run_with_status(&mut report(dir.path(), &["collect", "site", "--format", "csv"]), 0);
+    assert_eq!(stdout(&csv).lines().count(), 6);
+    assert!(stderr(&csv).contains("SN3 deviates"));
+    run_with_status(&mut report(dir.path(), &["collect", "site", "-o", "one.jsonl"]), 0);
+    assert_eq!(fs_err::read_to_string(dir.path().join("one.jsonl")).unwrap().lines().count(), 5);
+    for (arguments, words) in [
+        (&["collect", "site", "--format", "csv,html"][..], "several forms do not fit on standard output"),
+        (
+            &["collect", "site", "--format", "csv,html", "-o", "x.csv"],
+            "several forms do not fit into the file x.csv",
+        ),
+        (&["collect", "site", "--format", "csv", "-o", "no/such/x.csv"], "looking for the output's folder"),
+        (&["collect", "zeros.img"], "zeros.img: No such file"),
+    ] {
+        let refused = run_with_status(&mut report(dir.path(), arguments), 64);
+        assert!(
+            stderr(&refused).contains(words) && stderr(&refused).contains("hint: "),
+            "{}",
+            stderr(&refused)
+        );
+    }
+    let row =
+        stdout(&run_with_status(&mut report(dir.path(), &["show", "site/3.json", "--format", "jsonl"]), 1));
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&row).unwrap()["machine"], "SN3");
+    let metrics = stdout(&run_with_status(
+        &mut report(dir.path(), &["show", "site/3.json", "--format", "prometheus"]),
+        1,
+    ));
+    assert!(metrics.contains("gdsboot_verdict{machine=\"SN3\",verdict=\"FAIL\"} 1\n"), "{metrics}");
+}

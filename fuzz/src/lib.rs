@@ -19,6 +19,8 @@ use gdsboot::facts::{Facts, Root, dma, kmsg, module_tree};
 use gdsboot::hypervisor::context::{Context, Hints};
 use gdsboot::hypervisor::machine::Kind;
 use gdsboot::hypervisor::{judge as vm_judge, proxmox, source};
+use gdsboot::fleet::row::Row;
+use gdsboot::fleet::{csv, deviation, jsonl, prometheus};
 use gdsboot::report::events::Event;
 use gdsboot::report::fat::{Fat, ReadAt};
 use gdsboot::report::model::Report;
@@ -33,7 +35,7 @@ use std::path::{Component, Path};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file of its name in `fuzz_targets/`.
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 24] = [
     ("apt_output", apt_output),
     ("captured_machine", captured_machine),
     ("captured_text", captured_text),
@@ -57,6 +59,7 @@ pub const TARGETS: [Target; 23] = [
     ("qemu_command_line", qemu_command_line),
     ("qcow2", qcow2),
     ("report", report),
+    ("row", row),
 ];
 
 fn text(data: &[u8]) -> std::borrow::Cow<'_, str> {
@@ -282,4 +285,14 @@ pub fn qcow2(data: &[u8]) {
 pub fn report(data: &[u8]) {
     let _ = json::head(data);
     let _ = json::read(data);
+}
+
+/// A report as a table of a fleet reads it, and what is made of it.
+pub fn row(data: &[u8]) {
+    let Ok(row) = Row::read(data, "x") else { return };
+    let rows = vec![row; 5];
+    let _ = deviation::find(&rows);
+    let _ = csv::write(&rows, &mut io::sink());
+    let _ = jsonl::write(&rows, &mut io::sink());
+    let _ = prometheus::write(&rows, &mut io::sink());
 }

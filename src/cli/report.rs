@@ -2,12 +2,16 @@
 
 use super::common::Global;
 use anyhow::{Context as _, Result};
-use gdsboot::error::{Status, one_line};
+use gdsboot::builder::output::Output;
+use gdsboot::error::{Advise as _, Status, one_line, usage};
+use gdsboot::fleet::row::Row;
+use gdsboot::fleet::{Fleet, collect, csv, jsonl, page, prometheus, summary};
 use gdsboot::report::diff::{self, Compared, Samples, diff};
 use gdsboot::report::extract::{Extracted, extract};
 use gdsboot::report::model::Report;
 use gdsboot::report::runs::{Catalogue, End, Listed};
 use gdsboot::report::source::Source;
+use gdsboot::report::utc::Utc;
 use gdsboot::report::{html, json, junit, text};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,6 +28,7 @@ enum Command {
     Show(ShowArgs),
     Extract(ExtractArgs),
     Diff(DiffArgs),
+    Collect(CollectArgs),
 }
 
 /// What a source is, in every command's help.
@@ -59,6 +64,10 @@ enum Format {
     Html,
     /// The findings for CI systems
     Junit,
+    /// The run's row of a fleet's table, a line of JSON
+    Jsonl,
+    /// The run as Prometheus metrics
+    Prometheus,
 }
 
 /// Copy the files of a run, or of all runs, into a folder
@@ -99,12 +108,68 @@ pub struct DiffArgs {
     json: bool,
 }
 
+/// Make one table of many machines, and say which of them deviate from the others
+///
+/// One row for each machine: its newest complete run. Machines are compared where product and GPUs are the same.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("{SOURCES}\n\nExit status: 0, also where machines fail or deviate; 69 where a report \
+    could not be read: the others are in the table"))]
+pub struct CollectArgs {
+    /// Where the reports are
+    #[arg(required = true, value_name = "SOURCE")]
+    sources: Vec<PathBuf>,
+    /// In which forms, separated by commas [default: what the ending of --output says, or all for a folder]
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',')]
+    format: Vec<Table>,
+    /// The file, or the folder for several forms; `-` is standard output [default: a summary alone]
+    #[arg(long, short, value_name = "FILE|DIR")]
+    output: Option<PathBuf>,
+    /// One row for each run
+    #[arg(long)]
+    all_runs: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Table {
+    /// For spreadsheets: fleet.csv
+    Csv,
+    /// For databases, a line of JSON for each row: fleet.jsonl
+    Jsonl,
+    /// A page with filters that needs no server: fleet.html
+    Html,
+    /// Metrics of each machine's newest run: fleet.prom
+    Prometheus,
+}
+
+const TABLES: [Table; 4] = [Table::Csv, Table::Jsonl, Table::Html, Table::Prometheus];
+
+impl Table {
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Jsonl => "jsonl",
+            Self::Html => "html",
+            Self::Prometheus => "prom",
+        }
+    }
+
+    fn write(self, fleet: &Fleet, out: &mut dyn Write) -> Result<()> {
+        match self {
+            Self::Csv => csv::write(&fleet.rows, out),
+            Self::Jsonl => jsonl::write(&fleet.rows, out),
+            Self::Html => page::write(fleet, Utc::now(), out),
+            Self::Prometheus => prometheus::write(&fleet.current(), out),
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &ReportArgs, global: &Global) -> Result<Status> {
     match &args.command {
         Command::Show(args) => show(args, global),
         Command::Extract(args) => extract_runs(args, global),
         Command::Diff(args) => diff_runs(args, global),
+        Command::Collect(args) => collect_runs(args, global),
     }
 }
 
@@ -151,11 +216,19 @@ fn print(listed: &Listed<'_>, format: Format, out: &mut dyn Write) -> Result<()>
     if format == Format::Json {
         return out.write_all(&listed.json()?).context("writing the report");
     }
+    if matches!(format, Format::Jsonl | Format::Prometheus) {
+        let rows = [Row::read(&listed.json()?, &listed.place())?];
+        return if format == Format::Jsonl {
+            jsonl::write(&rows, out)
+        } else {
+            prometheus::write(&rows, out)
+        };
+    }
     let report: Report = listed.report()?;
     match format {
         Format::Html => html::write(&report, out),
         Format::Junit => junit::write(report.verdict, report.is_simulated(), &report.findings, out),
-        Format::Text | Format::Json => text::write(&report, out).context("writing the report"),
+        _ => text::write(&report, out).context("writing the report"),
     }
 }
 
@@ -223,4 +296,89 @@ fn source_and_run(path: &Path) -> (PathBuf, Option<String>) {
         Some((source, run)) if !path.exists() => (source.into(), Some(run.to_owned())),
         _ => (path.to_owned(), None),
     }
+}
+
+fn collect_runs(args: &CollectArgs, global: &Global) -> Result<Status> {
+    let outputs = outputs(args)?;
+    let progress = global.progress();
+    let mut sources = Vec::new();
+    let mut unopened = Vec::new();
+    for path in &args.sources {
+        match Source::open(path) {
+            Ok(source) => sources.push(source),
+            // Of one source, the error is the command's own.
+            Err(error) if args.sources.len() == 1 => return Err(error),
+            Err(error) => unopened.push(one_line(&error)),
+        }
+    }
+    let mut fleet = collect(&sources, args.all_runs, &progress)?;
+    fleet.problems.splice(0..0, unopened);
+    let to_stdout = outputs.iter().any(|(_, output)| output.is_none());
+    for (table, output) in &outputs {
+        match output {
+            None => table.write(&fleet, &mut std::io::stdout().lock())?,
+            Some(output) => output.write(|file| {
+                let mut out = std::io::BufWriter::new(file);
+                table.write(&fleet, &mut out)?;
+                out.flush().context("writing the table")
+            })?,
+        }
+    }
+    let mut lines = summary::lines(&fleet);
+    lines.extend(
+        outputs.iter().filter_map(|(_, output)| Some(format!("wrote {}", output.as_ref()?.path().display()))),
+    );
+    for line in lines {
+        let said = if to_stdout {
+            writeln!(std::io::stderr(), "{line}")
+        } else {
+            writeln!(std::io::stdout(), "{line}")
+        };
+        said.context("writing the summary")?;
+    }
+    fleet.notes.iter().for_each(|note| progress.note(note));
+    fleet.problems.iter().for_each(|problem| progress.note(format!("problem: {problem}")));
+    if fleet.rows.is_empty() && fleet.problems.is_empty() {
+        return Err(usage(
+            "there is no report in it",
+            "boot the image; each boot leaves a run on its report partition",
+        ));
+    }
+    Ok(if fleet.problems.is_empty() { Status::Pass } else { Status::Unavailable })
+}
+
+/// What is written, and where: `None` is standard output. Checked before anything is read.
+fn outputs(args: &CollectArgs) -> Result<Vec<(Table, Option<Output>)>> {
+    let Some(path) = &args.output else {
+        return match args.format.as_slice() {
+            [] => Ok(Vec::new()),
+            [table] => Ok(vec![(*table, None)]),
+            _ => Err(usage("several forms do not fit on standard output", "name a folder for them: -o DIR")),
+        };
+    };
+    let by_ending =
+        TABLES.into_iter().find(|table| path.extension().is_some_and(|ending| ending == table.ending()));
+    let tables = match (args.format.as_slice(), by_ending) {
+        ([], Some(table)) if !path.is_dir() => vec![table],
+        ([], _) => TABLES.to_vec(),
+        (named, _) => named.to_vec(),
+    };
+    if path.as_os_str() == "-" {
+        return match tables.as_slice() {
+            [table] if !args.format.is_empty() => Ok(vec![(*table, None)]),
+            _ => Err(usage("one form fits on standard output", "name it: --format csv")),
+        };
+    }
+    if let ([table], false) = (tables.as_slice(), path.is_dir()) {
+        return Ok(vec![(*table, Some(Output::new(path)?))]);
+    }
+    if by_ending.is_some() && !path.is_dir() {
+        return Err(usage(
+            format!("several forms do not fit into the file {}", path.display()),
+            "name a folder for them: -o DIR",
+        ));
+    }
+    fs_err::create_dir_all(path).context("making the folder for the tables").status(Status::Usage)?;
+    let output = |table: Table| Output::new(&path.join(format!("fleet.{}", table.ending())));
+    tables.into_iter().map(|table| Ok((table, Some(output(table)?)))).collect()
 }

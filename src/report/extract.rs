@@ -96,13 +96,13 @@ fn is_plain(name: &str) -> bool {
 fn copy(source: &Source, listed: &Listed<'_>, file: &str, into: &Path) -> Result<()> {
     let bytes = source.read(&listed.run, file, MAX_FILE)?.with_context(|| format!("{file} is gone"))?;
     let path = into.join(file);
-    if let Some(folder) = path.parent() {
-        fs_err::create_dir_all(folder)?;
-    }
+    let folder = path.parent().unwrap_or(into);
+    fs_err::create_dir_all(folder)?;
     // Two names that differ in case only are two files here, and one name twice is an error.
     let mut out = File::create_new(&path)?;
     out.write_all(&bytes)?;
-    Ok(out.sync_all()?)
+    out.sync_all()?;
+    Ok(File::open(folder)?.sync_all()?)
 }
 
 /// Does a folder hold these files and no others?

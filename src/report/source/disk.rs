@@ -152,3 +152,41 @@ impl Seek for Cursor<'_> {
         Ok(self.at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{hint_of, one_line, status_of};
+
+    #[test]
+    fn who_may_not_read_is_told_who_may() {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let error = may_not(Path::new("/proc/version"), denied());
+        assert_eq!(one_line(&error), "opening /proc/version: permission denied");
+        assert_eq!(status_of(&error), Status::Unavailable);
+        assert!(hint_of(&error).unwrap().contains("`ls -l /proc/version`"));
+        let blocks = fs_err::read_dir("/dev").into_iter().flatten().flatten();
+        let mut blocks = blocks.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_block_device()));
+        // A container may have none.
+        if let Some(block) = blocks.next() {
+            let error = may_not(&block.path(), denied());
+            let hint = hint_of(&error).unwrap();
+            assert!(hint.contains("sudo usermod -aG ") && hint.contains("or run this with sudo"), "{hint}");
+        }
+    }
+
+    #[test]
+    fn a_stream_of_a_disk_ends_where_the_disk_does() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(10).unwrap();
+        let disk = Disk::Raw { file, size: 10 };
+        let mut cursor = Cursor { disk: &disk, at: 0 };
+        assert_eq!(cursor.seek(SeekFrom::End(-4)).unwrap(), 6);
+        let mut buf = [1; 8];
+        assert_eq!(cursor.read(&mut buf).unwrap(), 4);
+        assert_eq!(cursor.read(&mut buf).unwrap(), 0);
+        assert_eq!(cursor.seek(SeekFrom::Current(5)).unwrap(), 15);
+        assert_eq!(cursor.read(&mut buf).unwrap(), 0);
+        assert!(cursor.seek(SeekFrom::End(-11)).is_err());
+    }
+}
