@@ -2,8 +2,10 @@
 
 mod common;
 
-use common::{gdsboot, run_with_status, stderr, stdout};
+use common::{gdsboot, qemu, run_with_status, stderr, stdout};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm").join(name)
@@ -106,5 +108,119 @@ fn what_is_no_configuration_is_refused_with_a_hint() {
     {
         let output = run_with_status(gdsboot().args(["vm", "check"]).arg(&good).args(arguments), 64);
         assert!(stderr(&output).contains("hint: "), "{arguments:?}");
+    }
+}
+
+/// Plans a machine with two GPUs and two controllers into a folder, and gives the file of the configuration.
+fn plan(kind: &str, tree: &str, folder: &Path) -> PathBuf {
+    let mut command = gdsboot();
+    command.args(["vm", "plan", "--for", kind, "--topology", tree, "--memory", "1G", "--bar-size", "64G"]);
+    command.args(["--gpu", "41:00.0", "--gpu", "42:00.0", "--nvme", "43:00.0", "--nvme", "44:00.0", "-o"]);
+    let written = stdout(&run_with_status(command.arg(folder), 0));
+    PathBuf::from(written.lines().last().unwrap().strip_prefix("wrote ").unwrap())
+}
+
+/// The words of a planned command line as this machine can start it: emulated in place of real, and small.
+fn startable(words: Vec<String>, folder: &Path) -> Vec<String> {
+    let file = |name: &str, bytes: u64| {
+        let path = folder.join(name);
+        std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
+        path.display().to_string()
+    };
+    let (code, vars, image) =
+        (file("code.fd", 4 << 20), file("vars.fd", 4 << 20), file("image.img", 1 << 20));
+    let replaced = words.into_iter().map(|word| {
+        let word = match word.strip_prefix("vfio-pci,host=") {
+            Some(rest) => format!("nvme,serial={}", rest.replacen(':', "-", 2)),
+            None => word,
+        };
+        word.replace("hugetlb=on,hugetlbsize=1024M,prealloc=on", "share=on")
+            .replace("accel=kvm", "accel=tcg")
+            .replace("host,host-phys-bits=on", "max")
+            .replace("file=OVMF_CODE_4M.fd", &format!("file={code}"))
+            .replace("file=OVMF_VARS_4M.fd", &format!("file={vars}"))
+            .replace("file=/var/lib/gdsboot/gdsboot.img", &format!("file={image}"))
+            .replace("stdio,id=serial,signal=off", "null,id=serial")
+    });
+    replaced.collect()
+}
+
+/// Starts QEMU without letting the guest run, and gives for each NVMe controller how many bridges it hangs below.
+fn bridges_above(words: &[String]) -> Vec<usize> {
+    let mut child = Command::new(qemu())
+        .args(words)
+        .args(["-S", "-display", "none", "-qmp", "stdio"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut asked = child.stdin.take().unwrap();
+    let commands = r#"{"execute": "qmp_capabilities"}
+{"execute": "human-monitor-command", "arguments": {"command-line": "info qtree"}}
+{"execute": "quit"}
+"#;
+    // QEMU that refuses its arguments is gone before it reads.
+    let _ = asked.write_all(commands.as_bytes());
+    let answers: Vec<serde_json::Value> = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+        .filter_map(|line| serde_json::from_str(&line).ok())
+        .collect();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}\n{words:?}", String::from_utf8_lossy(&output.stderr));
+    let tree = answers.iter().find_map(|answer| answer["return"].as_str());
+    let tree = tree.unwrap_or_else(|| panic!("no answer: {answers:?}"));
+    // Each device stands deeper than what it hangs on.
+    let mut above: Vec<(usize, &str)> = Vec::new();
+    let mut found = Vec::new();
+    for line in tree.lines() {
+        let Some(name) = line.trim_start().strip_prefix("dev: ") else { continue };
+        let depth = line.len() - line.trim_start().len();
+        let name = name.split(',').next().unwrap();
+        above.retain(|(other, _)| *other < depth);
+        if name == "nvme" {
+            let bridges = ["pcie-root-port", "x3130-upstream", "xio3130-downstream"];
+            found.push(above.iter().filter(|(_, name)| bridges.contains(name)).count());
+        }
+        above.push((depth, name));
+    }
+    found
+}
+
+#[test]
+fn qemu_accepts_what_is_planned() {
+    for (tree, bridges) in [("ports", 1), ("switch", 3)] {
+        let folder = tempfile::tempdir().unwrap();
+        let script = std::fs::read_to_string(plan("qemu", tree, folder.path())).unwrap();
+        let (_, line) = script.split_once("exec qemu-system-x86_64 ").unwrap();
+        let words = shlex::split(&line.replace("\\\n", " ")).unwrap();
+        assert_eq!(bridges_above(&startable(words, folder.path())), [bridges; 4], "{tree}");
+    }
+    // What Proxmox hands on as it is, beside what it writes itself.
+    let folder = tempfile::tempdir().unwrap();
+    let conf = std::fs::read_to_string(plan("proxmox", "switch", folder.path())).unwrap();
+    let args = conf.lines().find_map(|line| line.strip_prefix("args: ")).unwrap();
+    let words = ["-machine", "q35,accel=tcg", "-nodefaults", "-m", "256M"].map(str::to_owned);
+    let words = [words.to_vec(), startable(shlex::split(args).unwrap(), folder.path())].concat();
+    assert_eq!(bridges_above(&words), [3; 4]);
+}
+
+#[test]
+fn what_cannot_be_planned_is_refused_with_a_hint() {
+    let base = ["vm", "plan", "--for", "qemu"];
+    let cases: [(&[&str], &str); 7] = [
+        (&["--bar-size", "64G"], "at least one GPU"),
+        (&["--gpu", "41:00.0", "--nvme", "42:00.0", "--host", "/nonexistent"], "/nonexistent"),
+        (&["--gpu", "x", "--nvme", "42:00.0", "--bar-size", "64G"], "no PCI address"),
+        (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--memory", "7M"], "--memory"),
+        (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--name", "a b"], "--name"),
+        (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--uuid", "1"], "--uuid"),
+        (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "-o", "/nonexistent"], "writing"),
+    ];
+    for (arguments, words) in cases {
+        let output = run_with_status(gdsboot().args(base).args(arguments), 64);
+        let text = stderr(&output);
+        assert!(text.contains(words) && text.contains("hint: "), "{arguments:?}: {text}");
     }
 }

@@ -369,10 +369,10 @@ impl Parser<'_> {
                     if path.contains("1048576kB") || path.contains("1G") { Some(1 << 30) } else { None };
                 memory.hugepages = told.or(by_path).or(memory.hugepages).or(Some(0));
             }
-            if let Some(nodes) = get(&options, "host-nodes")
-                && get(&options, "policy").is_some_and(|policy| policy != "default")
-            {
-                memory.host_nodes.extend(list(nodes));
+            // The option may be repeated.
+            let nodes = options.iter().filter(|(key, _)| key == "host-nodes");
+            if get(&options, "policy").is_some_and(|policy| policy != "default") {
+                memory.host_nodes.extend(nodes.flat_map(|(_, nodes)| list(nodes)));
             }
         } else if kind.starts_with("sev") || kind.starts_with("tdx") {
             self.machine.confidential = Some(kind.to_owned());

@@ -7,6 +7,8 @@ mod machine;
 mod memory;
 mod pairs;
 
+pub use memory::best_page;
+
 use super::context::Context;
 use super::machine::Kind;
 use crate::checks::check::{Outcome, Remedy, Severity, Who};

@@ -192,6 +192,11 @@ fn p2pdma(context: &Context<'_>) -> Outcome {
     }
     let names: Vec<String> = apart.iter().map(|pair| pair.name()).collect();
     let names = some(names.iter().map(String::as_str));
+    if apart.len() < pairs.len() {
+        return Outcome::note(format!(
+            "the guest's p2pdma refuses some of the pairs, which share no switch: {names}"
+        ));
+    }
     match first.is_passed_on() {
         Some(true) => {
             Outcome::fail(format!("the guest's p2pdma refuses pairs that share no switch: {names}"))
