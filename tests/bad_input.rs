@@ -206,7 +206,8 @@ fn places_that_cannot_be_written_to() {
 fn help() {
     let dir = tempfile::tempdir().unwrap();
     let mut all = String::new();
-    for command in ["", "try", "build", "lock", "fetch", "smoke", "inspect", "doctor", "vm check", "vm plan"]
+    for command in
+        ["", "try", "build", "lock", "fetch", "smoke", "inspect", "doctor", "vm check", "vm plan", "vm join"]
     {
         let arguments: Vec<_> = command.split_ascii_whitespace().chain(["--help"]).collect();
         let mut help = Command::new(env!("CARGO_BIN_EXE_gdsboot"));

@@ -224,3 +224,118 @@ fn what_cannot_be_planned_is_refused_with_a_hint() {
         assert!(text.contains(words) && text.contains("hint: "), "{arguments:?}: {text}");
     }
 }
+
+/// A machine as a folder: a GPU and a controller at these ways from the host bridge, and what else it has.
+fn machine(gpu: &str, nvme: &str, files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let put = |path: &str, bytes: &[u8]| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    };
+    let folder = root.path().join("sys/bus/pci/devices");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (way, vendor, device, class) in
+        [(gpu, "0x10de", "0x2331", "0x030200"), (nvme, "0x144d", "0xa80a", "0x010802")]
+    {
+        let mut above = "sys/devices/pci0000:00".to_owned();
+        for address in way.split('/') {
+            above = format!("{above}/{address}");
+            let is_last = way.ends_with(address);
+            let (vendor, device, class) =
+                if is_last { (vendor, device, class) } else { ("0x1b36", "0x000c", "0x060400") };
+            for (file, text) in [("vendor", vendor), ("device", device), ("class", class), ("numa_node", "0")]
+            {
+                put(&format!("{above}/{file}"), text.as_bytes());
+            }
+            let _ = std::os::unix::fs::symlink(format!("../../../../{above}"), folder.join(address));
+        }
+    }
+    put("proc/sys/kernel/osrelease", b"6.8.12-4-pve");
+    put("proc/cpuinfo", b"processor : 0\nvendor_id : GenuineIntel\ncpu family : 6\n");
+    for (path, bytes) in files {
+        put(path, bytes);
+    }
+    root
+}
+
+#[test]
+fn a_guest_and_its_host_are_joined() {
+    let conf = b"machine: q35\nbios: ovmf\ncpu: host\nballoon: 0\nmemory: 65536\nscsi0: a:b\nhostpci0: 0000:41:00,pcie=1\n\
+                 hostpci1: 0000:42:00.0,pcie=1\nsmbios1: uuid=11111111-2222-3333-4444-555555555555\n";
+    let guest = machine(
+        "0000:00:1c.0/0000:01:00.0",
+        "0000:00:1c.1/0000:02:00.0",
+        &[
+            ("sys/class/dmi/id/sys_vendor", b"QEMU\n"),
+            ("sys/class/dmi/id/product_uuid", b"11111111-2222-3333-4444-555555555555\n"),
+            ("run/gdsboot/hypervisor", b"KVMKVMKVM"),
+            (
+                "sys/firmware/dmi/entries/11-0/raw",
+                b"\x0b\x05\0\0\x01gdsboot.host=pair;distance=PIX;gpu=a;nvme=b\0\0",
+            ),
+        ],
+    );
+    let up = "0000:00:01.0/0000:3f:00.0";
+    let host = machine(
+        &format!("{up}/0000:40:00.0/0000:41:00.0"),
+        &format!("{up}/0000:40:01.0/0000:42:00.0"),
+        &[
+            ("etc/pve/qemu-server/100.conf", conf),
+            ("var/run/qemu-server/100.pid", b"7"),
+            ("proc/7/cmdline", b"/usr/bin/kvm\0-id\x00100\0"),
+        ],
+    );
+    // As it is done on the hypervisor.
+    let reports = tempfile::tempdir().unwrap();
+    let validator = |arguments: &[&str], root: &Path, status| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gdsboot-validator"));
+        run_with_status(command.args(arguments).arg("--root").arg(root), status)
+    };
+    let report = reports.path().join("host.json");
+    let report = report.to_str().unwrap();
+    let checked = Command::new(env!("CARGO_BIN_EXE_gdsboot-validator"))
+        .args(["check", "--side", "host", "--vm", "100", "--report", report, "--root"])
+        .arg(host.path())
+        .output()
+        .unwrap();
+    assert!(matches!(checked.status.code(), Some(1 | 2)), "{}", stderr(&checked));
+    let facts = reports.path().join("guest.json");
+    std::fs::write(&facts, validator(&["facts", "--json"], guest.path(), 0).stdout).unwrap();
+    let join = |guest: &Path, host: &Path, status| {
+        run_with_status(gdsboot().args(["vm", "join"]).arg(guest).arg(host), status)
+    };
+    let text = stdout(&join(&facts, Path::new(report), 1));
+    for words in [
+        "UUID 11111111-2222-3333-4444-555555555555 on both sides",
+        "GPU 0000:01:00.0 and NVMe 0000:02:00.0: guest PHB, host PIX",
+        "the host has them below one switch (PIX)",
+        "gdsboot vm plan --topology switch --gpu 0000:41:00",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    // What the host told its guest is among the guest's findings.
+    let mut check = Command::new(env!("CARGO_BIN_EXE_gdsboot-validator"));
+    let checked = check.args(["check", "--json", "--root"]).arg(guest.path()).output().unwrap();
+    assert!(stdout(&checked).contains("gdsboot.host=pair;distance=PIX"), "{}", stdout(&checked));
+    // Captures, as JSON, with the configuration beside them.
+    let conf = reports.path().join("100.conf");
+    std::fs::copy(host.path().join("etc/pve/qemu-server/100.conf"), &conf).unwrap();
+    let mut command = gdsboot();
+    command.args(["vm", "join", "--json"]).args([guest.path(), host.path()]).arg("--config").arg(&conf);
+    let joined: serde_json::Value = serde_json::from_str(&stdout(&run_with_status(&mut command, 1))).unwrap();
+    assert_eq!(joined["verdict"], "FAIL");
+    assert_eq!(joined["joined"]["devices"][0]["host"], "0000:41:00.0");
+    // What does not belong together.
+    let swapped = stderr(&join(Path::new(report), &facts, 64));
+    assert!(swapped.contains("carries no virtual machine"), "{swapped}");
+    let without = stderr(&join(&facts, host.path(), 64));
+    assert!(without.contains("--vm VMID"), "{without}");
+    std::fs::write(&conf, b"machine: q35\nsmbios1: uuid=99999999-2222-3333-4444-555555555555\n").unwrap();
+    let mut command = gdsboot();
+    command.args(["vm", "join"]).args([guest.path(), host.path()]).arg("--config").arg(&conf);
+    let other = stderr(&run_with_status(&mut command, 64));
+    assert!(other.contains("do not belong together") && other.contains("UUID"), "{other}");
+    let missing = stderr(&validator(&["facts", "--vm", "101"], host.path(), 64));
+    assert!(missing.contains("virtual machine 101"), "{missing}");
+}

@@ -4,10 +4,12 @@ use anyhow::{Context as _, Result};
 use gdsboot::error::{Advise as _, Status, usage};
 use gdsboot::facts::{Facts, Root};
 use gdsboot::hypervisor::context::{Context, Hints};
+use gdsboot::hypervisor::join;
 use gdsboot::hypervisor::judge::judge;
 use gdsboot::hypervisor::machine::{self, Kind};
 use gdsboot::hypervisor::plan::{self, PlanFile, Request, Tree};
 use gdsboot::hypervisor::{known, source};
+use gdsboot::report::utc::Utc;
 use gdsboot::report::{findings, json};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,7 @@ pub struct VmArgs {
 enum Command {
     Check(CheckArgs),
     Plan(PlanArgs),
+    Join(JoinArgs),
 }
 
 /// Judge a virtual machine's configuration: what must be mended, by whom, and in which order
@@ -81,6 +84,29 @@ struct PlanArgs {
     /// Write all files into this folder
     #[arg(short, value_name = "DIR")]
     output: Option<PathBuf>,
+}
+
+/// Join a guest's report and its host's into one verdict
+///
+/// What the guest could not see, the host answers. Reports that do not belong together are refused.
+#[derive(Debug, clap::Args)]
+struct JoinArgs {
+    /// The guest: a report.json, its facts as JSON, or a capture
+    #[arg(value_name = "GUEST")]
+    guest: PathBuf,
+    /// The host: what `gdsboot-validator check --side host --vm VMID --report FILE` wrote, its facts as JSON, or a
+    /// capture
+    #[arg(value_name = "HOST")]
+    host: PathBuf,
+    /// The guest's configuration [default: what the host's report carries]
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+    /// Whose configuration that is [default: as it looks]
+    #[arg(long = "as", value_name = "KIND", requires = "config")]
+    kind: Option<Kind>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// What is known of the host.
@@ -158,6 +184,7 @@ pub fn run(args: &VmArgs) -> Result<Status> {
     match &args.command {
         Command::Check(args) => check(args),
         Command::Plan(args) => make_plan(args),
+        Command::Join(args) => join_reports(args),
     }
 }
 
@@ -174,6 +201,27 @@ fn check(args: &CheckArgs) -> Result<Status> {
     }
     std::io::stdout().write_all(&out).context("writing the result").status(Status::Unavailable)?;
     Ok(judgement.verdict.status())
+}
+
+fn join_reports(args: &JoinArgs) -> Result<Status> {
+    let (guest, host) = (known::read(&args.guest)?, known::read(&args.host)?);
+    let machine = match &args.config {
+        Some(file) => {
+            // A folder of the host may hold its resource mappings.
+            let root = if args.host.is_dir() { Root::at(&args.host) } else { Root::live() };
+            source::load(file, args.kind, &root)?
+        }
+        None => join::machine_of(&host)?,
+    };
+    let joined = join::join(&guest, &host, &machine, &Utc::now().day())?;
+    let mut out = Vec::new();
+    if args.json {
+        out = json::pretty(&joined)?;
+    } else {
+        join::text(&joined, &mut out)?;
+    }
+    std::io::stdout().write_all(&out).context("writing the result").status(Status::Unavailable)?;
+    Ok(joined.judgement.verdict.status())
 }
 
 fn make_plan(args: &PlanArgs) -> Result<Status> {

@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// How each of the strings begins.
-pub const PREFIX: &str = "gdsboot.host=";
+pub use crate::facts::smbios::FROM_HOST as PREFIX;
 
 /// One string: what it is about, and its words. Words have neither `;` nor `,` in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
