@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct HostedVm {
     /// Proxmox' number of it.
     pub vmid: u32,
-    /// Its file in `/etc/pve/qemu-server`.
+    /// Its file in `/etc/pve/qemu-server`, without notes, passwords and keys: those are nobody's business.
     pub conf: String,
     /// The resource mappings, `/etc/pve/mapping/pci.cfg`.
     pub mappings: Fact<String>,
@@ -34,11 +34,19 @@ impl HostedVm {
         };
         root.text(&format!("/etc/pve/qemu-server/{vmid}.conf")).map(|conf| Self {
             vmid,
-            conf,
+            conf: without_secrets(&conf),
             mappings: root.text("/etc/pve/mapping/pci.cfg"),
             command_line,
         })
     }
+}
+
+/// Leaves out notes and what cloud-init is given.
+fn without_secrets(conf: &str) -> String {
+    let is_private = |line: &&str| {
+        ["#", "cipassword:", "sshkeys:", "description:"].iter().any(|key| line.starts_with(key))
+    };
+    conf.lines().filter(|line| !is_private(line)).flat_map(|line| [line, "\n"]).collect()
 }
 
 #[cfg(test)]
@@ -49,7 +57,7 @@ mod tests {
     fn a_machine_that_runs_and_one_that_is_not_there() {
         let dir = tempfile::tempdir().unwrap();
         for (path, bytes) in [
-            ("etc/pve/qemu-server/100.conf", &b"name: a\n"[..]),
+            ("etc/pve/qemu-server/100.conf", &b"#secret\nname: a\ncipassword: $5$x\n"[..]),
             ("var/run/qemu-server/100.pid", b"4711\n"),
             ("proc/4711/cmdline", b"/usr/bin/kvm\0-id\x00100\0"),
         ] {
@@ -60,7 +68,7 @@ mod tests {
         let root = Root::at(dir.path());
         let vm = HostedVm::read(&root, 100);
         let vm = vm.value().unwrap();
-        assert_eq!((vm.vmid, vm.conf.as_str()), (100, "name: a"));
+        assert_eq!((vm.vmid, vm.conf.as_str()), (100, "name: a\n"));
         assert_eq!(vm.command_line.value().unwrap(), &["/usr/bin/kvm", "-id", "100"]);
         assert!(matches!(vm.mappings, Fact::Missing { .. }));
         assert!(matches!(HostedVm::read(&root, 101), Fact::Missing { .. }));

@@ -2,7 +2,7 @@
 
 use super::{Device, Group, HostPair, Plan, Request, Tree};
 use crate::checks::each::size;
-use crate::error::{hinted, usage};
+use crate::error::usage;
 use crate::facts::pci::PciDevice;
 use crate::facts::{Fact, Facts};
 use crate::hypervisor::context::is_near;
@@ -31,6 +31,10 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
     }
     let topology = request.host.map(Topology::of).unwrap_or_default();
     let mut reasons = Vec::new();
+    if let Some(facts) = request.host {
+        let own = nvmes.iter().filter_map(|nvme| partitions(facts, &nvme.functions[0]));
+        reasons.extend(own.map(|what| format!("Take care: {what}")));
+    }
     let window = window_mib(request, &gpus, &mut reasons)?;
     let nodes = nodes(request, gpus.iter().chain(&nvmes), &mut reasons);
     let page = best_page(request.memory);
@@ -119,9 +123,9 @@ fn on_host(facts: &Facts, address: &str, kind: &'static str) -> Result<Device> {
         let what = if kind == "gpu" { "NVIDIA GPU" } else { "NVMe controller" };
         return Err(usage(format!("{address} ({}) is no {what}", device.ids()), hint));
     }
-    if let Some(place) = mounted(facts, address) {
-        return Err(hinted(
-            format!("the host itself uses {address}: {place}"),
+    if let Some(use_) = used(facts, address) {
+        return Err(usage(
+            format!("the host itself uses {address}: {use_}"),
             "take it out of use on the host, or name another controller: what is passed through is the guest's alone",
         ));
     }
@@ -142,12 +146,16 @@ fn on_host(facts: &Facts, address: &str, kind: &'static str) -> Result<Device> {
     Ok(Device { kind, functions, way, node: device.numa_node.value().copied(), ids: device.ids() })
 }
 
-/// Where the host has a controller's namespaces mounted.
-fn mounted(facts: &Facts, address: &str) -> Option<String> {
+/// The names of a controller's namespaces.
+fn namespaces<'a>(facts: &'a Facts, address: &str) -> Vec<&'a str> {
     let controllers = facts.nvme.value().into_iter().flatten();
     let own = controllers.filter(|nvme| nvme.address.value().is_some_and(|at| at == address));
-    let names: Vec<&str> =
-        own.flat_map(|nvme| nvme.namespaces.iter().map(|space| space.name.as_str())).collect();
+    own.flat_map(|nvme| nvme.namespaces.iter().map(|space| space.name.as_str())).collect()
+}
+
+/// How the host uses a controller: something on it is mounted, or a part of LVM, RAID or encryption.
+fn used(facts: &Facts, address: &str) -> Option<String> {
+    let names = namespaces(facts, address);
     let is_own = |source: &str| {
         let name = source.strip_prefix("/dev/").unwrap_or("");
         names.iter().any(|space| {
@@ -155,11 +163,27 @@ fn mounted(facts: &Facts, address: &str) -> Option<String> {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('p'))
         })
     };
-    let mounts = facts.mounts.value().into_iter().flatten();
-    mounts
-        .into_iter()
-        .find(|mount| is_own(&mount.source))
-        .map(|mount| format!("{} is mounted at {}", mount.source, mount.at))
+    let mut mounts = facts.mounts.value().into_iter().flatten();
+    if let Some(mount) = mounts.find(|mount| is_own(&mount.source)) {
+        return Some(format!("{} is mounted at {}", mount.source, mount.at));
+    }
+    let disks = facts.block.value().into_iter().flatten().filter(|disk| names.contains(&disk.name.as_str()));
+    let parts = disks.flat_map(|disk| {
+        let parts = disk.partitions.iter().map(|part| (&part.name, &part.holders));
+        parts.chain([(&disk.name, &disk.holders)])
+    });
+    let held = parts.into_iter().find_map(|(name, holders)| Some((name, holders.first()?)));
+    held.map(|(name, holder)| format!("{holder} is made of {name}"))
+}
+
+/// What may be on a controller although nothing shows its use: ZFS leaves no trace in sysfs.
+fn partitions(facts: &Facts, address: &str) -> Option<String> {
+    let names = namespaces(facts, address);
+    let disks = facts.block.value().into_iter().flatten();
+    let mut found = disks.filter(|disk| names.contains(&disk.name.as_str()) && !disk.partitions.is_empty());
+    found.next().map(|disk| {
+        format!("{} has partitions: look before that the host needs nothing on it, such as a ZFS pool (zpool status).", disk.name)
+    })
 }
 
 fn window_mib(request: &Request<'_>, gpus: &[Device], reasons: &mut Vec<String>) -> Result<u64> {

@@ -2,6 +2,7 @@ use super::*;
 use crate::checks::check::{Severity, Status};
 use crate::checks::testing::controller;
 use crate::error::{hint_of, one_line};
+use crate::facts::block::{BlockDevice, Partition};
 use crate::facts::mounts::Mount;
 use crate::facts::nvme::{NvmeController, NvmeNamespace};
 use crate::facts::pci::{Bar, PciDevice};
@@ -155,6 +156,21 @@ fn what_cannot_be_planned_is_refused() {
     };
     let controller = NvmeController { namespaces: vec![namespace], ..controller(&nvmes[0], "a model") };
     facts.nvme = Fact::known("nvme", vec![controller]);
+    let part = |holders: &[&str]| Partition {
+        name: "nvme3n1p3".into(),
+        holders: holders.iter().map(|holder| (*holder).to_owned()).collect(),
+        ..Partition::default()
+    };
+    let disk = |holders: &[&str]| BlockDevice {
+        name: "nvme3n1".into(),
+        partitions: vec![part(holders)],
+        ..BlockDevice::default()
+    };
+    facts.block = Fact::known("block", vec![disk(&[])]);
+    let careful = plan(&request(Some(&facts), &gpus, &nvmes)).unwrap();
+    assert!(careful.reasons[0].contains("zpool status"), "{:?}", careful.reasons);
+    facts.block = Fact::known("block", vec![disk(&["dm-0"])]);
+    assert!(why(Some(&facts), &gpus, &nvmes).contains("dm-0 is made of nvme3n1p3"));
     let mount = Mount { at: "/".into(), source: "/dev/nvme3n1p2".into(), ..Mount::default() };
     facts.mounts = Fact::known("mounts", vec![mount]);
     assert!(why(Some(&facts), &gpus, &nvmes).contains("/dev/nvme3n1p2 is mounted at /"));

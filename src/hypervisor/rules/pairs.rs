@@ -97,7 +97,10 @@ fn pairs<'a>(context: &'a Context<'_>) -> Vec<Both<'a>> {
 
 /// Hangs two devices below one switch of the guest.
 fn switch(context: &Context<'_>, pair: &Both<'_>) -> Remedy {
-    let host = |passed: &Passed| passed.hosts.first().cloned().unwrap_or_else(|| "0000:BB:DD.0".into());
+    let host = |passed: &Passed| {
+        let function = context.function(passed).map(|device| &device.address);
+        function.or(passed.hosts.first()).cloned().unwrap_or_else(|| "0000:BB:DD.0".into())
+    };
     let (gpu, nvme) = (host(pair.gpu), host(pair.nvme));
     let plan = format!("gdsboot vm plan --topology switch --gpu {gpu} --nvme {nvme}");
     fix(
