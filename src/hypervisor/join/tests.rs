@@ -155,3 +155,30 @@ fn a_switch_in_the_guest_as_on_the_host() {
     assert_eq!(joined.joined.pairs[0].guest, joined.joined.pairs[0].host);
     assert_ne!(joined.judgement.verdict, Verdict::Fail, "{:?}", joined.judgement.findings.first());
 }
+
+#[test]
+fn what_the_hosts_log_says_counts_for_the_guest() {
+    use crate::facts::kernel_log::KernelLog;
+    use crate::facts::log_lines::LogLines;
+    let mut host = host_with(&conf());
+    let line = "qemu-system-x86_64: 0000:06:00.0: PCI peer-to-peer transactions on BARs are not supported.";
+    let log = LogLines { from: "/var/log/syslog".into(), lines: vec![line.into()], ..LogLines::default() };
+    host.facts.logs = Fact::known("/var/log", vec![log]);
+    host.facts.kernel_log = Fact::known("/dev/kmsg", KernelLog::default());
+    let joined = joined(&guest(), &host).unwrap();
+    let mapping = one(&joined, "host.bar-mapping");
+    assert_eq!(mapping.status, Status::Fail, "{mapping:?}");
+    assert!(mapping.why.starts_with("on the host: "), "{}", mapping.why);
+    assert_eq!(one(&joined, "vm.host-messages").because.as_deref(), Some("host.bar-mapping"));
+}
+
+#[test]
+fn what_was_proven_needs_no_prerequisites() {
+    use crate::checks::check::{Outcome, Severity};
+    let fails = || Outcome::fail("no").into_finding("vm.topology", "a title", Severity::Major);
+    let severity = |is_proven| {
+        let merged = merge::merge(vec![], vec![], vec![fails()], &Together::default(), is_proven);
+        merged[0].severity
+    };
+    assert_eq!((severity(false), severity(true)), (Severity::Major, Severity::Minor));
+}

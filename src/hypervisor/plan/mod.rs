@@ -1,5 +1,5 @@
-//! From a host's devices to a configuration that is ready: what is decided, and why. The forms in which it is written are
-//! [`proxmox`], [`libvirt`] and [`qemu`].
+//! From a host's devices to a configuration that is ready: what is decided, and why. Each form in which it is written has a file
+//! of its own.
 
 mod decide;
 mod libvirt;

@@ -57,7 +57,7 @@ pub const RULES: &[Rule] = &[
         run: mediated,
     },
     Rule {
-        id: "host.bar-mapping",
+        id: "vm.iommufd",
         title: "the devices' windows are mapped for each other",
         requires: &[],
         severity: Severity::Major,
