@@ -197,7 +197,7 @@ pub const SUBJECTS: [&str; 2] = ["gpu.present", "nvme.present"];
 
 /// PASS takes a proof; FAIL takes something that must be mended on a machine that has a GPU and an NVMe; anything else is
 /// INCOMPLETE.
-fn verdict(findings: &[Finding], proven: Option<Route>) -> Verdict {
+pub fn verdict(findings: &[Finding], proven: Option<Route>) -> Verdict {
     let failed = |f: &Finding| f.status == Status::Fail;
     // A waiver does not put a GPU into the machine.
     let missing = |f: &Finding| failed(f) || f.status == Status::Waived;

@@ -13,11 +13,12 @@ use std::collections::BTreeMap;
 /// # Errors
 /// It has no QEMU in it, or ends within quotes.
 pub fn parse(from: &str, text: &[u8]) -> Result<Machine> {
-    let words = words(text)?;
+    let (program, words) = words(text)?;
     let mut machine = Machine::new(Kind::Qemu, from);
-    machine.accelerated = false;
+    // Where nothing is said, the program's name decides (QEMU: system/vl.c, configure_accelerators).
+    machine.accelerated = program.ends_with("kvm");
     machine.firmware = Some(Firmware::Bios);
-    Parser { machine: &mut machine, json: Vec::new() }.arguments(&words)?;
+    Parser { machine: &mut machine, drives: Vec::new(), is_accelerator_said: false }.arguments(&words)?;
     Ok(machine)
 }
 
@@ -27,7 +28,7 @@ pub fn parse(from: &str, text: &[u8]) -> Result<Machine> {
 /// They end within quotes.
 pub fn add(machine: &mut Machine, args: &str) -> Result<()> {
     let words = shlex::split(args).context("the quotes are not closed")?;
-    Parser { machine, json: Vec::new() }.arguments(&words)
+    Parser { machine, drives: Vec::new(), is_accelerator_said: false }.arguments(&words)
 }
 
 /// Is this word a QEMU?
@@ -36,8 +37,8 @@ fn is_program(word: &str) -> bool {
     name.starts_with("qemu-system-") || matches!(name, "qemu-kvm" | "kvm")
 }
 
-/// The words after the program.
-fn words(text: &[u8]) -> Result<Vec<String>> {
+/// The program, and the words after it.
+fn words(text: &[u8]) -> Result<(String, Vec<String>)> {
     let all: Vec<String> = if text.contains(&0) {
         text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
     } else {
@@ -70,14 +71,13 @@ fn words(text: &[u8]) -> Result<Vec<String>> {
     Ok(after_program(all))
 }
 
-fn after_program(words: Vec<String>) -> Vec<String> {
+fn after_program(words: Vec<String>) -> (String, Vec<String>) {
     let mut rest = words.into_iter().skip_while(|word| !is_program(word));
-    rest.next();
+    let program = rest.next().unwrap_or_default();
     // What a shell does with the program's end is none of its arguments.
-    rest.take_while(|word| {
-        !matches!(word.as_str(), "&" | "&&" | "|" | "||" | ";" | ">" | ">>" | "2>&1" | "<")
-    })
-    .collect()
+    let is_shell =
+        |word: &String| ["&", "&&", "|", "||", ";", ">", ">>", "2>&1", "<"].contains(&word.as_str());
+    (program, rest.take_while(|word| !is_shell(word)).collect())
 }
 
 /// Lines, those that end with a backslash joined with the next.
@@ -205,8 +205,10 @@ const PLAIN: [(&str, bool); 62] = [
 
 struct Parser<'a> {
     machine: &'a mut Machine,
-    /// What drives are: id and source, interface none.
-    json: Vec<(String, String)>,
+    /// The sources of drives that devices name by id.
+    drives: Vec<(String, String)>,
+    /// Was there an `-accel`?
+    is_accelerator_said: bool,
 }
 
 impl Parser<'_> {
@@ -272,7 +274,10 @@ impl Parser<'_> {
                 }
             }
             "accel" => {
-                machine.accelerated |= get(&options(value, "accel"), "accel") == Some("kvm");
+                // The first one counts, the others are for where it cannot be had.
+                if !std::mem::replace(&mut self.is_accelerator_said, true) {
+                    machine.accelerated = get(&options(value, "accel"), "accel") == Some("kvm");
+                }
             }
             "cpu" => cpu(&mut machine.cpu, value),
             "m" => {
@@ -317,7 +322,7 @@ impl Parser<'_> {
                 if source.contains("OVMF") || source.contains("edk2") {
                     firmware(machine, source);
                 }
-                self.json.push((id, source.to_owned()));
+                self.drives.push((id, source.to_owned()));
             }
             "hda" | "hdb" | "cdrom" | "sda" | "mtdblock" => {
                 machine.disks.push(Disk {
@@ -369,10 +374,10 @@ impl Parser<'_> {
                     if path.contains("1048576kB") || path.contains("1G") { Some(1 << 30) } else { None };
                 memory.hugepages = told.or(by_path).or(memory.hugepages).or(Some(0));
             }
-            if let Some(nodes) = get(&options, "host-nodes")
-                && get(&options, "policy").is_some_and(|policy| policy != "default")
-            {
-                memory.host_nodes.extend(list(nodes));
+            // The option may be repeated.
+            let nodes = options.iter().filter(|(key, _)| key == "host-nodes");
+            if get(&options, "policy").is_some_and(|policy| policy != "default") {
+                memory.host_nodes.extend(nodes.flat_map(|(_, nodes)| list(nodes)));
             }
         } else if kind.starts_with("sev") || kind.starts_with("tdx") {
             self.machine.confidential = Some(kind.to_owned());
@@ -387,7 +392,7 @@ impl Parser<'_> {
             return firmware(self.machine, &source);
         }
         if interface == "none" {
-            return self.json.push((id, source));
+            return self.drives.push((id, source));
         }
         let cdrom = get(options, "media") == Some("cdrom");
         let name = if id.is_empty() { interface.clone() } else { id };
@@ -429,7 +434,7 @@ impl Parser<'_> {
                     _ => return,
                 };
                 let drive = get(options, "drive").unwrap_or("");
-                let source = self.json.iter().find(|(id, _)| id == drive && !drive.is_empty());
+                let source = self.drives.iter().find(|(id, _)| id == drive && !drive.is_empty());
                 let source = source.map_or(String::new(), |(_, source)| source.clone());
                 let name = if id.is_empty() { drive.to_owned() } else { id };
                 machine.disks.push(Disk {
@@ -642,6 +647,11 @@ echo done
         let machine = parse("/proc/1/cmdline", line).unwrap();
         assert_eq!(machine.passed[0].place, PlaceInGuest::Port("ich9-pcie-port-1".into()));
         assert_eq!((machine.vmid, machine.unknown.len()), (Some(100), 0));
+        // Called kvm, it takes KVM by itself.
+        assert!(machine.accelerated);
+        let accelerated = |line: &str| parse("x", line.as_bytes()).unwrap().accelerated;
+        assert!(!accelerated("kvm -accel tcg") && accelerated("qemu-system-x86_64 -accel kvm -accel tcg"));
+        assert!(!accelerated("qemu-system-x86_64 -m 1G") && accelerated("qemu-system-x86_64 -enable-kvm"));
         let other = parse("x", b"qemu-kvm\0-readconfig\0/etc/x.cfg\0").unwrap();
         assert!(other.complaints[0].contains("/etc/x.cfg"));
     }

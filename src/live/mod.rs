@@ -24,7 +24,6 @@ mod scratch_disk;
 mod scratch_filesystem;
 mod settings;
 mod shell;
-mod smbios;
 mod switch_root;
 mod udev;
 mod verify;

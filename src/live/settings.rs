@@ -2,15 +2,15 @@
 //! then the kernel command line; later wins. Nothing in them is fatal: what is not understood is a complaint in the
 //! report, and what stands before it counts.
 
+use super::delivery;
 use super::network::Plan;
 use super::params::Params;
-use super::{delivery, smbios};
 use crate::bench::plan::Thoroughness;
 use crate::bench::transfer::job::size;
 use crate::bench::workload::{self, Workload};
 use crate::boot_contract::REPORT_SETTINGS;
 use crate::checks::waiver::{self, Waiver};
-use crate::facts::{Fact, Root};
+use crate::facts::{Fact, Root, smbios};
 use crate::redact;
 use crate::report::model::{After, Settings};
 
@@ -263,13 +263,12 @@ fn decode(bytes: &[u8]) -> Result<String, String> {
 }
 
 fn from_oem_strings(root: &Root) -> Said {
-    const ENTRIES: &str = "/sys/firmware/dmi/entries";
     let mut said = Said { from: "SMBIOS OEM strings", ..Said::default() };
-    let entries = root.list(ENTRIES);
-    for entry in entries.value().into_iter().flatten().filter(|entry| entry.starts_with("11-")) {
-        match root.bytes(&format!("{ENTRIES}/{entry}/raw")).parse(|raw| smbios::oem_strings(&raw)) {
+    for entry in smbios::read_all(root) {
+        match entry {
             Fact::Known { value: strings, .. } => {
-                for string in strings {
+                // What is told of the host is no setting.
+                for string in strings.iter().filter(|string| !string.starts_with(smbios::FROM_HOST)) {
                     if let Some((key, value)) =
                         string.strip_prefix("gdsboot.").and_then(|s| s.split_once('='))
                     {
@@ -325,7 +324,10 @@ mod tests {
         };
         assert_eq!(read(&root, None, &nothing).settings.after_from, "default");
         assert_eq!(after(&nothing), (After::Shell, "gdsboot.toml".into()));
-        file("sys/firmware/dmi/entries/11-0/raw", b"\x0b\x05\0\0\x01gdsboot.after=hold\0\0");
+        file(
+            "sys/firmware/dmi/entries/11-0/raw",
+            b"\x0b\x05\0\0\x02gdsboot.after=hold\0gdsboot.host=pair;distance=PIX\0\0",
+        );
         assert_eq!(after(&nothing), (After::Hold, "SMBIOS OEM strings".into()));
         file("sys/firmware/qemu_fw_cfg/by_name/opt/gdsboot/after/raw", b"reboot");
         assert_eq!(after(&nothing), (After::Reboot, "fw_cfg".into()));

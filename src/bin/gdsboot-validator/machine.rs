@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use gdsboot::bench::results::Results;
 use gdsboot::error::{Advise as _, Status, usage};
+use gdsboot::facts::hosted::HostedVm;
 use gdsboot::facts::unpack::unpack;
 use gdsboot::facts::{Facts, Root};
 use std::path::PathBuf;
@@ -13,6 +14,9 @@ pub struct Machine {
     /// Read a capture instead of this machine: a folder that mirrors a machine's absolute paths, or a .tar.zst of one
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// Take along the configuration of this virtual machine of Proxmox, for `gdsboot vm join`
+    #[arg(long, value_name = "VMID")]
+    vm: Option<u32>,
 }
 
 impl Machine {
@@ -23,9 +27,19 @@ impl Machine {
 
     /// Reads it, and what a benchmark left there.
     pub fn read(&self) -> anyhow::Result<(Facts, Option<Results>)> {
-        let read = |root: Root| (Facts::read(&root), Results::left_by_run(&root));
+        let read = |root: Root| {
+            let mut facts = Facts::read(&root);
+            if let Some(vmid) = self.vm {
+                facts.hosted = HostedVm::read(&root, vmid);
+                if facts.hosted.value().is_none() {
+                    let message = format!("virtual machine {vmid}: {}", facts.hosted.map(|_| ""));
+                    return Err(usage(message, "name one that `qm list` shows on this node, and be root"));
+                }
+            }
+            Ok((facts, Results::left_by_run(&root)))
+        };
         if self.root.is_dir() {
-            return Ok(read(Root::at(&self.root)));
+            return read(Root::at(&self.root));
         }
         let hint = "name a folder that mirrors a machine, a capture's .tar.zst, or leave --root away";
         if !self.root.is_file() {
@@ -36,6 +50,6 @@ impl Machine {
             .with_context(|| format!("reading {}", self.root.display()))
             .hint(hint)
             .status(Status::Usage)?;
-        Ok(read(Root::at(folder.path())))
+        read(Root::at(folder.path()))
     }
 }

@@ -1,6 +1,6 @@
 //! The devices that are passed through.
 
-use super::{Rule, fix, some};
+use super::{Do, Rule, fix, some};
 use crate::checks::check::{Outcome, Remedy, Severity, Who};
 use crate::facts::Fact;
 use crate::hypervisor::context::{Context, What};
@@ -57,7 +57,7 @@ pub const RULES: &[Rule] = &[
         run: mediated,
     },
     Rule {
-        id: "host.bar-mapping",
+        id: "vm.iommufd",
         title: "the devices' windows are mapped for each other",
         requires: &[],
         severity: Severity::Major,
@@ -247,7 +247,7 @@ fn pcie(context: &Context<'_>) -> Outcome {
             context,
             "hang the devices below PCI Express ports",
             &format!("qm set VMID -{} {host},pcie=1", first.name),
-            "give the hostdev an <address> on a controller of model pcie-root-port",
+            Do::Words("give the hostdev an <address> on a controller of model pcie-root-port"),
             "-device pcie-root-port,id=port,bus=pcie.0,chassis=1 -device vfio-pci,...,bus=port",
         ));
     }
@@ -276,7 +276,7 @@ fn pcie(context: &Context<'_>) -> Outcome {
                 context,
                 "put a root port above each",
                 "",
-                "give the hostdev an <address> on a controller of model pcie-root-port",
+                Do::Words("give the hostdev an <address> on a controller of model pcie-root-port"),
                 "-device pcie-root-port,id=port,bus=pcie.0,chassis=1 -device vfio-pci,...,bus=port",
             ));
     }
@@ -318,8 +318,8 @@ fn iommufd(context: &Context<'_>) -> Outcome {
             context,
             "use vfio's own containers",
             "",
-            "remove iommufd='yes' from the hostdev's <driver>",
-            "remove iommufd=... from -device vfio-pci",
+            Do::Words("remove iommufd='yes' from the hostdev's <driver>"),
+            Do::Words("remove iommufd=... from -device vfio-pci"),
         ))
 }
 
@@ -347,7 +347,7 @@ fn functions(context: &Context<'_>) -> Outcome {
             context,
             "pass the whole card",
             &format!("qm set VMID -{} {slot},pcie=1", passed.name),
-            "one <hostdev> for each function, on one slot of the guest, the first with multifunction='on'",
+            Do::Words("one <hostdev> for each function, on one slot of the guest, the first with multifunction='on'"),
             &format!("-device vfio-pci,host={slot}.0,bus=port,addr=0x0.0,multifunction=on -device vfio-pci,host={address},bus=port,addr=0x0.1"),
         ))
 }
@@ -367,7 +367,7 @@ fn display(context: &Context<'_>) -> Outcome {
                 "qm set VMID -{} HOST,pcie=1 -vga std -serial0 socket",
                 shown.first().unwrap_or(&"hostpci0")
             ),
-            "remove display='on' from the hostdev",
-            "remove x-vga=on from -device vfio-pci",
+            Do::Words("remove display='on' from the hostdev"),
+            Do::Words("remove x-vga=on from -device vfio-pci"),
         ))
 }

@@ -1,6 +1,6 @@
 //! The machine itself: board, firmware, CPU; and what the configuration says beyond.
 
-use super::{Rule, fix, some};
+use super::{Do, Rule, fix, some};
 use crate::checks::check::{Outcome, Remedy, Severity, Who};
 use crate::checks::each::size;
 use crate::hypervisor::context::{Context, What};
@@ -284,7 +284,7 @@ fn mmio_window(context: &Context<'_>) -> Outcome {
     let mib = window::rounded(needed) >> 20;
     let remedy = fix(
         context,
-        "tell OVMF to keep more room, and show the guest the host's CPU",
+        "tell OVMF to keep more room, beside what the configuration hands on already, and show the guest the host's CPU",
         &format!("qm set VMID -args '-fw_cfg name={FW_CFG},string={mib}'"),
         &format!("<sysinfo type='fwcfg'><entry name='{FW_CFG}'>{mib}</entry></sysinfo>"),
         &format!("-fw_cfg name={FW_CFG},string={mib}"),
@@ -332,7 +332,7 @@ fn hidden(context: &Context<'_>) -> Outcome {
             "show the guest its hypervisor",
             "qm set VMID -cpu host",
             "<features><kvm><hidden state='off'/></kvm></features>",
-            "-cpu host   # without kvm=off",
+            Do::Words("-cpu host without kvm=off"),
         ))
 }
 
@@ -345,8 +345,8 @@ fn viommu(context: &Context<'_>) -> Outcome {
             context,
             "take the virtual IOMMU away",
             "qm set VMID -machine q35",
-            "remove <iommu> from <devices>",
-            "remove -device intel-iommu, amd-iommu or virtio-iommu",
+            Do::Words("remove <iommu> from <devices>"),
+            Do::Words("remove -device intel-iommu, amd-iommu or virtio-iommu"),
         ))
 }
 
@@ -361,8 +361,8 @@ fn confidential(context: &Context<'_>) -> Outcome {
             context,
             "run GPUDirect Storage in a machine without confidential computing",
             "qm set VMID -delete amd-sev",
-            "remove <launchSecurity>",
-            "remove confidential-guest-support from -machine",
+            Do::Words("remove <launchSecurity>"),
+            Do::Words("remove confidential-guest-support from -machine"),
         ))
 }
 
@@ -384,7 +384,7 @@ fn secure_boot(context: &Context<'_>) -> Outcome {
             "or start the guest without keys",
             "qm set VMID -delete efidisk0 && qm set VMID -efidisk0 STORAGE:1,efitype=4m,pre-enrolled-keys=0",
             "<os firmware='efi'><firmware><feature enabled='no' name='enrolled-keys'/></firmware></os>",
-            "file=OVMF_VARS_4M.fd instead of OVMF_VARS_4M.ms.fd",
+            Do::Words("file=OVMF_VARS_4M.fd instead of OVMF_VARS_4M.ms.fd"),
         ))
 }
 

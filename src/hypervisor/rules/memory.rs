@@ -1,7 +1,7 @@
 //! The guest's memory: nothing may move it, and it should be near its devices.
 
 use super::machine::has_gpus;
-use super::{Rule, fix, some};
+use super::{Do, Rule, fix, some};
 use crate::checks::check::{Outcome, Severity};
 use crate::checks::each::size;
 use crate::hypervisor::context::{Context, What};
@@ -75,7 +75,7 @@ fn balloon(context: &Context<'_>) -> Outcome {
         "take the balloon out",
         "qm set VMID -balloon 0",
         "<memballoon model='none'/>",
-        "remove -device virtio-balloon",
+        Do::Words("remove -device virtio-balloon"),
     ))
 }
 
@@ -123,7 +123,7 @@ fn memory_lock(context: &Context<'_>) -> Outcome {
                 context,
                 "take the limit away, or raise it",
                 "",
-                "remove <hard_limit> from <memtune>",
+                Do::Words("remove <hard_limit> from <memtune>"),
                 "",
             ))
         }

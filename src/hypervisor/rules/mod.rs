@@ -7,6 +7,8 @@ mod machine;
 mod memory;
 mod pairs;
 
+pub use memory::best_page;
+
 use super::context::Context;
 use super::machine::Kind;
 use crate::checks::check::{Outcome, Remedy, Severity, Who};
@@ -46,15 +48,47 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
     REGISTER.iter().copied().flatten()
 }
 
-/// A remedy in the words of whoever wrote the configuration; `VMID` stands for the machine's number.
-fn fix(context: &Context<'_>, text: &str, proxmox: &str, libvirt: &str, qemu: &str) -> Remedy {
-    let remedy = Remedy::new(Who::VmConfiguration, text);
-    let command = match context.machine.kind {
-        Kind::Proxmox => proxmox.replace("VMID", &context.vmid()),
-        Kind::Libvirt => libvirt.to_owned(),
-        Kind::Qemu => qemu.to_owned(),
+/// What somebody does in one of the three forms.
+#[derive(Clone, Copy)]
+enum Do<'a> {
+    /// A command, or a line of the configuration; empty where there is none. `VMID` stands for the machine's number.
+    Line(&'a str),
+    /// What no line can say, in words.
+    Words(&'a str),
+}
+
+impl<'a> From<&'a str> for Do<'a> {
+    fn from(line: &'a str) -> Self {
+        Self::Line(line)
+    }
+}
+
+impl<'a> From<&'a String> for Do<'a> {
+    fn from(line: &'a String) -> Self {
+        Self::Line(line)
+    }
+}
+
+/// A remedy in the form that the configuration has.
+fn fix<'a>(
+    context: &Context<'_>,
+    text: &str,
+    proxmox: impl Into<Do<'a>>,
+    libvirt: impl Into<Do<'a>>,
+    qemu: impl Into<Do<'a>>,
+) -> Remedy {
+    let what = match context.machine.kind {
+        Kind::Proxmox => proxmox.into(),
+        Kind::Libvirt => libvirt.into(),
+        Kind::Qemu => qemu.into(),
     };
-    if command.is_empty() { remedy } else { remedy.command(command) }
+    match what {
+        Do::Line("") => Remedy::new(Who::VmConfiguration, text),
+        Do::Line(line) => {
+            Remedy::new(Who::VmConfiguration, text).command(line.replace("VMID", &context.vmid()))
+        }
+        Do::Words(words) => Remedy::new(Who::VmConfiguration, format!("{text}: {words}")),
+    }
 }
 
 /// Names, the first few of them.

@@ -97,7 +97,10 @@ fn pairs<'a>(context: &'a Context<'_>) -> Vec<Both<'a>> {
 
 /// Hangs two devices below one switch of the guest.
 fn switch(context: &Context<'_>, pair: &Both<'_>) -> Remedy {
-    let host = |passed: &Passed| passed.hosts.first().cloned().unwrap_or_else(|| "0000:BB:DD.0".into());
+    let host = |passed: &Passed| {
+        let function = context.function(passed).map(|device| &device.address);
+        function.or(passed.hosts.first()).cloned().unwrap_or_else(|| "0000:BB:DD.0".into())
+    };
     let (gpu, nvme) = (host(pair.gpu), host(pair.nvme));
     let plan = format!("gdsboot vm plan --topology switch --gpu {gpu} --nvme {nvme}");
     fix(
@@ -192,6 +195,11 @@ fn p2pdma(context: &Context<'_>) -> Outcome {
     }
     let names: Vec<String> = apart.iter().map(|pair| pair.name()).collect();
     let names = some(names.iter().map(String::as_str));
+    if apart.len() < pairs.len() {
+        return Outcome::note(format!(
+            "the guest's p2pdma refuses some of the pairs, which share no switch: {names}"
+        ));
+    }
     match first.is_passed_on() {
         Some(true) => {
             Outcome::fail(format!("the guest's p2pdma refuses pairs that share no switch: {names}"))

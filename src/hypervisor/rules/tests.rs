@@ -161,7 +161,7 @@ fn devices_without_a_port() {
     assert_eq!(one(&line, Some(&host), "vm.pcie").status, Status::Unknown);
     assert_eq!(one(&line.replace(",bus=gone", ""), Some(&host), "vm.pcie").severity, Severity::Minor);
     assert_eq!(one(&line, Some(&host), "vm.display").status, Status::Fail);
-    assert_eq!(one(&line, Some(&host), "host.bar-mapping").status, Status::Fail);
+    assert_eq!(one(&line, Some(&host), "vm.iommufd").status, Status::Fail);
     assert_eq!(one(&line, Some(&host), "vm.memory-lock").status, Status::Unknown);
 }
 
