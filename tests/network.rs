@@ -178,7 +178,7 @@ fn a_presigned_url_is_used_as_it_is_and_shown_nowhere() {
     let delivery = &report["delivery"];
     assert_eq!((&delivery["sent"], &delivery["tries"]), (&true.into(), &1.into()), "{delivery:#}");
     assert!(delivery["url"].as_str().unwrap().ends_with("/reports/run.json?REDACTED"), "{delivery:#}");
-    is_the_same(&objects.join("reports/run.json._S3rver_object"), &report);
+    is_the_same(&objects.join("reports/run.json"), &report);
     assert_eq!(requests(&server).len(), 1);
     for name in ["report.json", "report.txt", "console.log"] {
         let text = String::from_utf8_lossy(&std::fs::read(kept.join(name)).unwrap()).into_owned();
