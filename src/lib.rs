@@ -13,6 +13,7 @@
 //! | [`live`] | what makes the validator an init |
 //! | [`report`] | the report's model, its renderers, reading it back from a disk image |
 //! | [`inspect`] | what an image is and what is on it |
+//! | [`http`] | fetches one file by HTTP |
 //! | [`redact`] | hides what must not be published |
 //! | [`boot_contract`] | the names that the builder writes and the live side reads |
 
@@ -26,6 +27,7 @@ pub mod extents;
 pub mod facts;
 #[cfg(feature = "builder")]
 pub mod flash;
+pub mod http;
 #[cfg(feature = "builder")]
 pub mod inspect;
 #[cfg(feature = "builder")]

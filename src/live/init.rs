@@ -10,7 +10,7 @@ use super::partition::{self, Partition};
 use super::report_partition::ReportPartition;
 use super::scratch::{self, Scratch, with_hint};
 use super::settings::{self, Asked};
-use super::{luggage, mounts, nvidia_nodes, power, shell, switch_root, udev, verify};
+use super::{luggage, mounts, network_root, nvidia_nodes, power, shell, switch_root, udev, verify};
 use crate::bench::plan::Thoroughness;
 use crate::bench::results::{Results, StepTime};
 use crate::bench::route::Route;
@@ -191,6 +191,9 @@ impl Run {
     }
 
     fn find_root(&mut self) -> Option<Partition> {
+        if let Some(url) = self.params.root_url.clone() {
+            return self.fetch_root(&url);
+        }
         let (root, params) = (self.root.clone(), self.params.clone());
         let found = self.journal.stage("find-root", |journal| {
             let uuid =
@@ -213,6 +216,22 @@ impl Run {
         self.because_of_root(found)
     }
 
+    fn fetch_root(&mut self, url: &str) -> Option<Partition> {
+        let (root, size, net) = (self.root.clone(), self.params.root_size, self.net.clone());
+        let fetched = self.journal.stage("fetch-root", |journal| {
+            let size =
+                size.context("reading the kernel command line: it names no size (gdsboot.root-size)")?;
+            journal.consoles.say(&format!("fetching the root from {url}"));
+            let mut say = |text: &str| journal.consoles.say(text);
+            // The journal keeps the error alone, and what to do belongs to it.
+            let fetched = network_root::fetch(&root, url, size, &net, &mut say);
+            let disk = fetched.map_err(|error| anyhow!(with_hint(&error)))?;
+            journal.consoles.event(What::RootFound { device: disk.device().display().to_string() });
+            Ok(disk)
+        });
+        self.because_of_root(fetched)
+    }
+
     /// Mounts the report partition and begins the run's folder, unless that was done. Only the last try complains.
     fn open_report_partition(&mut self, disk: Option<&Partition>, is_last: bool) {
         if self.partition.is_some() {
@@ -224,6 +243,8 @@ impl Run {
                 mounted
             }
             Err(_) if !is_last => return,
+            // What comes from the network has no disk of its own, and need not have.
+            Err(_) if self.params.root_url.is_some() && self.params.report.is_none() => return,
             Err(error) => return self.journal.problem("report-partition", crate::error::one_line(&error)),
         };
         let report = self.report(false);
@@ -680,7 +701,14 @@ fn verify_root(journal: &mut Journal, params: &Params, disk: &Partition) -> anyh
         }
     })?;
     if found != expected {
-        bail!("verifying {}: its SHA-256 is {found}, the command line says {expected}", disk.name);
+        let source = match &params.root_url {
+            Some(url) => format!(
+                "what {url} gave has the SHA-256 {found}, the command line says {expected}; whoever set up netboot: copy \
+                 the build's whole folder to the server again (sha256sum -c SHA256SUMS)"
+            ),
+            None => format!("verifying {}: its SHA-256 is {found}, the command line says {expected}", disk.name),
+        };
+        bail!(source);
     }
     let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     journal.consoles.event(What::RootVerified { bytes: size, ms, sha256: found });

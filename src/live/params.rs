@@ -2,13 +2,17 @@
 //! double quotes keep spaces together (lib/cmdline.c, `next_arg`), and what follows ` -- ` is not for us.
 
 use super::settings;
-use crate::boot_contract::{PARAM_BREAK, PARAM_REPORT, PARAM_ROOT, PARAM_ROOT_SHA256, PARAM_ROOT_SIZE};
+use crate::boot_contract::{
+    PARAM_BREAK, PARAM_REPORT, PARAM_ROOT, PARAM_ROOT_SHA256, PARAM_ROOT_SIZE, PARAM_ROOT_URL,
+};
 
 /// What the boot loader said. Later words win, as in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Params {
     /// The root partition's PARTUUID, lower case.
     pub root: Option<String>,
+    /// Where the root is fetched, where it is on no disk.
+    pub root_url: Option<String>,
     /// How many bytes of it are the squashfs.
     pub root_size: Option<u64>,
     /// Their SHA-256, 64 lower-case hex digits.
@@ -57,6 +61,7 @@ impl Params {
                 }
                 "is not 64 hex digits"
             }
+            PARAM_ROOT_URL => return self.root_url = Some(value.to_owned()),
             PARAM_BREAK => return self.break_in = Some(value.to_owned()),
             _ => match key.strip_prefix("gdsboot.").filter(|key| settings::KEYS.contains(key)) {
                 Some(key) => return self.settings.push((key.to_owned(), value.to_owned())),

@@ -5,15 +5,18 @@
 //! | [`parts`] | what every format is made of |
 //! | [`raw`] | the disk image: sticks, virtual machines |
 //! | [`qcow2`] | the same disk for hypervisors, smaller |
+//! | [`netboot`] | kernel, initramfs, root and an iPXE script, in a folder |
 //!
 //! A new format is a file here, a value of [`Format`], and a line in each of its functions.
 
+pub mod netboot;
 pub mod parts;
 pub mod qcow2;
 pub mod raw;
 
 use super::output::Output;
 use super::space;
+use crate::error::usage;
 use crate::progress::Progress;
 use anyhow::Result;
 use parts::Parts;
@@ -27,6 +30,8 @@ pub enum Format {
     Raw,
     /// The same disk for QEMU, Proxmox and libvirt, in a smaller file
     Qcow2,
+    /// A folder for a web server, from which machines boot by iPXE
+    Netboot,
 }
 
 impl Format {
@@ -35,6 +40,7 @@ impl Format {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Netboot => "netboot",
         }
     }
 
@@ -43,6 +49,7 @@ impl Format {
         match self {
             Self::Raw => "img",
             Self::Qcow2 => "qcow2",
+            Self::Netboot => "netboot",
         }
     }
 
@@ -53,6 +60,8 @@ impl Format {
     pub fn write(self, parts: &Parts, file: &File, output: &Output, progress: &Progress) -> Result<()> {
         let disk = raw::disk(parts)?;
         match self {
+            // Its own way in is `image::build_netboot`.
+            Self::Netboot => Err(usage("netboot is a folder, and this takes one file", "--format raw")),
             Self::Raw => {
                 space::require(output.folder(), disk.bytes(), "writing the image")?;
                 disk.write(file, progress)
