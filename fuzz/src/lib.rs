@@ -16,6 +16,8 @@ use gdsboot::facts::log_lines::LogLines;
 use gdsboot::facts::nvidia_smi::NvidiaSmi;
 use gdsboot::facts::pci_config::PciConfig;
 use gdsboot::facts::{Facts, Root, dma, kmsg, module_tree};
+use gdsboot::http;
+use gdsboot::redact;
 use gdsboot::report::events::Event;
 use gdsboot::report::fat::{Fat, ReadAt};
 use gdsboot::report::model::Report;
@@ -29,7 +31,7 @@ use std::path::{Component, Path};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file of its name in `fuzz_targets/`.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 20] = [
     ("apt_output", apt_output),
     ("captured_machine", captured_machine),
     ("captured_text", captured_text),
@@ -42,6 +44,7 @@ pub const TARGETS: [Target; 19] = [
     ("gdsio_verify_output", gdsio_verify_output),
     ("gpt", gpt),
     ("guest_lines", guest_lines),
+    ("http_answer", http_answer),
     ("kernel_module", kernel_module),
     ("lock", lock),
     ("machine_file", machine_file),
@@ -185,6 +188,14 @@ pub fn gdsio_verify_output(data: &[u8]) {
 /// The partitions of a disk.
 pub fn gpt(data: &[u8]) {
     let _ = gpt::Table::read(&mut io::Cursor::new(data));
+}
+
+/// What a web server answers, and the URL that it was asked by; a command line that quotes one.
+pub fn http_answer(data: &[u8]) {
+    let _ = http::Head::parse(data);
+    let _ = http::Url::parse(&text(data));
+    let _ = redact::url(&text(data));
+    let _ = redact::command_line_bytes(data.to_vec());
 }
 
 /// What a guest prints: kernel messages, events, the worker's answer, the boot menu of its image.
