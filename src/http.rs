@@ -31,7 +31,8 @@ impl Url {
             None => (rest, "/"),
         };
         let (name, port) = host.split_once(':').unwrap_or((host, "80"));
-        let ip: Ipv4Addr = name.parse().map_err(|_| format!("names its server {name:?} and not by an IPv4 address"))?;
+        let ip: Ipv4Addr =
+            name.parse().map_err(|_| format!("names its server {name:?} and not by an IPv4 address"))?;
         let port: u16 = port.parse().map_err(|_| format!("has {port:?} for a port"))?;
         if !path.bytes().all(|b| b.is_ascii_graphic()) {
             return Err("has a character that must be written as %xx".into());
@@ -61,7 +62,8 @@ impl Head {
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>> {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS];
         let mut response = httparse::Response::new(&mut fields);
-        let httparse::Status::Complete(end) = response.parse(bytes).context("reading the server's answer")? else {
+        let httparse::Status::Complete(end) = response.parse(bytes).context("reading the server's answer")?
+        else {
             return Ok(None);
         };
         let mut head = Self { status: response.code.unwrap_or_default(), ..Self::default() };
@@ -72,7 +74,9 @@ impl Head {
                 head.length = Some(value.parse().context("reading Content-Length")?);
             } else if name.eq_ignore_ascii_case("content-range") {
                 head.part = part(value);
-            } else if name.eq_ignore_ascii_case("transfer-encoding") || name.eq_ignore_ascii_case("content-encoding") {
+            } else if name.eq_ignore_ascii_case("transfer-encoding")
+                || name.eq_ignore_ascii_case("content-encoding")
+            {
                 head.is_encoded |= !value.eq_ignore_ascii_case("identity");
             }
         }
@@ -84,7 +88,10 @@ impl Head {
     /// # Errors
     /// The file has another size, or this is not the file.
     fn start(&self, from: u64, size: u64) -> Result<u64> {
-        ensure!(!self.is_encoded, "the server sends it encoded, and it must come as it is: switch compression and chunks off");
+        ensure!(
+            !self.is_encoded,
+            "the server sends it encoded, and it must come as it is: switch compression and chunks off"
+        );
         let (start, whole) = match (self.status, self.part, self.length) {
             (206, Some(part), _) => part,
             // Servers that know no parts send the whole again.
@@ -93,7 +100,10 @@ impl Head {
             (status, ..) => bail!("the server answered {status}"),
         };
         ensure!(whole == size, "the server's file has {whole} bytes, and the image's root {size}");
-        ensure!(start == 0 || start == from, "the server sent from byte {start} on, and was asked from {from}");
+        ensure!(
+            start == 0 || start == from,
+            "the server sent from byte {start} on, and was asked from {from}"
+        );
         Ok(start)
     }
 }
@@ -140,7 +150,8 @@ fn receive(
     let mut buffer = vec![0; 256 << 10];
     let mut filled = 0;
     let (head, end) = loop {
-        let count = stream.read(&mut buffer[filled..HEAD_LIMIT]).context("waiting for the server's answer")?;
+        let count =
+            stream.read(&mut buffer[filled..HEAD_LIMIT]).context("waiting for the server's answer")?;
         filled += count;
         match Head::parse(&buffer[..filled])? {
             Some(found) => break found,
@@ -208,7 +219,8 @@ mod tests {
         assert_eq!(received(whole, 0, 6).unwrap(), b"abcdef");
         // A server that knows no parts begins again.
         assert_eq!(received(whole, 3, 6).unwrap(), b"abcdef");
-        let part = b"HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 3-5/6\r\ncontent-length: 3\r\n\r\ndef";
+        let part =
+            b"HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 3-5/6\r\ncontent-length: 3\r\n\r\ndef";
         assert_eq!(received(part, 3, 6).unwrap(), b"...def");
         let short = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc";
         assert_eq!(received(short, 0, 6).unwrap(), b"abc...");
@@ -219,10 +231,16 @@ mod tests {
         for (answer, why) in [
             ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "the server answered 404"),
             ("HTTP/1.1 301 Moved\r\nLocation: x\r\n\r\n", "the server answered 301"),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcde", "the server's file has 5 bytes, and the image's root 6"),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcde",
+                "the server's file has 5 bytes, and the image's root 6",
+            ),
             ("HTTP/1.1 200 OK\r\n\r\nabcdef", "does not say how long it is"),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nabcdef", "encoded"),
-            ("HTTP/1.1 206 P\r\nContent-Range: bytes 2-5/6\r\n\r\ncdef", "from byte 2 on, and was asked from 3"),
+            (
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 2-5/6\r\n\r\ncdef",
+                "from byte 2 on, and was asked from 3",
+            ),
             ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "reading Content-Length"),
             ("SSH-2.0-OpenSSH\r\n\r\n", "reading the server's answer"),
             ("HTTP/1.1 200 OK\r\n", "closed the connection"),

@@ -28,11 +28,14 @@ impl OutputFolder {
             path.file_name().ok_or_else(|| usage("the output has no name", "name a folder: -o netboot"))?;
         let path = parent.join(name);
         if let Ok(meta) = fs_err::symlink_metadata(&path) {
-            let is_ours = meta.is_dir()
-                && (path.join(mark).is_file() || fs_err::read_dir(&path)?.next().is_none());
+            let is_ours =
+                meta.is_dir() && (path.join(mark).is_file() || fs_err::read_dir(&path)?.next().is_none());
             if !is_ours {
                 return Err(usage(
-                    format!("{} exists and is no folder of an earlier build; what is in it would be lost", path.display()),
+                    format!(
+                        "{} exists and is no folder of an earlier build; what is in it would be lost",
+                        path.display()
+                    ),
                     "name another: -o DIR",
                 ));
             }

@@ -70,7 +70,11 @@ fn netboot(args: &BuildArgs, global: &Global, progress: &Progress) -> Result<Sta
     };
     let place = Place { pool: &resolved.pool, mirrors: &resolved.mirrors, cache: &resolved.cache, progress };
     let manifest = image::build_netboot(&inputs, &place, &output, args.report_url.as_deref())?;
-    println!("{}: image {}; README.txt there says how to serve it", output.path().display(), manifest.image_id);
+    println!(
+        "{}: image {}; README.txt there says how to serve it",
+        output.path().display(),
+        manifest.image_id
+    );
     Ok(Status::Pass)
 }
 

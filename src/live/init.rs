@@ -706,7 +706,9 @@ fn verify_root(journal: &mut Journal, params: &Params, disk: &Partition) -> anyh
                 "what {url} gave has the SHA-256 {found}, the command line says {expected}; whoever set up netboot: copy \
                  the build's whole folder to the server again (sha256sum -c SHA256SUMS)"
             ),
-            None => format!("verifying {}: its SHA-256 is {found}, the command line says {expected}", disk.name),
+            None => {
+                format!("verifying {}: its SHA-256 is {found}, the command line says {expected}", disk.name)
+            }
         };
         bail!(source);
     }

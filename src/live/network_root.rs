@@ -97,7 +97,9 @@ fn fill(
         if done == size && result.is_ok() {
             return Ok(());
         }
-        let why = result.err().map_or_else(|| format!("the connection ended after {done} of {size} bytes"), |e| one_line(&e));
+        let why = result
+            .err()
+            .map_or_else(|| format!("the connection ended after {done} of {size} bytes"), |e| one_line(&e));
         in_vain = if done > before { 0 } else { in_vain + 1 };
         if in_vain >= TRIES || Instant::now() >= deadline {
             return Err(hinted(
@@ -156,10 +158,12 @@ mod tests {
     fn what_cannot_work_is_refused_before_anything_is_done() {
         let dir = tempfile::tempdir().unwrap();
         fs_err::create_dir_all(dir.path().join("proc")).unwrap();
-        fs_err::write(dir.path().join("proc/meminfo"), "MemTotal: 1000000 kB\nMemAvailable: 600000 kB\n").unwrap();
+        fs_err::write(dir.path().join("proc/meminfo"), "MemTotal: 1000000 kB\nMemAvailable: 600000 kB\n")
+            .unwrap();
         let root = Root::at(dir.path());
         let net = Plan::parse("any,10.0.2.15/24").unwrap();
-        let error = |url: &str, net: &Plan| fetch(&root, url, 200 << 20, net, &mut |_| {}).unwrap_err().to_string();
+        let error =
+            |url: &str, net: &Plan| fetch(&root, url, 200 << 20, net, &mut |_| {}).unwrap_err().to_string();
         assert!(error("tftp://10.0.2.2/x", &net).contains("does not begin with http://"));
         assert!(error("http://10.0.2.2/x", &Plan::Dhcp).contains("names no address"));
         assert_eq!(

@@ -41,7 +41,10 @@ pub fn check_report_url(url: &str) -> Result<()> {
         return Err(usage(format!("--report-url{complaint}"), "docs/network.md shows some"));
     }
     if url.contains("${") || url.contains('"') {
-        return Err(usage("--report-url has ${ or a quote, which iPXE takes for its own", "write %24 or %22"));
+        return Err(usage(
+            "--report-url has ${ or a quote, which iPXE takes for its own",
+            "write %24 or %22",
+        ));
     }
     Ok(())
 }
@@ -68,7 +71,10 @@ pub fn write(parts: &Parts, report_url: Option<&str>, folder: &Path, progress: &
     for (name, content) in &files {
         let bytes = content.read().with_context(|| format!("reading {name}"))?;
         let hash = hex::encode(Sha256::digest(&bytes));
-        ensure!(*name != "root.squashfs" || hash == parts.root_sha256, "the cached root has changed: its SHA-256 is {hash}");
+        ensure!(
+            *name != "root.squashfs" || hash == parts.root_sha256,
+            "the cached root has changed: its SHA-256 is {hash}"
+        );
         let _ = writeln!(sums, "{hash}  {name}");
         put(&folder.join(name), &bytes)?;
         stage.advance(content.len());
