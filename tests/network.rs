@@ -282,7 +282,12 @@ fn a_machine_without_a_disk_boots_from_the_network_and_reports_there() {
     bytes[middle] ^= 1;
     std::fs::write(&root, bytes).unwrap();
     let console = netboot(dir.path(), &tftp);
-    for words in ["/gdsboot/root.squashfs gave has the SHA-256", "sha256sum -c SHA256SUMS", "INCOMPLETE"] {
+    for words in [
+        "/gdsboot/root.squashfs gave has the SHA-256",
+        "sha256sum -c SHA256SUMS",
+        "INCOMPLETE",
+        "NOT sent to",
+    ] {
         assert!(console.contains(words), "{words}:\n{console}");
     }
     assert!(!console.contains("NVRM:"), "a damaged root was used:\n{console}");

@@ -605,6 +605,12 @@ impl Run {
     /// measured beside it.
     fn send_report(&mut self, report: &Report) -> bool {
         let Some(url) = self.report_url.clone() else { return false };
+        if self.no_root.is_some() {
+            let shown = crate::redact::url(&url);
+            let why = format!("the report was NOT sent to {shown}: what sends it lies in the root");
+            self.journal.problem(SEND, why);
+            return true;
+        }
         let (root, net, settings) = (self.root.clone(), self.net.clone(), self.settings.clone());
         let mounted = self.partition.as_ref().map(|partition| partition.root().to_owned());
         let folder = folder_name(report.started, &report.run_id);
