@@ -19,6 +19,7 @@ use gdsboot::facts::{Facts, Root, dma, kmsg, module_tree};
 use gdsboot::report::events::Event;
 use gdsboot::report::fat::{Fat, ReadAt};
 use gdsboot::report::model::Report;
+use gdsboot::report::qcow2::Qcow2;
 use gdsboot::report::utc::Utc;
 use gdsboot::report::{gpt, html, json, junit, menu, text as report_text};
 use gdsboot::smoke::machine::Machine;
@@ -29,7 +30,7 @@ use std::path::{Component, Path};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file of its name in `fuzz_targets/`.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 20] = [
     ("apt_output", apt_output),
     ("captured_machine", captured_machine),
     ("captured_text", captured_text),
@@ -48,6 +49,7 @@ pub const TARGETS: [Target; 19] = [
     ("packed_log", packed_log),
     ("packed_module", packed_module),
     ("profile", profile),
+    ("qcow2", qcow2),
     ("report", report),
 ];
 
@@ -167,6 +169,7 @@ pub fn fat(data: &[u8]) {
         let _ = fat.read(&folder.name, 1 << 20);
     }
     let _ = fat.read("runs/x/report.json", 1 << 20);
+    let _ = fat.label();
 }
 
 /// What gdsio printed.
@@ -239,4 +242,13 @@ pub fn profile(data: &[u8]) {
 /// A report.json.
 pub fn report(data: &[u8]) {
     let _ = json::read(data);
+}
+
+/// A disk in a qcow2 file.
+pub fn qcow2(data: &[u8]) {
+    let (Ok(file), Ok(raw)) = (tempfile::tempfile(), tempfile::tempfile()) else { return };
+    let written = io::Write::write_all(&mut &file, data);
+    if let (Ok(()), Ok(qcow2)) = (written, Qcow2::open(file)) {
+        let _ = qcow2.expand(&raw);
+    }
 }
