@@ -3,7 +3,8 @@
 //! The builder writes them, the validator reads them, `smoke` and `inspect` look them up; none of the three knows
 //! another.
 
-/// Kernel parameter: `PARTUUID=<uuid>` of the partition that holds the squashfs root.
+/// Kernel parameter: where the squashfs root is: `PARTUUID=<uuid>` of its partition, or `ISO9660=<volume identifier>` of the
+/// ISO that has it as a file.
 pub const PARAM_ROOT: &str = "gdsboot.root";
 /// Kernel parameter: size of the squashfs in bytes (the partition is larger: it is padded to 1 MiB).
 pub const PARAM_ROOT_SIZE: &str = "gdsboot.root-size";
@@ -13,7 +14,7 @@ pub const PARAM_ROOT_SHA256: &str = "gdsboot.root-sha256";
 pub const PARAM_ROOT_URL: &str = "gdsboot.root_url";
 /// Kernel parameter: how the machine gets an address, a setting.
 pub const PARAM_NET: &str = "gdsboot.net";
-/// Kernel parameter: `PARTUUID=<uuid>` of the report partition.
+/// Kernel parameter: `PARTUUID=<uuid>` of the image's own report partition. An ISO has none.
 pub const PARAM_REPORT: &str = "gdsboot.report";
 /// Kernel parameter: what to do when the report is written: `poweroff` (default), `reboot`, `hold` or `shell`.
 pub const PARAM_AFTER: &str = "gdsboot.after";
@@ -28,6 +29,9 @@ pub const LOADER_MARK: &str = "gdsboot: loading the kernel";
 
 /// On the ESP: what this image is, a [`crate::manifest::Manifest`] as JSON.
 pub const ESP_MANIFEST: &str = "gdsboot/manifest.json";
+
+/// On an ISO: the squashfs root, as Linux shows the name.
+pub const ISO_ROOT: &str = "gdsboot/root.sqs";
 
 /// The validator in the initramfs.
 pub const INITRAMFS_INIT: &str = "init";

@@ -254,8 +254,11 @@ fn a_machine_without_a_disk_boots_from_the_network_and_reports_there() {
     std::fs::create_dir_all(&tftp).unwrap();
     let port = free_port();
     netboot_folder(&server.join("files/gdsboot"), &format!("http://10.0.2.2:{port}/reports/{{folder}}.json"));
-    let start = format!("#!ipxe\nchain http://10.0.2.2:{port}/gdsboot/boot.ipxe\n");
-    std::fs::write(tftp.join("start.ipxe"), start).unwrap();
+    let start = |first: &str| {
+        let script = format!("#!ipxe\n{first}\nchain http://10.0.2.2:{port}/gdsboot/boot.ipxe\n");
+        std::fs::write(tftp.join("start.ipxe"), script).unwrap();
+    };
+    start("");
     let web = nginx(&server, port, false, "location /reports/ { dav_methods PUT; create_full_put_path on; }");
 
     let console = netboot(dir.path(), &tftp);
@@ -281,6 +284,8 @@ fn a_machine_without_a_disk_boots_from_the_network_and_reports_there() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&root, bytes).unwrap();
+    // Else it would stay as it is, so that somebody can read the screen.
+    start("set gdsboot_args gdsboot.after=poweroff");
     let console = netboot(dir.path(), &tftp);
     for words in [
         "/gdsboot/root.squashfs gave has the SHA-256",

@@ -128,6 +128,14 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 .to_vec()
         }
         "profile" => vec![repository("image/profiles/debian-12.toml"), repository("image/profiles/ubuntu-24.04.toml")],
+        "qcow2" => {
+            let (raw, qcow2) = (tempfile::tempfile().unwrap(), tempfile::NamedTempFile::new().unwrap());
+            raw.set_len(1 << 20).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&raw, &b"text ".repeat(20_000), 100_000).unwrap();
+            let progress = gdsboot::progress::Progress::none();
+            gdsboot::builder::format::qcow2::write(&raw, qcow2.as_file(), &progress).unwrap();
+            vec![std::fs::read(qcow2.path()).unwrap()]
+        }
         "report" => vec![
             br#"{"version":1,"run":{"id":"x"},"verdict":"INCOMPLETE","route":"none","findings":[],"facts":{}}"#.to_vec(),
         ],

@@ -21,6 +21,7 @@ use gdsboot::redact;
 use gdsboot::report::events::Event;
 use gdsboot::report::fat::{Fat, ReadAt};
 use gdsboot::report::model::Report;
+use gdsboot::report::qcow2::Qcow2;
 use gdsboot::report::utc::Utc;
 use gdsboot::report::{gpt, html, json, junit, menu, text as report_text};
 use gdsboot::smoke::machine::Machine;
@@ -51,6 +52,7 @@ pub const TARGETS: [Target; 20] = [
     ("packed_log", packed_log),
     ("packed_module", packed_module),
     ("profile", profile),
+    ("qcow2", qcow2),
     ("report", report),
 ];
 
@@ -170,6 +172,7 @@ pub fn fat(data: &[u8]) {
         let _ = fat.read(&folder.name, 1 << 20);
     }
     let _ = fat.read("runs/x/report.json", 1 << 20);
+    let _ = fat.label();
 }
 
 /// What gdsio printed.
@@ -250,4 +253,13 @@ pub fn profile(data: &[u8]) {
 /// A report.json.
 pub fn report(data: &[u8]) {
     let _ = json::read(data);
+}
+
+/// A disk in a qcow2 file.
+pub fn qcow2(data: &[u8]) {
+    let (Ok(file), Ok(raw)) = (tempfile::tempfile(), tempfile::tempfile()) else { return };
+    let written = io::Write::write_all(&mut &file, data);
+    if let (Ok(()), Ok(qcow2)) = (written, Qcow2::open(file)) {
+        let _ = qcow2.expand(&raw);
+    }
 }

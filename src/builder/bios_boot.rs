@@ -99,6 +99,20 @@ pub const MODULES: [&str; 17] = [
     "test",
 ];
 
+/// grub-mkimage's arguments for an image that the BIOS boots from a CD-ROM; see [`mkimage_arguments`]. The menu stands at the
+/// same place on the ISO as on the ESP.
+pub fn mkimage_cdrom_arguments(modules: &str, vendor: &str, output: &str) -> Vec<String> {
+    // A CD-ROM has neither partitions nor FAT.
+    let prefix = format!("/EFI/{vendor}");
+    let kept = MODULES.into_iter().filter(|module| !["fat", "part_gpt"].contains(module));
+    ["-O", "i386-pc-eltorito", "-d", modules, "-p", &prefix, "-o", output]
+        .into_iter()
+        .chain(kept)
+        .chain(["iso9660"])
+        .map(str::to_owned)
+        .collect()
+}
+
 /// grub-mkimage's arguments, without the program. `modules` is the folder with `*.mod`; `vendor` the folder in `/EFI`
 /// of the ESP in which grub.cfg stands. The prefix names no drive: GRUB takes the one that it was booted from. No
 /// configuration is embedded, because only grub.cfg's parser knows `if`, and the one thing to do early, the serial port,
@@ -172,5 +186,8 @@ pub(crate) mod tests {
             "-O i386-pc -d /usr/lib/grub/i386-pc -p (,gpt2)/EFI/debian -o /out/core.img"
         );
         assert_eq!(arguments[8..], MODULES);
+        let arguments = mkimage_cdrom_arguments("/m", "debian", "/out").join(" ");
+        assert!(arguments.starts_with("-O i386-pc-eltorito -d /m -p /EFI/debian -o /out biosdisk boot "));
+        assert!(arguments.ends_with(" test iso9660") && !arguments.contains("part_gpt"), "{arguments}");
     }
 }

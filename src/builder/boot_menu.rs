@@ -27,12 +27,15 @@ const ENTRIES: [(&str, Option<&str>); 3] =
 pub enum RootPlace {
     /// The partition with this GUID.
     Partition(Uuid),
+    /// A file on the ISO with this volume identifier.
+    Iso(String),
 }
 
 impl fmt::Display for RootPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Partition(uuid) => write!(f, "PARTUUID={uuid}"),
+            Self::Iso(volume) => write!(f, "ISO9660={volume}"),
         }
     }
 }
@@ -178,6 +181,14 @@ mod tests {
             assert!(BootMenu { root_sha256: hash.to_owned(), ..menu() }.grub_cfg().is_err(), "{hash}");
         }
         assert!(BootMenu { title: "x\nreboot".to_owned(), ..menu() }.grub_cfg().is_err());
+    }
+
+    #[test]
+    fn an_iso_names_its_volume_and_no_report_partition() {
+        let menu = BootMenu { root: RootPlace::Iso("GDSBOOT_0".to_owned()), report: None, ..menu() };
+        let parameters = menu.kernel_parameters(None).unwrap().join(" ");
+        assert!(parameters.contains("gdsboot.root=ISO9660=GDSBOOT_0 gdsboot.root-size="), "{parameters}");
+        assert!(!parameters.contains("gdsboot.report"), "{parameters}");
     }
 
     #[test]

@@ -249,7 +249,21 @@ pub fn plan(inputs: &DiskInputs) -> Result<Layout> {
     Ok(layout)
 }
 
-pub(super) fn misfit(error: anyhow::Error, role: Role) -> anyhow::Error {
+/// Where a file of the ESP stands on the disk: its first byte, and how many there are. They are in one piece, and begin on
+/// 2 KiB as the clusters do.
+///
+/// # Errors
+/// The ESP has no such file, or it is empty.
+pub fn esp_file(inputs: &DiskInputs, layout: &Layout, path: &str) -> Result<(u64, u64)> {
+    let partition = layout.partition(Role::Esp).context("the disk has no ESP")?;
+    let volume = inputs.volume(partition).context("the ESP has no filesystem")?;
+    let start = fat::Plan::new(&volume)?.start_of(path);
+    let start = start.with_context(|| format!("the ESP has no {path}"))?;
+    let file = volume.files.iter().find(|file| file.path == path);
+    Ok((partition.first_lba * SECTOR + start, file.map_or(0, |file| file.content.len())))
+}
+
+fn misfit(error: anyhow::Error, role: Role) -> anyhow::Error {
     let message = format!("laying out {}: {error:#}", role.label());
     match role {
         Role::Report => hinted(

@@ -387,8 +387,8 @@ fn manifest(inputs: &Inputs<'_>, info: &RootInfo, key: &str) -> Manifest {
 
 /// Shim, GRUB and GRUB's BIOS images, in a folder.
 fn boot_entry(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<PathBuf> {
-    let key =
-        format!("{}-{}", inputs.profile.boot.vendor, inputs.lock.set_key(&[lock::SET_TOOLS.to_owned()]));
+    let tools_key = inputs.lock.set_key(&[lock::SET_TOOLS.to_owned()]);
+    let key = format!("{}-{RECIPE}-{tools_key}", inputs.profile.boot.vendor);
     place.cache.entry("boot", &key, place.progress, |path| {
         let folder = unpacked_root(inputs.lock, lock::SET_TOOLS, place)?;
         fs_err::create_dir(path)?;
@@ -399,14 +399,16 @@ fn boot_entry(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<PathBuf> {
         }
         let grub = "usr/lib/grub/i386-pc";
         fs_err::copy(folder.join(grub).join("boot.img"), path.join("boot.img"))?;
-        let arguments =
-            bios_boot::mkimage_arguments(&format!("/{grub}"), &inputs.profile.boot.vendor, "/out/core.img");
-        tools(inputs, place)?
-            .bind(path, "/out", true)
-            .command("/usr/bin/grub-mkimage")
-            .args(arguments)
-            .run()
-            .context("making GRUB's core image")
+        let (modules, vendor) = (format!("/{grub}"), &inputs.profile.boot.vendor);
+        let tools = tools(inputs, place)?.bind(path, "/out", true);
+        for arguments in [
+            bios_boot::mkimage_arguments(&modules, vendor, "/out/core.img"),
+            bios_boot::mkimage_cdrom_arguments(&modules, vendor, "/out/cdrom.img"),
+        ] {
+            let grub_mkimage = tools.command("/usr/bin/grub-mkimage").args(arguments);
+            grub_mkimage.run().context("making GRUB's core image")?;
+        }
+        Ok(())
     })
 }
 
@@ -454,6 +456,7 @@ fn parts(
             mok_manager: read("MokManager")?,
             boot_image: read("boot.img")?,
             core_image: read("core.img")?,
+            cdrom_image: read("cdrom.img")?,
         },
         title,
     })

@@ -20,7 +20,7 @@ pub struct BuildArgs {
     /// What to build
     #[arg(long, value_name = "FORMAT", default_value = "raw")]
     pub format: Format,
-    /// Where the image goes [default: gdsboot-PROFILE.img, .qcow2, .netboot]
+    /// Where the image goes [default: gdsboot-PROFILE.img, .qcow2, .iso, .netboot]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Of netboot: where reports are sent by PUT

@@ -5,12 +5,13 @@ use super::delivery::{self, Parcel};
 use super::journal::{self, Journal};
 use super::module_loader::ModuleLoader;
 use super::network::Plan;
-use super::params::Params;
+use super::params::{Params, RootPlace};
 use super::partition::{self, Partition};
 use super::report_partition::ReportPartition;
+use super::report_search::{Place, Rank, Search};
 use super::scratch::{self, Scratch, with_hint};
 use super::settings::{self, Asked};
-use super::{luggage, mounts, network_root, nvidia_nodes, power, shell, switch_root, udev, verify};
+use super::{iso_root, luggage, mounts, network_root, nvidia_nodes, power, shell, switch_root, udev, verify};
 use crate::bench::plan::Thoroughness;
 use crate::bench::results::{Results, StepTime};
 use crate::bench::route::Route;
@@ -39,7 +40,6 @@ use anyhow::{Context as _, anyhow, bail};
 use nix::sys::reboot::RebootMode;
 use std::io::Read as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long the disk may take to appear: USB sticks behind hubs are the slowest.
@@ -100,7 +100,7 @@ struct Run {
     measured: Option<Results>,
     partition: Option<ReportPartition>,
     /// What that is mounted from.
-    report_disk: Option<Partition>,
+    place: Option<Place>,
     /// Why the root could not be used.
     no_root: Option<String>,
 }
@@ -130,7 +130,7 @@ impl Run {
             facts: Facts::default(),
             measured: None,
             partition: None,
-            report_disk: None,
+            place: None,
             no_root: None,
         }
     }
@@ -191,27 +191,33 @@ impl Run {
     }
 
     fn find_root(&mut self) -> Option<Partition> {
-        if let Some(url) = self.params.root_url.clone() {
+        if let Some(RootPlace::Url(url)) = self.params.root.clone() {
             return self.fetch_root(&url);
         }
         let (root, params) = (self.root.clone(), self.params.clone());
         let found = self.journal.stage("find-root", |journal| {
-            let uuid =
+            let place =
                 params.root.context("reading the kernel command line: it names no root (gdsboot.root)")?;
-            journal.consoles.say(&format!("looking for the root partition {uuid}"));
-            let found = partition::wait_for(&root, &uuid, DISK_PATIENCE);
+            journal.consoles.say(&format!("looking for the root: {place}"));
+            let found = match &place {
+                RootPlace::Partition(uuid) => partition::wait_for(&root, uuid, DISK_PATIENCE),
+                RootPlace::Iso(volume) => iso_root::wait_for(&root, volume, DISK_PATIENCE),
+                RootPlace::Url(_) => Vec::new(),
+            };
             if let [first, second, ..] = found.as_slice() {
                 let both =
-                    format!("{} and {} both have PARTUUID {uuid}; taking the first", first.name, second.name);
+                    format!("{} and {} both have the {place}; taking the first", first.name, second.name);
                 journal.problem("find-root", both);
             }
             let first = found.into_iter().next();
             let seconds = DISK_PATIENCE.as_secs();
-            let first = first.with_context(|| {
-                format!("waiting for the root: no disk has a partition {uuid} after {seconds} s")
-            })?;
+            let first = first
+                .with_context(|| format!("waiting for the root: no disk has a {place} after {seconds} s"))?;
             journal.consoles.event(What::RootFound { device: first.device().display().to_string() });
-            Ok(first)
+            match place {
+                RootPlace::Partition(_) | RootPlace::Url(_) => Ok(first),
+                RootPlace::Iso(_) => iso_root::attach(&first),
+            }
         });
         self.because_of_root(found)
     }
@@ -232,42 +238,44 @@ impl Run {
         self.because_of_root(fetched)
     }
 
-    /// Mounts the report partition and begins the run's folder, unless that was done. Only the last try complains.
-    fn open_report_partition(&mut self, disk: Option<&Partition>, is_last: bool) {
-        if self.partition.is_some() {
+    /// Mounts the best report partition that can be written to and begins the run's folder on it. A better one may appear
+    /// late, and then the run moves there. Only the last look waits, and complains.
+    fn open_report_partition(&mut self, booted: Option<&Partition>, is_last: bool) {
+        let search = Search { root: &self.root, own: self.params.report.as_deref(), booted };
+        if let Some(place) = &self.place
+            && search.best().is_none_or(|best| best.rank >= place.rank)
+        {
             return;
         }
-        let mounted = match self.mount_report_partition(disk) {
-            Ok((mounted, found)) => {
-                self.report_disk = Some(found);
-                mounted
+        if let Some(partition) = self.partition.take() {
+            self.place = None;
+            if let Err(error) = partition.withdraw() {
+                self.journal.problem("report-partition", crate::error::one_line(&error));
             }
-            Err(_) if !is_last => return,
-            // What comes from the network has no disk of its own, and need not have.
-            Err(_) if self.params.root_url.is_some() && self.params.report.is_none() => return,
-            Err(error) => return self.journal.problem("report-partition", crate::error::one_line(&error)),
-        };
+        }
+        // A report that is sent need not lie on a disk of a machine that booted without one.
+        let may_lack = self.is_from_network() && self.report_url.is_some();
+        let found = if is_last && !may_lack { search.open_at_last() } else { search.open() };
+        if is_last {
+            found.refused.iter().for_each(|why| self.journal.problem("report-partition", why.clone()));
+        }
+        let Some((mounted, place)) = found.opened else { return };
+        if let Some(both) = found.same {
+            self.journal.problem("report-partition", both);
+        }
         let report = self.report(false);
         self.partition = self.journal.stage("report-partition", |journal| {
             let partition = ReportPartition::begin(&mounted, &report)?;
+            journal.consoles.say(&format!("the report goes to {place}"));
             journal.consoles.event(What::StartedWritten { path: partition.folder() });
             Ok(partition)
         });
-        if self.partition.is_none() {
+        if self.partition.is_some() {
+            self.place = Some(place);
+        } else {
             // What cannot be written to must not stay mounted; that it failed is told already.
             let _ = mounts::unmount(&mounted);
         }
-    }
-
-    fn mount_report_partition(&self, disk: Option<&Partition>) -> anyhow::Result<(PathBuf, Partition)> {
-        let uuid = self.params.report.as_deref();
-        let uuid =
-            uuid.context("reading the kernel command line: it names no report partition (gdsboot.report)")?;
-        let found = partition::find(&self.root, uuid);
-        // Two copies of one stick have the same numbers; the report belongs to the one that was booted.
-        let same = found.iter().find(|found| disk.is_some_and(|disk| disk.disk == found.disk));
-        let found = same.or(found.first()).with_context(|| format!("no disk has a partition {uuid}"))?;
-        Ok((ReportPartition::mount(found)?, found.clone()))
     }
 
     /// Verifies the root and makes it `/`.
@@ -326,6 +334,24 @@ impl Run {
             (self.settings, self.workloads) = (settings, workloads);
             (self.report_url, self.net) = (report_url, net);
         }
+        self.stay_for_the_screen();
+    }
+
+    /// Where the report of an ISO, or of a machine that booted from the network, has nowhere to go, somebody has to read the
+    /// screen: unless another thing was asked for, the machine is not switched off.
+    fn stay_for_the_screen(&mut self) {
+        let has_none = matches!(self.params.root, Some(RootPlace::Iso(_))) || self.is_from_network();
+        let may_be_sent = self.report_url.is_some() && self.no_root.is_none();
+        let is_sent = self.delivery.as_ref().map_or(may_be_sent, |delivery| delivery.sent);
+        let is_default = self.settings.after_from == settings::DEFAULT;
+        if has_none && self.partition.is_none() && !is_sent && is_default {
+            self.settings.after = After::Hold;
+            self.settings.after_from = "the report is on the screen alone".into();
+        }
+    }
+
+    fn is_from_network(&self) -> bool {
+        matches!(self.params.root, Some(RootPlace::Url(_)))
     }
 
     /// Loads the modules that the image is about, by name.
@@ -404,7 +430,7 @@ impl Run {
     fn benchmark(&mut self, disk: Option<&Partition>) {
         let so_far = self.report(false);
         // The report partition may be on another disk than the root.
-        let kept = disk.into_iter().chain(&self.report_disk);
+        let kept = disk.into_iter().chain(self.place.as_ref().map(|place| &place.partition));
         let keep: Vec<String> = kept.flat_map(|kept| [kept.disk.clone(), kept.name.clone()]).collect();
         let (root, partition) = (self.root.clone(), self.partition.take());
         let machine = Live::new(root.clone());
@@ -555,6 +581,7 @@ impl Run {
         let mut report = self.report(true);
         let mut written = self.write_report(&report);
         if self.send_report(&report) {
+            self.stay_for_the_screen();
             // What was written before it was sent cannot say what became of that.
             report = self.report(true);
             if written.is_some() {
@@ -570,13 +597,23 @@ impl Run {
                     None if self.report_url.is_some() => "; NOT sent",
                     None => "",
                 };
-                format!("{folder}/{RUN_REPORT_TEXT} on the partition {REPORT_LABEL}{sent}")
+                let disk = match &self.place {
+                    Some(Place { rank: Rank::Own, .. }) | None => String::new(),
+                    Some(place) => format!(" of {}", place.partition.disk),
+                };
+                format!("{folder}/{RUN_REPORT_TEXT} on the partition {REPORT_LABEL}{disk}{sent}")
             }
             (None, Some(delivery)) if delivery.sent => delivery.words(),
             (None, _) => {
                 report = self.report(true);
                 self.say_report(&report);
-                "could not be written; the whole text stands on the serial line".into()
+                match self.partition {
+                    Some(_) => "could not be written; the whole text stands on the serial line".into(),
+                    None => format!(
+                        "nowhere: no {REPORT_LABEL} can be written to. The serial line has all of it, the code the \
+                         verdict"
+                    ),
+                }
             }
         };
         self.journal.consoles.screen(|style| screen::render(&report, &place, style));
@@ -707,12 +744,12 @@ fn verify_root(journal: &mut Journal, params: &Params, disk: &Partition) -> anyh
         }
     })?;
     if found != expected {
-        let source = match &params.root_url {
-            Some(url) => format!(
+        let source = match &params.root {
+            Some(RootPlace::Url(url)) => format!(
                 "what {url} gave has the SHA-256 {found}, the command line says {expected}; whoever set up netboot: copy \
                  the build's whole folder to the server again (sha256sum -c SHA256SUMS)"
             ),
-            None => {
+            _ => {
                 format!("verifying {}: its SHA-256 is {found}, the command line says {expected}", disk.name)
             }
         };

@@ -5,14 +5,34 @@ use super::settings;
 use crate::boot_contract::{
     PARAM_BREAK, PARAM_REPORT, PARAM_ROOT, PARAM_ROOT_SHA256, PARAM_ROOT_SIZE, PARAM_ROOT_URL,
 };
+use std::fmt;
+
+/// Where the root is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootPlace {
+    /// The partition with this PARTUUID, lower case.
+    Partition(String),
+    /// A file on the ISO with this volume identifier.
+    Iso(String),
+    /// A file on a web server.
+    Url(String),
+}
+
+impl fmt::Display for RootPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Partition(uuid) => write!(f, "partition {uuid}"),
+            Self::Iso(volume) => write!(f, "volume {volume}"),
+            Self::Url(url) => write!(f, "file {url}"),
+        }
+    }
+}
 
 /// What the boot loader said. Later words win, as in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Params {
-    /// The root partition's PARTUUID, lower case.
-    pub root: Option<String>,
-    /// Where the root is fetched, where it is on no disk.
-    pub root_url: Option<String>,
+    /// Where the root is.
+    pub root: Option<RootPlace>,
     /// How many bytes of it are the squashfs.
     pub root_size: Option<u64>,
     /// Their SHA-256, 64 lower-case hex digits.
@@ -45,8 +65,11 @@ impl Params {
 
     fn take(&mut self, key: &str, value: &str) {
         let complaint = match key {
-            PARAM_ROOT | PARAM_REPORT => match partuuid(value) {
-                Some(uuid) if key == PARAM_ROOT => return self.root = Some(uuid),
+            PARAM_ROOT => match partuuid(value).map(RootPlace::Partition).or_else(|| iso(value)) {
+                Some(place) => return self.root = Some(place),
+                None => "is neither PARTUUID=<uuid> nor ISO9660=<volume>",
+            },
+            PARAM_REPORT => match partuuid(value) {
                 Some(uuid) => return self.report = Some(uuid),
                 None => "is not PARTUUID=<uuid>",
             },
@@ -61,7 +84,7 @@ impl Params {
                 }
                 "is not 64 hex digits"
             }
-            PARAM_ROOT_URL => return self.root_url = Some(value.to_owned()),
+            PARAM_ROOT_URL => return self.root = Some(RootPlace::Url(value.to_owned())),
             PARAM_BREAK => return self.break_in = Some(value.to_owned()),
             _ => match key.strip_prefix("gdsboot.").filter(|key| settings::KEYS.contains(key)) {
                 Some(key) => return self.settings.push((key.to_owned(), value.to_owned())),
@@ -81,6 +104,14 @@ fn partuuid(value: &str) -> Option<String> {
     let shape = groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12]);
     let is_hex = groups.iter().all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()));
     (shape && is_hex).then_some(uuid)
+}
+
+/// `ISO9660=GDSBOOT_0123456789ABCDEF`.
+fn iso(value: &str) -> Option<RootPlace> {
+    let volume = value.strip_prefix("ISO9660=")?;
+    let is_plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    let is_identifier = (1..=32).contains(&volume.len()) && volume.bytes().all(is_plain);
+    is_identifier.then(|| RootPlace::Iso(volume.to_owned()))
 }
 
 fn words(line: &str) -> Vec<String> {
@@ -112,7 +143,7 @@ mod tests {
              gdsboot.report=PARTUUID=bbbbbbbb-0000-1111-2222-333333333333\n"
         );
         let expected = Params {
-            root: Some("aaaaaaaa-0000-1111-2222-333333333333".into()),
+            root: Some(RootPlace::Partition("aaaaaaaa-0000-1111-2222-333333333333".into())),
             root_size: Some(4096),
             root_sha256: Some("ab".repeat(32)),
             report: Some("bbbbbbbb-0000-1111-2222-333333333333".into()),
@@ -120,6 +151,16 @@ mod tests {
             ..Params::default()
         };
         assert_eq!(Params::parse(&line), expected);
+    }
+
+    #[test]
+    fn a_root_on_an_iso() {
+        let root = |value: &str| Params::parse(&format!("gdsboot.root={value}")).root;
+        let place = RootPlace::Iso("GDSBOOT_0123456789ABCDEF".into());
+        assert_eq!(root("ISO9660=GDSBOOT_0123456789ABCDEF"), Some(place));
+        for bad in ["ISO9660=", "ISO9660=a", "ISO9660=A/B", "ISO9660=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+            assert_eq!(root(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! Finding a partition by its PARTUUID, without udev: the kernel's own word where it gives one (`PARTUUID=` in uevent,
+//! Finding partitions and disks, without udev. A PARTUUID is the kernel's own word where it gives one (`PARTUUID=` in uevent,
 //! since Linux 6.6), and the disk's GPT where it does not.
 
 use crate::facts::Root;
 use gptman::GPT;
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A partition of a disk.
+/// A partition of a disk, or a whole disk, which then has its own name as that of its disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
     /// The kernel's name: `vda4`.
@@ -32,9 +32,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// All partitions with this PARTUUID, ordered by name, as soon as there is one; none after `patience`. A stick that was
 /// copied to another one makes two.
 pub fn wait_for(root: &Root, partuuid: &str, patience: Duration) -> Vec<Partition> {
+    wait(patience, || find(root, partuuid))
+}
+
+/// What `look` finds, as soon as it finds something; nothing after `patience`.
+pub fn wait<T>(patience: Duration, mut look: impl FnMut() -> Vec<T>) -> Vec<T> {
     let deadline = Instant::now() + patience;
     loop {
-        let found = find(root, partuuid);
+        let found = look();
         if !found.is_empty() || Instant::now() >= deadline {
             return found;
         }
@@ -44,24 +49,55 @@ pub fn wait_for(root: &Root, partuuid: &str, patience: Duration) -> Vec<Partitio
 
 /// All partitions with this PARTUUID that are there now.
 pub fn find(root: &Root, partuuid: &str) -> Vec<Partition> {
-    let blocks = root.list("/sys/class/block");
-    let names = blocks.value().into_iter().flatten();
-    names.filter_map(|name| matching(root, name, partuuid)).collect()
+    let mut found = all(root);
+    found.retain(|partition| uuid(root, partition).as_deref() == Some(partuuid));
+    found
 }
 
-fn matching(root: &Root, name: &str, partuuid: &str) -> Option<Partition> {
-    let folder = format!("/sys/class/block/{name}");
-    let number: u32 = root.text(&format!("{folder}/partition")).value()?.parse().ok()?;
-    let disk = disk_of(root, name)?;
-    let uevent = root.text(&format!("{folder}/uevent"));
-    let said = uevent.value()?.lines().find_map(|line| line.strip_prefix("PARTUUID="));
-    let uuid = match said {
-        Some(uuid) => uuid.to_ascii_lowercase(),
-        None => gpt_partuuid(&mut root.open(&format!("/dev/{disk}")).ok()?, number)?,
-    };
-    let sectors: u64 = root.text(&format!("{folder}/size")).value()?.parse().ok()?;
-    let bytes = sectors.checked_mul(512)?;
-    (uuid == partuuid).then(|| Partition { name: name.to_owned(), disk, bytes })
+/// All partitions that are there now, ordered by name.
+pub fn all(root: &Root) -> Vec<Partition> {
+    let blocks = root.list("/sys/class/block");
+    let names = blocks.value().into_iter().flatten();
+    names.filter_map(|name| number(root, name).and_then(|_| read(root, name, disk_of(root, name)?))).collect()
+}
+
+/// All disks and drives that are there now, ordered by name; nothing that is made of memory or of another disk.
+pub fn disks(root: &Root) -> Vec<Partition> {
+    let blocks = root.list("/sys/class/block");
+    let is_made = |name: &str| ["loop", "ram", "zram", "dm-", "md"].iter().any(|kind| name.starts_with(kind));
+    let names = blocks.value().into_iter().flatten();
+    let names = names.filter(|name| !is_made(name) && number(root, name).is_none());
+    names.filter_map(|name| read(root, name, name.clone())).collect()
+}
+
+/// A partition's name in the GPT.
+pub fn name(root: &Root, partition: &Partition) -> Option<String> {
+    said(root, &partition.name, "PARTNAME=")
+}
+
+fn read(root: &Root, name: &str, disk: String) -> Option<Partition> {
+    let sectors: u64 = root.text(&format!("/sys/class/block/{name}/size")).value()?.parse().ok()?;
+    Some(Partition { name: name.to_owned(), disk, bytes: sectors.checked_mul(512)? })
+}
+
+fn number(root: &Root, name: &str) -> Option<u32> {
+    root.text(&format!("/sys/class/block/{name}/partition")).value()?.parse().ok()
+}
+
+/// What the kernel says of a partition under this key, which ends in `=`.
+fn said(root: &Root, name: &str, key: &str) -> Option<String> {
+    let uevent = root.text(&format!("/sys/class/block/{name}/uevent"));
+    uevent.value()?.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned)
+}
+
+fn uuid(root: &Root, partition: &Partition) -> Option<String> {
+    match said(root, &partition.name, "PARTUUID=") {
+        Some(uuid) => Some(uuid.to_ascii_lowercase()),
+        None => {
+            let mut disk = root.open(&format!("/dev/{}", partition.disk)).ok()?;
+            gpt_partuuid(&mut disk, number(root, &partition.name)?)
+        }
+    }
 }
 
 /// A partition's folder stands in its disk's: the one before the last component of where the link leads.
@@ -87,9 +123,14 @@ fn guid(bytes: [u8; 16]) -> String {
 
 /// Opens a partition's device for reading, waiting a moment for devtmpfs to show it.
 pub fn open(partition: &Partition) -> std::io::Result<File> {
+    open_node(&partition.device())
+}
+
+/// Opens a device for reading, waiting a moment for devtmpfs to show it.
+pub fn open_node(path: &Path) -> std::io::Result<File> {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
-        match File::open(partition.device()) {
+        match File::open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && Instant::now() < deadline => {
                 std::thread::sleep(PAUSE);
             }

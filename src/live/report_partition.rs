@@ -118,6 +118,15 @@ impl ReportPartition {
         self.put(RUN_REPORT_JUNIT, &bytes)
     }
 
+    /// Takes back the folder that was just begun, for a run that reports elsewhere, and unmounts.
+    pub fn withdraw(&self) -> anyhow::Result<()> {
+        let folder = self.root.join(&self.run);
+        // What is more than the stub was not expected here, and stays.
+        let removed = fs::remove_file(folder.join(RUN_STARTED)).and_then(|()| fs::remove_dir(&folder));
+        mounts::unmount(&self.root)?;
+        removed.with_context(|| format!("taking back {}", self.folder()))
+    }
+
     /// Unmounts it.
     pub fn close(self) -> anyhow::Result<()> {
         mounts::unmount(&self.root)

@@ -70,6 +70,9 @@ struct Said {
     complaints: Vec<String>,
 }
 
+/// The place of what nobody asked for.
+pub const DEFAULT: &str = "default";
+
 /// Settings larger than this are not ours.
 const LIMIT: usize = 64 << 10;
 /// No measurement takes longer, in seconds.
@@ -101,7 +104,7 @@ pub fn read(root: &Root, file: Option<&[u8]>, params: &Params) -> Asked {
 }
 
 fn resolve(places: Vec<Said>) -> Asked {
-    let mut settings = Settings { after_from: "default".into(), ..Settings::default() };
+    let mut settings = Settings { after_from: DEFAULT.into(), ..Settings::default() };
     let mut asked = Asked::default();
     for place in places {
         if let Some(after) = place.after {

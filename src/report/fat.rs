@@ -152,6 +152,15 @@ impl<D: ReadAt> Fat<D> {
         self.dirty
     }
 
+    /// The label: that of the root directory, which is the one that Windows shows and changes.
+    pub fn label(&self) -> Result<Option<String>> {
+        let bytes = self.root_bytes().context("reading the root directory")?;
+        let entries = bytes.chunks_exact(32).take_while(|raw| raw[0] != 0);
+        let mut labels = entries.filter(|raw| raw[0] != 0xe5 && raw[11] & 0x3f != ATTR_LONG_NAME);
+        let label = labels.find(|raw| raw[11] & (ATTR_VOLUME | ATTR_DIRECTORY) == ATTR_VOLUME);
+        Ok(label.map(|raw| String::from_utf8_lossy(&raw[..11]).trim_end_matches(' ').to_owned()))
+    }
+
     /// The file or directory at `path` (parts separated by `/`; ASCII case does not count), if there is one.
     pub fn find(&self, path: &str) -> Result<Option<Entry>> {
         let mut found: Option<Entry> = None;

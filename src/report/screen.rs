@@ -88,7 +88,7 @@ fn footer(report: &Report, place: &str) -> Vec<String> {
     lines.push(match report.settings.after {
         After::Poweroff => "  The machine powers off now.".into(),
         After::Reboot => "  The machine restarts now.".into(),
-        After::Hold => "  Written. Switch off, or press Ctrl-Alt-Del.".into(),
+        After::Hold => "  Done. Switch off, or press Ctrl-Alt-Del.".into(),
         After::Shell => "  A root shell follows; leave it to power off.".into(),
     });
     lines

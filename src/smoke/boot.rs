@@ -82,6 +82,10 @@ impl Boot<'_> {
         if self.capture {
             arguments.extend(argv::setting("capture", "yes"));
         }
+        if media.reported_kind() == Kind::Iso {
+            // Nobody is there to read the screen.
+            arguments.extend(argv::setting("after", "poweroff"));
+        }
         let command = emulator.command_line(&arguments, folder);
         fs_err::write(folder.join("command"), format!("{command}\n"))?;
 

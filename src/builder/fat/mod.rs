@@ -258,6 +258,16 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    /// Where the file at `path` begins, in bytes from the volume's beginning; none for an empty file, or where there is none.
+    pub fn start_of(&self, path: &str) -> Option<u64> {
+        let file = self.volume.files.iter().find(|file| file.path == path)?;
+        let begins = |(first, _, run): &(u32, u32, Run<'_>)| {
+            let is_it = matches!(run, Run::File(content, _) if std::ptr::eq(*content, &file.content));
+            is_it.then(|| self.geometry.cluster_start(*first))
+        };
+        self.runs.iter().find_map(begins)
+    }
+
     /// Bytes from the volume's beginning on to the last cluster that holds something.
     pub fn used(&self) -> u64 {
         self.geometry.cluster_start(self.next)

@@ -5,10 +5,13 @@
 //! | [`parts`] | what every format is made of |
 //! | [`raw`] | the disk image: sticks, virtual machines |
 //! | [`qcow2`] | the same disk for hypervisors, smaller |
+//! | [`iso`], [`iso9660`] | the same disk without a report partition, and an ISO at once; the ISO's structures |
 //! | [`netboot`] | kernel, initramfs, root and an iPXE script, in a folder |
 //!
 //! A new format is a file here, a value of [`Format`], and a line in each of its functions.
 
+pub mod iso;
+pub mod iso9660;
 pub mod netboot;
 pub mod parts;
 pub mod qcow2;
@@ -30,6 +33,8 @@ pub enum Format {
     Raw,
     /// The same disk for QEMU, Proxmox and libvirt, in a smaller file
     Qcow2,
+    /// A CD-ROM, for the virtual media of a BMC; reports go to another disk
+    Iso,
     /// A folder for a web server, from which machines boot by iPXE
     Netboot,
 }
@@ -41,6 +46,7 @@ impl Format {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
             Self::Netboot => "netboot",
+            Self::Iso => "iso",
         }
     }
 
@@ -50,6 +56,7 @@ impl Format {
             Self::Raw => "img",
             Self::Qcow2 => "qcow2",
             Self::Netboot => "netboot",
+            Self::Iso => "iso",
         }
     }
 
@@ -58,15 +65,21 @@ impl Format {
     /// # Errors
     /// There is no room, or a part does not fit.
     pub fn write(self, parts: &Parts, file: &File, output: &Output, progress: &Progress) -> Result<()> {
-        let disk = raw::disk(parts)?;
         match self {
             // Its own way in is `image::build_netboot`.
             Self::Netboot => Err(usage("netboot is a folder, and this takes one file", "--format raw")),
             Self::Raw => {
+                let disk = raw::disk(parts)?;
                 space::require(output.folder(), disk.bytes(), "writing the image")?;
                 disk.write(file, progress)
             }
+            Self::Iso => {
+                let iso = iso::iso(parts)?;
+                space::require(output.folder(), iso.bytes(), "writing the image")?;
+                iso.write(file, progress)
+            }
             Self::Qcow2 => {
+                let disk = raw::disk(parts)?;
                 // The raw disk on the way, and at worst as much again.
                 space::require(output.folder(), 2 * disk.bytes(), "writing the image")?;
                 let raw = output.scratch()?;

@@ -136,6 +136,7 @@ mod tests {
                 mok_manager: Vec::new(),
                 boot_image: Vec::new(),
                 core_image: Vec::new(),
+                cdrom_image: Vec::new(),
             },
         }
     }
