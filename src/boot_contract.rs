@@ -10,6 +10,10 @@ pub const PARAM_ROOT: &str = "gdsboot.root";
 pub const PARAM_ROOT_SIZE: &str = "gdsboot.root-size";
 /// Kernel parameter: SHA-256 of those bytes, in lower-case hex.
 pub const PARAM_ROOT_SHA256: &str = "gdsboot.root-sha256";
+/// Kernel parameter: where the root is fetched, `http://<address>...`; there is no [`PARAM_ROOT`] then.
+pub const PARAM_ROOT_URL: &str = "gdsboot.root_url";
+/// Kernel parameter: how the machine gets an address, a setting.
+pub const PARAM_NET: &str = "gdsboot.net";
 /// Kernel parameter: `PARTUUID=<uuid>` of the image's own report partition. An ISO has none.
 pub const PARAM_REPORT: &str = "gdsboot.report";
 /// Kernel parameter: what to do when the report is written: `poweroff` (default), `reboot`, `hold` or `shell`.

@@ -75,7 +75,11 @@ pub fn inspect(image: &Image) -> Inspection {
         manifest: manifest(image).map_err(&mut note).ok(),
         menu: image.menu().map_err(&mut note).unwrap_or_default(),
         esp: esp_files(image).map_err(&mut note).unwrap_or_default(),
-        runs: runs(image).map_err(&mut note).unwrap_or_default(),
+        runs: if image.kind() == Kind::Iso {
+            Vec::new()
+        } else {
+            runs(image).map_err(&mut note).unwrap_or_default()
+        },
         problems,
     }
 }
@@ -171,6 +175,9 @@ pub fn text(inspection: &Inspection, packages: bool, out: &mut dyn Write) -> io:
     }
     writeln!(out)?;
     match inspection.runs.len() {
+        0 if inspection.kind == Kind::Iso => {
+            writeln!(out, "no report partition: its reports go to another disk")?
+        }
         0 => writeln!(out, "no runs on the report partition")?,
         n => writeln!(out, "{n} {} on the report partition", if n == 1 { "run" } else { "runs" })?,
     }

@@ -16,6 +16,7 @@
 //! | [`fleet`] | many reports as one table, and which machines deviate from the others |
 //! | [`manual`] | man pages and shell completions, made from the command lines |
 //! | [`inspect`] | what an image is and what is on it |
+//! | [`http`] | fetches one file by HTTP |
 //! | [`redact`] | hides what must not be published |
 //! | [`boot_contract`] | the names that the builder writes and the live side reads |
 
@@ -31,6 +32,7 @@ pub mod facts;
 pub mod flash;
 #[cfg(feature = "builder")]
 pub mod fleet;
+pub mod http;
 #[cfg(feature = "builder")]
 pub mod hypervisor;
 #[cfg(feature = "builder")]

@@ -60,6 +60,12 @@ fn operands_and_options() {
         (&["flash", "/", "/dev/null"], &["/ is a directory", "hint: "]),
         (&["flash", "x.img"], &["<DEVICE>"]),
         (&["build", "debian-13", "--outptu", "x"], &["--outptu", "--output"]),
+        (&["build", "debian-13", "--format", "vmdk"], &["vmdk", "raw, qcow2, iso"]),
+        (&["split-report", "--size", "1M"], &["cannot have 1048576 bytes", "hint: ", "--size 64M"]),
+        (&["split-report", "--size", "much"], &["no size such as 64M"]),
+        (&["split-report", "--format", "iso"], &["raw, qcow2"]),
+        (&["split-report", "-o", "/"], &["not a regular file", "hint: "]),
+        (&["split-report", "--settings", "missing.toml"], &["missing.toml", "No such file", "hint: "]),
         (&["bild"], &["bild", "build"]),
         (&[], &["Usage:"]),
     ] {

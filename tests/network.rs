@@ -178,7 +178,7 @@ fn a_presigned_url_is_used_as_it_is_and_shown_nowhere() {
     let delivery = &report["delivery"];
     assert_eq!((&delivery["sent"], &delivery["tries"]), (&true.into(), &1.into()), "{delivery:#}");
     assert!(delivery["url"].as_str().unwrap().ends_with("/reports/run.json?REDACTED"), "{delivery:#}");
-    is_the_same(&objects.join("reports/run.json._S3rver_object"), &report);
+    is_the_same(&objects.join("reports/run.json"), &report);
     assert_eq!(requests(&server).len(), 1);
     for name in ["report.json", "report.txt", "console.log"] {
         let text = String::from_utf8_lossy(&std::fs::read(kept.join(name)).unwrap()).into_owned();
@@ -207,4 +207,94 @@ fn nobody_to_send_to_costs_no_more_than_was_allowed() {
     assert_eq!((&report["verdict"], &report["complete"]), (&"INCOMPLETE".into(), &true.into()));
     assert!(report["why"].to_string().contains("GPU"), "{:#}", report["why"]);
     assert!(console(&kept).contains("on the partition GDSREPORT; NOT"), "{}", console(&kept));
+}
+
+/// Boots by iPXE from the network, with no disk at all: the script by TFTP, the rest by HTTP. What the console said.
+fn netboot(dir: &Path, tftp: &Path) -> String {
+    let mut qemu = std::process::Command::new(qemu());
+    qemu.args(["-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-machine", "q35"]);
+    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048M"]);
+    qemu.arg("-netdev").arg(format!("user,id=net,tftp={},bootfile=start.ipxe", tftp.display()));
+    qemu.args(["-device", "virtio-net-pci,netdev=net,bootindex=0", "-device", "VGA"]);
+    qemu.args(["-serial", "stdio", "-fw_cfg", "name=opt/gdsboot/bench,string=none"]);
+    let log = dir.join("console.log");
+    let output = std::fs::File::create(&log).unwrap();
+    qemu.stdin(std::process::Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+    let mut child = qemu.spawn().unwrap();
+    let begun = Instant::now();
+    let ended = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break Some(status),
+            None if begun.elapsed() > Duration::from_secs(300) => break None,
+            None => std::thread::sleep(Duration::from_millis(100)),
+        }
+    };
+    let _ = child.kill();
+    let _ = child.wait();
+    let console = String::from_utf8_lossy(&std::fs::read(&log).unwrap()).into_owned();
+    assert!(ended.is_some_and(|status| status.success()), "{console}");
+    console
+}
+
+/// A netboot folder of the image's profile.
+fn netboot_folder(to: &Path, report_url: &str) {
+    let mut command = gdsboot();
+    command.arg("--cache").arg(cache()).args(["build", common::PROFILE, "--format", "netboot", "--lock"]);
+    command.arg(&image().lock).arg("-o").arg(to).args(["--report-url", report_url]);
+    run_with_status(&mut command, 0);
+}
+
+/// Nothing but a network: kernel, initramfs and root come from a web server, and the report goes back to it. Then the root on
+/// the server is damaged, and is not used.
+#[test]
+fn a_machine_without_a_disk_boots_from_the_network_and_reports_there() {
+    let dir = tempfile::tempdir_in(folder()).unwrap();
+    let (server, tftp) = (dir.path().join("server"), dir.path().join("tftp"));
+    std::fs::create_dir_all(server.join("files")).unwrap();
+    std::fs::create_dir_all(&tftp).unwrap();
+    let port = free_port();
+    netboot_folder(&server.join("files/gdsboot"), &format!("http://10.0.2.2:{port}/reports/{{folder}}.json"));
+    let start = |first: &str| {
+        let script = format!("#!ipxe\n{first}\nchain http://10.0.2.2:{port}/gdsboot/boot.ipxe\n");
+        std::fs::write(tftp.join("start.ipxe"), script).unwrap();
+    };
+    start("");
+    let web = nginx(&server, port, false, "location /reports/ { dav_methods PUT; create_full_put_path on; }");
+
+    let console = netboot(dir.path(), &tftp);
+    let reports: Vec<_> = std::fs::read_dir(server.join("files/reports"))
+        .unwrap_or_else(|error| panic!("{error}\n{console}"))
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(reports.len(), 1, "{console}");
+    let report: Value = serde_json::from_slice(&std::fs::read(&reports[0]).unwrap()).unwrap();
+    assert_eq!((&report["verdict"], &report["complete"]), (&"INCOMPLETE".into(), &true.into()), "{report:#}");
+    assert_eq!(report["problems"], Value::Array(vec![]), "{:#}", report["problems"]);
+    assert!(report.to_string().contains("NVRM: No NVIDIA GPU found"), "{report:#}");
+    let stages: Vec<&str> =
+        report["stages"].as_array().unwrap().iter().map(|stage| stage["name"].as_str().unwrap()).collect();
+    assert!(stages.contains(&"fetch-root") && stages.contains(&"verify-root"), "{stages:?}");
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(server.join("files/gdsboot/manifest.json")).unwrap()).unwrap();
+    assert_eq!(report["facts"]["image"]["value"]["image_id"], manifest["image_id"]);
+    assert!(console.contains("sent to http://10.0.2.2"), "{console}");
+
+    let root = server.join("files/gdsboot/root.squashfs");
+    let mut bytes = std::fs::read(&root).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&root, bytes).unwrap();
+    // Else it would stay as it is, so that somebody can read the screen.
+    start("set gdsboot_args gdsboot.after=poweroff");
+    let console = netboot(dir.path(), &tftp);
+    for words in [
+        "/gdsboot/root.squashfs gave has the SHA-256",
+        "sha256sum -c SHA256SUMS",
+        "INCOMPLETE",
+        "NOT sent to",
+    ] {
+        assert!(console.contains(words), "{words}:\n{console}");
+    }
+    assert!(!console.contains("NVRM:"), "a damaged root was used:\n{console}");
+    drop(web);
 }

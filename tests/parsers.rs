@@ -108,6 +108,11 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             repository("image/templates/grub.cfg"),
             br#"gdsboot-event: {"v":1,"stage":"checks","seconds":1.5}"#.to_vec(),
         ],
+        "http_answer" => vec![
+            b"HTTP/1.1 206 Partial Content\r\nContent-Length: 3\r\nContent-Range: bytes 3-5/6\r\n\r\ndef".to_vec(),
+            b"http://10.0.2.2:8080/gdsboot/root.squashfs".to_vec(),
+            b"quiet gdsboot.report_url=\"https://me:word@s3/b/k?X-Amz-Signature=1\" panic=30\n".to_vec(),
+        ],
         "kernel_module" => {
             vec![module(), artefacts::sign_module(&module()), b"a/b.ko.xz: c.ko d.ko\n".to_vec()]
         }

@@ -16,11 +16,13 @@ use gdsboot::facts::log_lines::LogLines;
 use gdsboot::facts::nvidia_smi::NvidiaSmi;
 use gdsboot::facts::pci_config::PciConfig;
 use gdsboot::facts::{Facts, Root, dma, kmsg, module_tree};
+use gdsboot::fleet::row::Row;
+use gdsboot::fleet::{csv, deviation, jsonl, prometheus};
+use gdsboot::http;
 use gdsboot::hypervisor::context::{Context, Hints};
 use gdsboot::hypervisor::machine::Kind;
 use gdsboot::hypervisor::{judge as vm_judge, proxmox, source};
-use gdsboot::fleet::row::Row;
-use gdsboot::fleet::{csv, deviation, jsonl, prometheus};
+use gdsboot::redact;
 use gdsboot::report::events::Event;
 use gdsboot::report::fat::{Fat, ReadAt};
 use gdsboot::report::model::Report;
@@ -35,7 +37,7 @@ use std::path::{Component, Path};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file of its name in `fuzz_targets/`.
-pub const TARGETS: [Target; 24] = [
+pub const TARGETS: [Target; 25] = [
     ("apt_output", apt_output),
     ("captured_machine", captured_machine),
     ("captured_text", captured_text),
@@ -49,6 +51,7 @@ pub const TARGETS: [Target; 24] = [
     ("gdsio_verify_output", gdsio_verify_output),
     ("gpt", gpt),
     ("guest_lines", guest_lines),
+    ("http_answer", http_answer),
     ("kernel_module", kernel_module),
     ("lock", lock),
     ("machine_file", machine_file),
@@ -203,6 +206,7 @@ pub fn fat(data: &[u8]) {
         let _ = fat.read(&folder.name, 1 << 20);
     }
     let _ = fat.read("runs/x/report.json", 1 << 20);
+    let _ = fat.label();
 }
 
 /// What gdsio printed.
@@ -221,6 +225,14 @@ pub fn gdsio_verify_output(data: &[u8]) {
 /// The partitions of a disk.
 pub fn gpt(data: &[u8]) {
     let _ = gpt::Table::read(&mut io::Cursor::new(data));
+}
+
+/// What a web server answers, and the URL that it was asked by; a command line that quotes one.
+pub fn http_answer(data: &[u8]) {
+    let _ = http::Head::parse(data);
+    let _ = http::Url::parse(&text(data));
+    let _ = redact::url(&text(data));
+    let _ = redact::command_line_bytes(data.to_vec());
 }
 
 /// What a guest prints: kernel messages, events, the worker's answer, the boot menu of its image.

@@ -70,7 +70,16 @@ impl<'a> Frame<'a> {
         })?;
         let zeros = tempfile::tempfile().context("making a temporary file")?;
         zeros.set_len(MIB)?;
-        Ok(Self { image: file, table, volume, volume_used, zeros, report_start: report.start, report_bytes, bytes })
+        Ok(Self {
+            image: file,
+            table,
+            volume,
+            volume_used,
+            zeros,
+            report_start: report.start,
+            report_bytes,
+            bytes,
+        })
     }
 
     /// What is written first, and the first MiB, without which no firmware looks any further. The copy of the table at the

@@ -158,7 +158,11 @@ impl Target {
                 return refuse(format!("it holds {what}"), hint);
             }
             Kind::File { foreign: None, .. }
-                if image.raw().map(File::metadata).transpose()?.is_some_and(|m| Identity::of(&m) == self.identity) =>
+                if image
+                    .raw()
+                    .map(File::metadata)
+                    .transpose()?
+                    .is_some_and(|m| Identity::of(&m) == self.identity) =>
             {
                 return refuse("it is the image itself".into(), "name a stick, or another file");
             }

@@ -11,7 +11,7 @@ use super::report_partition::ReportPartition;
 use super::report_search::{Place, Rank, Search};
 use super::scratch::{self, Scratch, with_hint};
 use super::settings::{self, Asked};
-use super::{iso_root, luggage, mounts, nvidia_nodes, power, shell, switch_root, udev, verify};
+use super::{iso_root, luggage, mounts, network_root, nvidia_nodes, power, shell, switch_root, udev, verify};
 use crate::bench::plan::Thoroughness;
 use crate::bench::results::{Results, StepTime};
 use crate::bench::route::Route;
@@ -191,6 +191,9 @@ impl Run {
     }
 
     fn find_root(&mut self) -> Option<Partition> {
+        if let Some(RootPlace::Url(url)) = self.params.root.clone() {
+            return self.fetch_root(&url);
+        }
         let (root, params) = (self.root.clone(), self.params.clone());
         let found = self.journal.stage("find-root", |journal| {
             let place =
@@ -199,6 +202,7 @@ impl Run {
             let found = match &place {
                 RootPlace::Partition(uuid) => partition::wait_for(&root, uuid, DISK_PATIENCE),
                 RootPlace::Iso(volume) => iso_root::wait_for(&root, volume, DISK_PATIENCE),
+                RootPlace::Url(_) => Vec::new(),
             };
             if let [first, second, ..] = found.as_slice() {
                 let both =
@@ -211,11 +215,27 @@ impl Run {
                 .with_context(|| format!("waiting for the root: no disk has a {place} after {seconds} s"))?;
             journal.consoles.event(What::RootFound { device: first.device().display().to_string() });
             match place {
-                RootPlace::Partition(_) => Ok(first),
+                RootPlace::Partition(_) | RootPlace::Url(_) => Ok(first),
                 RootPlace::Iso(_) => iso_root::attach(&first),
             }
         });
         self.because_of_root(found)
+    }
+
+    fn fetch_root(&mut self, url: &str) -> Option<Partition> {
+        let (root, size, net) = (self.root.clone(), self.params.root_size, self.net.clone());
+        let fetched = self.journal.stage("fetch-root", |journal| {
+            let size =
+                size.context("reading the kernel command line: it names no size (gdsboot.root-size)")?;
+            journal.consoles.say(&format!("fetching the root from {url}"));
+            let mut say = |text: &str| journal.consoles.say(text);
+            // The journal keeps the error alone, and what to do belongs to it.
+            let fetched = network_root::fetch(&root, url, size, &net, &mut say);
+            let disk = fetched.map_err(|error| anyhow!(with_hint(&error)))?;
+            journal.consoles.event(What::RootFound { device: disk.device().display().to_string() });
+            Ok(disk)
+        });
+        self.because_of_root(fetched)
     }
 
     /// Mounts the best report partition that can be written to and begins the run's folder on it. A better one may appear
@@ -233,7 +253,9 @@ impl Run {
                 self.journal.problem("report-partition", crate::error::one_line(&error));
             }
         }
-        let found = if is_last { search.open_at_last() } else { search.open() };
+        // A report that is sent need not lie on a disk of a machine that booted without one.
+        let may_lack = self.is_from_network() && self.report_url.is_some();
+        let found = if is_last && !may_lack { search.open_at_last() } else { search.open() };
         if is_last {
             found.refused.iter().for_each(|why| self.journal.problem("report-partition", why.clone()));
         }
@@ -315,14 +337,21 @@ impl Run {
         self.stay_for_the_screen();
     }
 
-    /// Where the report of an ISO has nowhere to go, somebody has to read the screen: unless another thing was asked for, the
-    /// machine is not switched off.
+    /// Where the report of an ISO, or of a machine that booted from the network, has nowhere to go, somebody has to read the
+    /// screen: unless another thing was asked for, the machine is not switched off.
     fn stay_for_the_screen(&mut self) {
-        let is_iso = matches!(self.params.root, Some(RootPlace::Iso(_)));
-        if is_iso && self.partition.is_none() && self.settings.after_from == settings::DEFAULT {
+        let has_none = matches!(self.params.root, Some(RootPlace::Iso(_))) || self.is_from_network();
+        let may_be_sent = self.report_url.is_some() && self.no_root.is_none();
+        let is_sent = self.delivery.as_ref().map_or(may_be_sent, |delivery| delivery.sent);
+        let is_default = self.settings.after_from == settings::DEFAULT;
+        if has_none && self.partition.is_none() && !is_sent && is_default {
             self.settings.after = After::Hold;
             self.settings.after_from = "the report is on the screen alone".into();
         }
+    }
+
+    fn is_from_network(&self) -> bool {
+        matches!(self.params.root, Some(RootPlace::Url(_)))
     }
 
     /// Loads the modules that the image is about, by name.
@@ -552,6 +581,7 @@ impl Run {
         let mut report = self.report(true);
         let mut written = self.write_report(&report);
         if self.send_report(&report) {
+            self.stay_for_the_screen();
             // What was written before it was sent cannot say what became of that.
             report = self.report(true);
             if written.is_some() {
@@ -612,6 +642,12 @@ impl Run {
     /// measured beside it.
     fn send_report(&mut self, report: &Report) -> bool {
         let Some(url) = self.report_url.clone() else { return false };
+        if self.no_root.is_some() {
+            let shown = crate::redact::url(&url);
+            let why = format!("the report was NOT sent to {shown}: what sends it lies in the root");
+            self.journal.problem(SEND, why);
+            return true;
+        }
         let (root, net, settings) = (self.root.clone(), self.net.clone(), self.settings.clone());
         let mounted = self.partition.as_ref().map(|partition| partition.root().to_owned());
         let folder = folder_name(report.started, &report.run_id);
@@ -708,7 +744,16 @@ fn verify_root(journal: &mut Journal, params: &Params, disk: &Partition) -> anyh
         }
     })?;
     if found != expected {
-        bail!("verifying {}: its SHA-256 is {found}, the command line says {expected}", disk.name);
+        let source = match &params.root {
+            Some(RootPlace::Url(url)) => format!(
+                "what {url} gave has the SHA-256 {found}, the command line says {expected}; whoever set up netboot: copy \
+                 the build's whole folder to the server again (sha256sum -c SHA256SUMS)"
+            ),
+            _ => {
+                format!("verifying {}: its SHA-256 is {found}, the command line says {expected}", disk.name)
+            }
+        };
+        bail!(source);
     }
     let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     journal.consoles.event(What::RootVerified { bytes: size, ms, sha256: found });

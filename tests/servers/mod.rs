@@ -1,5 +1,5 @@
 //! Real servers on this host's loopback, for images that send and fetch: nginx and openssl as the archive has them, unpacked
-//! by gdsboot's own builder, and an S3 server from the npm registry that checks signatures.
+//! by gdsboot's own builder, and an S3 server that checks signatures.
 
 #![allow(dead_code, reason = "each test that includes this module takes what it needs")]
 
@@ -150,29 +150,34 @@ pub fn certificates(dir: &Path) {
     openssl(&[&["req"][..], &key, &leaf, &name].concat());
 }
 
-/// The S3 server s3rver, with a bucket `reports` and one account, whose name and secret are both `S3RVER`.
+/// The S3 server s3s-fs, which checks signatures, with a bucket `reports` and one account, whose name and secret are both
+/// `GDSBOOT`. It is built from crates.io, once: as a dependency it would cost every other test its time.
 pub fn s3(dir: &Path, port: u16) -> Running {
     static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
-    let installed = INSTALLED.get_or_init(|| {
-        let prefix = folder().join("s3rver");
-        let program = prefix.join("node_modules/s3rver/bin/s3rver.js");
+    let program = INSTALLED.get_or_init(|| {
+        let root = folder().join("s3s");
+        let program = root.join("bin/s3s-fs");
         if !program.exists() {
-            let mut npm = Command::new("npm");
-            npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"])
-                .arg(&prefix)
-                .arg("s3rver@3.7.1");
-            run_with_status(&mut npm, 0);
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args([
+                "install",
+                "s3s-fs",
+                "--version",
+                "0.14.1",
+                "--features",
+                "binary",
+                "--debug",
+                "--locked",
+            ]);
+            cargo.arg("--root").arg(&root).arg("--target-dir").arg(root.join("target"));
+            run_with_status(&mut cargo, 0);
         }
         program
     });
-    let mut command = Command::new("node");
-    command.arg(installed).arg("--directory").arg(dir).args([
-        "--address",
-        "127.0.0.1",
-        "--port",
-        &port.to_string(),
-    ]);
-    command.args(["--no-vhost-buckets", "--configure-bucket", "reports"]);
+    std::fs::create_dir_all(dir.join("reports")).unwrap();
+    let mut command = Command::new(program);
+    command.args(["--access-key", "GDSBOOT", "--secret-key", "GDSBOOT", "--host", "127.0.0.1"]);
+    command.args(["--port", &port.to_string()]).arg(dir);
     Running::start(&mut command, &dir.with_extension("log"), port)
 }
 
@@ -183,13 +188,13 @@ pub fn presign(scheme: &str, host: &str, path: &str, now: u64) -> String {
     let day = &time[..8];
     let scope = format!("{day}/us-east-1/s3/aws4_request");
     let query = format!(
-        "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=S3RVER%2F{}&X-Amz-Date={time}&X-Amz-Expires=3600&X-Amz-SignedHeaders=host",
+        "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=GDSBOOT%2F{}&X-Amz-Date={time}&X-Amz-Expires=3600&X-Amz-SignedHeaders=host",
         scope.replace('/', "%2F")
     );
     let canonical = format!("PUT\n{path}\n{query}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD");
     let to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hex::encode(Sha256::digest(canonical)));
     let parts = [day, "us-east-1", "s3", "aws4_request", &to_sign];
-    let signature = parts.iter().fold(b"AWS4S3RVER".to_vec(), |key, part| hmac(&key, part.as_bytes()));
+    let signature = parts.iter().fold(b"AWS4GDSBOOT".to_vec(), |key, part| hmac(&key, part.as_bytes()));
     format!("{scheme}://{host}{path}?{query}&X-Amz-Signature={}", hex::encode(signature))
 }
 

@@ -137,3 +137,89 @@ fn with_boot_info(image: &[u8]) -> Result<Vec<u8>> {
     image[2548..2556].copy_from_slice(&(u64::from(first) * 4 + 5).to_le_bytes());
     Ok(image)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builder::content::Content;
+    use crate::builder::format::parts::tests::parts;
+    use crate::report::kind::Kind;
+    use crate::report::source::Image;
+    use std::os::unix::fs::FileExt as _;
+
+    fn written(parts: &Parts) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        iso(parts).unwrap().write(file.as_file(), &Progress::none()).unwrap();
+        file
+    }
+
+    #[test]
+    fn it_is_a_disk_without_a_report_partition_and_an_iso() {
+        let file = written(&parts());
+        let image = Image::open(file.path()).unwrap();
+        assert_eq!(image.kind(), Kind::Iso);
+        let names: Vec<&str> = image.table().partitions.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["GDSBOOT-ESP", "GDSBOOT-BIOS", "GDSBOOT-ROOT"]);
+        assert_eq!(image.table().primary_damage, None);
+        assert!(image.kernel().unwrap() == parts().kernel.read().unwrap());
+        let menu = image.menu().unwrap().remove(0).arguments;
+        assert!(menu.contains("gdsboot.root=ISO9660=GDSBOOT_0123456789ABCDEF "), "{menu}");
+        assert!(!menu.contains("gdsboot.report"), "{menu}");
+    }
+
+    /// The ISO's directory and the partitions show the same bytes.
+    #[test]
+    fn the_directory_points_into_the_partitions() {
+        let parts = parts();
+        let file = written(&parts);
+        let read = |at: u64, length: usize| {
+            let mut bytes = vec![0; length];
+            file.as_file().read_exact_at(&mut bytes, at).unwrap();
+            bytes
+        };
+        let structures = read(32 << 10, 32 << 10);
+        for (name, content) in
+            [("VMLINUZ.;1", &parts.kernel), ("INITRD.ZST;1", &parts.initramfs), ("ROOT.SQS;1", &parts.root)]
+        {
+            let at =
+                structures.windows(name.len()).position(|window| window == name.as_bytes()).unwrap() - 33;
+            let number = |at: usize| u32::from_le_bytes(structures[at..at + 4].try_into().unwrap());
+            let (block, size) = (number(at + 2), number(at + 10));
+            let bytes = content.read().unwrap();
+            assert_eq!(size as usize, bytes.len(), "{name}");
+            assert!(read(u64::from(block) * 2048, bytes.len()) == bytes, "{name}");
+        }
+    }
+
+    #[test]
+    fn grub_for_cdroms_knows_where_it_is() {
+        let image: Vec<u8> = (0..100_001_u32).flat_map(|n| n.to_le_bytes()).take(100_001).collect();
+        let loader = with_boot_info(&image).unwrap();
+        let number = |at: usize| u32::from_le_bytes(loader[at..at + 4].try_into().unwrap());
+        assert_eq!((number(8), number(12), number(16)), (16, 32, 100_001));
+        // xorriso computes it over the image as it was.
+        let sum = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            let words = bytes.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap()));
+            words.fold(0, u32::wrapping_add)
+        };
+        assert_eq!(number(20), sum(&image[64..]));
+        assert_eq!(loader[24..64], [0; 40]);
+        assert_eq!(u64::from_le_bytes(loader[2548..2556].try_into().unwrap()), 133);
+        assert!(with_boot_info(&[0; 2048]).is_err());
+        let mut large = parts();
+        large.loaders.cdrom_image = vec![1; 1 << 20];
+        assert!(iso(&large).unwrap_err().to_string().contains("there is room for 983040"));
+    }
+
+    #[test]
+    fn the_same_parts_give_the_same_bytes_and_a_root_that_is_too_large_is_refused() {
+        let read = |file: tempfile::NamedTempFile| fs_err::read(file.path()).unwrap();
+        assert!(read(written(&parts())) == read(written(&parts())));
+        let root = tempfile::NamedTempFile::new().unwrap();
+        root.as_file().set_len(5 << 30).unwrap();
+        let parts = Parts { root: Content::of_file(root.path()).unwrap(), ..parts() };
+        assert!(iso(&parts).unwrap_err().to_string().contains("too large for an ISO"));
+    }
+}

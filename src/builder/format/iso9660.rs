@@ -326,3 +326,143 @@ fn short_time(epoch: u64) -> [u8; 7] {
     let year = u8::try_from(year.saturating_sub(1900)).unwrap_or(u8::MAX);
     [year, pair(4), pair(6), pair(8), pair(10), pair(12), 0]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume() -> Volume {
+        let file = |path, block: u64, bytes| File::new(path, block * BLOCK, bytes).unwrap();
+        Volume {
+            identifier: "GDSBOOT_0123456789ABCDEF".to_owned(),
+            bytes: 200 << 20,
+            epoch: 1_764_209_432,
+            files: vec![
+                file("gdsboot/vmlinuz", 5400, 12_179_392),
+                file("EFI/debian/grub.cfg", 3296, 1547),
+                file("gdsboot/root.sqs", 12_288, 157_429_760),
+                file("gdsboot/initrd.zst", 3300, 4_291_080),
+            ],
+            boot: Boot {
+                bios: Entry { platform: Platform::Bios, start: 65_536, sectors: 4 },
+                uefi: Entry { platform: Platform::Uefi, start: 2 << 20, sectors: 45_056 },
+            },
+        }
+    }
+
+    /// The image's first bytes, up to the structures' end.
+    fn image(volume: &Volume) -> Vec<u8> {
+        let (start, structures) = volume.structures().unwrap();
+        let mut image = vec![0; usize::try_from(start).unwrap()];
+        image.extend(structures);
+        image
+    }
+
+    fn little(bytes: &[u8]) -> u32 {
+        u32::from_le_bytes(bytes[..4].try_into().unwrap())
+    }
+
+    fn big(bytes: &[u8]) -> u32 {
+        u32::from_be_bytes(bytes[..4].try_into().unwrap())
+    }
+
+    /// The records of a directory: name, block, size, is it a folder?
+    fn list(image: &[u8], block: u32) -> Vec<(Vec<u8>, u32, u32, bool)> {
+        let mut at = block as usize * 2048;
+        let mut found = Vec::new();
+        while image[at] != 0 {
+            let record = &image[at..at + image[at] as usize];
+            assert_eq!(
+                (little(&record[2..]), little(&record[10..])),
+                (big(&record[6..]), big(&record[14..]))
+            );
+            // 2025-11-27T02:10:32Z.
+            assert_eq!(record[18..25], [125, 11, 27, 2, 10, 32, 0]);
+            let name = record[33..33 + record[32] as usize].to_vec();
+            found.push((name, little(&record[2..]), little(&record[10..]), record[25] == 2));
+            at += record.len();
+        }
+        found
+    }
+
+    #[test]
+    fn a_reader_that_follows_the_standard_finds_every_file() {
+        let image = image(&volume());
+        let primary = &image[16 * 2048..17 * 2048];
+        assert_eq!(primary[..8], *b"\x01CD001\x01\0");
+        assert_eq!(primary[40..72], *b"GDSBOOT_0123456789ABCDEF        ");
+        assert_eq!((little(&primary[80..]), big(&primary[84..])), (102_400, 102_400));
+        assert_eq!(primary[813..830], *b"2025112702103200\0");
+        assert_eq!(image[18 * 2048..18 * 2048 + 7], *b"\xffCD001\x01");
+        let root = little(&primary[158..]);
+        let step = |block, name: &[u8]| {
+            let entries = list(&image, block);
+            assert!(entries[2..].is_sorted(), "6.8.1: {entries:?}");
+            assert_eq!((&entries[0].0[..], &entries[1].0[..]), (&[0][..], &[1][..]));
+            assert_eq!(entries[0].1, block);
+            entries
+                .into_iter()
+                .find(|entry| entry.0 == name)
+                .map(|(_, block, size, _)| (block, size))
+                .unwrap()
+        };
+        let efi = step(root, b"EFI").0;
+        let debian = step(efi, b"DEBIAN").0;
+        assert_eq!(step(debian, b"GRUB.CFG;1"), (3296, 1547));
+        assert_eq!(step(debian, &[1]).0, efi);
+        let gdsboot = step(root, b"GDSBOOT").0;
+        assert_eq!(step(gdsboot, b"VMLINUZ.;1"), (5400, 12_179_392));
+        assert_eq!(step(gdsboot, b"INITRD.ZST;1"), (3300, 4_291_080));
+        assert_eq!(step(gdsboot, b"ROOT.SQS;1"), (12_288, 157_429_760));
+
+        let size = little(&primary[132..]) as usize;
+        let tables = [little(&primary[140..]), big(&primary[148..])].map(|block| {
+            let at = block as usize * 2048;
+            image[at..at + size].to_vec()
+        });
+        let mut at = 0;
+        let mut folders = Vec::new();
+        while at < size {
+            let length = tables[0][at] as usize;
+            let block = little(&tables[0][at + 2..]);
+            assert_eq!(block, big(&tables[1][at + 2..]));
+            let name = String::from_utf8_lossy(&tables[0][at + 8..at + 8 + length]).into_owned();
+            folders.push((name, block, tables[0][at + 6]));
+            at += 8 + length.next_multiple_of(2);
+        }
+        let expected = [("\0", root, 1), ("EFI", efi, 1), ("GDSBOOT", gdsboot, 1), ("DEBIAN", debian, 2)];
+        assert_eq!(folders, expected.map(|(name, block, parent)| (name.to_owned(), block, parent)));
+    }
+
+    #[test]
+    fn the_boot_catalogue_has_a_bios_and_a_uefi() {
+        let image = image(&volume());
+        let record = &image[17 * 2048..18 * 2048];
+        assert_eq!(record[..30], *b"\0CD001\x01EL TORITO SPECIFICATION");
+        let catalogue = &image[little(&record[0x47..]) as usize * 2048..][..128];
+        let words = catalogue[..32].chunks(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
+        assert_eq!(words.fold(0, u16::wrapping_add), 0);
+        assert_eq!((catalogue[0], catalogue[1], &catalogue[30..32]), (1, 0, &[0x55, 0xaa][..]));
+        assert_eq!(catalogue[32..44], [0x88, 0, 0, 0, 0, 0, 4, 0, 32, 0, 0, 0]);
+        assert_eq!(catalogue[64..68], [0x91, 0xef, 1, 0]);
+        assert_eq!(catalogue[96..108], [0x88, 0, 0, 0, 0, 0, 0, 0xb0, 0, 4, 0, 0]);
+    }
+
+    #[test]
+    fn what_the_standard_cannot_say_is_refused() {
+        for path in ["", "a/", "longer-than/x", "a/name.toml2", "a/two.dots.x", "a b/c", "ninechars.x"] {
+            assert!(File::new(path, 0, 1).is_err(), "{path}");
+        }
+        assert!(File::new("a", 512, 1).is_err());
+        assert!(File::new("a", 0, 4 << 30).is_err());
+        assert!(File::new("a", 16 << 40, 1).is_err());
+        for identifier in ["", "lower", "A-B", &"A".repeat(33)] {
+            assert!(
+                Volume { identifier: identifier.to_owned(), ..volume() }.structures().is_err(),
+                "{identifier}"
+            );
+        }
+        let many = |n: usize| File::new(&format!("gdsboot/f{n}"), 0, 1).unwrap();
+        assert!(Volume { files: (0..100).map(many).collect(), ..volume() }.structures().is_err());
+    }
+}

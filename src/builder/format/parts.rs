@@ -86,3 +86,51 @@ impl Parts {
         })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::builder::bios_boot;
+    use crate::builder::sbat::tests::pe;
+
+    /// Small parts of the right shape.
+    pub fn parts() -> Parts {
+        let stage = bios_boot::tests::stage(100_000);
+        Parts {
+            title: "gdsboot debian-13".to_owned(),
+            image_id: "0123456789abcdef".to_owned(),
+            epoch: 1_764_209_432,
+            timeout: 2,
+            parameters: vec!["panic=30".to_owned()],
+            kernel: Content::from(vec![3; 5_000_000]),
+            initramfs: Content::from(vec![4; 3_000_000]),
+            root: Content::from(vec![5; 7_000_001]),
+            root_sha256: "ab".repeat(32),
+            manifest: b"{}".to_vec(),
+            report_files: vec![FatFile::new("README.txt", b"read me\r\n".to_vec())],
+            loaders: Loaders {
+                vendor: "debian".to_owned(),
+                least_grub: 5,
+                shim: vec![1; 900_000],
+                grub: pe(b"sbat,1,\ngrub,5,\n"),
+                mok_manager: vec![2],
+                boot_image: stage.boot_image,
+                core_image: stage.core_image,
+                cdrom_image: vec![6; 100_000],
+            },
+        }
+    }
+
+    #[test]
+    fn the_menu_is_on_the_esp() {
+        let parts = parts();
+        let menu = parts.menu(RootPlace::Iso("X".to_owned()), None);
+        let files = parts.esp_files(&menu).unwrap();
+        let found = files.iter().find(|file| file.path == "EFI/debian/grub.cfg").unwrap();
+        let text = String::from_utf8(found.content.read().unwrap()).unwrap();
+        assert!(
+            text.contains("gdsboot.root=ISO9660=X gdsboot.root-size=7000001 gdsboot.root-sha256=abab"),
+            "{text}"
+        );
+    }
+}

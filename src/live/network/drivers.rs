@@ -5,24 +5,25 @@ use crate::facts::Root;
 use crate::program;
 use anyhow::Result;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MODPROBE: &str = "/usr/sbin/modprobe";
 /// A large driver with many queues takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Loads the driver of every network card that has none.
+/// Loads the driver of every network card that has none, as long as there is time.
 ///
 /// # Errors
 /// modprobe cannot be run. A driver that is not on the image is no error: there may be another card.
-pub fn load(root: &Root) -> Result<()> {
+pub fn load(root: &Root, deadline: Instant) -> Result<()> {
     if !Path::new(MODPROBE).exists() {
         return Ok(());
     }
     // A virtio card is a PCI device first; only its driver shows what it is.
     for bus in ["pci", "virtio"] {
         for alias in wanted(root, bus) {
-            program::run(MODPROBE, &["-q", "--", &alias], PATIENCE)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            program::run(MODPROBE, &["-q", "--", &alias], left.min(PATIENCE))?;
         }
     }
     Ok(())

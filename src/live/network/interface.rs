@@ -43,8 +43,17 @@ impl Interface {
 
     /// Starts it.
     pub fn up(&self) -> Result<()> {
-        self.ask("starting", |socket, request| {
-            request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        self.switch("starting", libc::IFF_UP | libc::IFF_RUNNING)
+    }
+
+    /// Stops it; its address is forgotten with its routes.
+    pub fn down(&self) -> Result<()> {
+        self.switch("stopping", 0)
+    }
+
+    fn switch(&self, what: &str, flags: libc::c_int) -> Result<()> {
+        self.ask(what, |socket, request| {
+            request.ifr_ifru.ifru_flags = flags as libc::c_short;
             send(socket, libc::SIOCSIFFLAGS, request)
         })
     }

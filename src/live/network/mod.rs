@@ -33,7 +33,7 @@ pub fn folder() -> Result<PathBuf> {
 /// # Errors
 /// What is missing, and who can mend it.
 pub fn bring_up(root: &Root, plan: &Plan, deadline: Instant, say: &mut dyn FnMut(&str)) -> Result<()> {
-    drivers::load(root)?;
+    drivers::load(root, deadline)?;
     let (card, address) = match plan {
         Plan::Dhcp => dhcp::ask(root, deadline, say)?,
         Plan::Static(wanted, address) => (find(root, wanted, deadline)?, address.clone()),

@@ -1,0 +1,128 @@
+//! The other formats of the real image, booted: qcow2, a read-only disk with a separate report disk, an ISO by UEFI and by
+//! BIOS with and without one.
+
+mod common;
+
+use common::{build, cache, folder, gdsboot, image, run, run_with_status, sha256, stderr, stdout};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+
+/// The test image in another format, twice, so that it is seen to be the same.
+fn built(format: &str, dir: &Path) -> std::path::PathBuf {
+    let paths = ["first", "second"].map(|name| dir.join(format!("{name}.{format}")));
+    for path in &paths {
+        run_with_status(build(path, &image().lock).args(["--format", format]), 0);
+    }
+    assert_eq!(sha256(&paths[0]), sha256(&paths[1]), "two builds of {format} differ");
+    let [first, second] = paths;
+    std::fs::remove_file(second).unwrap();
+    first
+}
+
+fn smoke(image_path: &Path, keep: &Path, arguments: &[&str], status: i32) -> Value {
+    let mut command = gdsboot();
+    command.arg("--cache").arg(cache()).arg("smoke").arg(image_path).arg("--lock").arg(&image().lock);
+    command.args(["--json", "--timeout-scale", "2", "--keep"]).arg(keep).args(arguments);
+    let output = run_with_status(&mut command, status);
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    summary["boots"][0].clone()
+}
+
+fn inspect(path: &Path) -> Value {
+    serde_json::from_slice(&run_with_status(gdsboot().arg("inspect").arg("--json").arg(path), 0).stdout)
+        .unwrap()
+}
+
+fn console(boot: &Value) -> String {
+    let kept = Path::new(boot["kept"].as_str().unwrap());
+    String::from_utf8_lossy(&std::fs::read(kept.join("console.log")).unwrap()).into_owned()
+}
+
+fn qemu_img(arguments: &[&str], files: &[&Path]) -> String {
+    let output = run(Command::new("qemu-img").args(arguments).args(files));
+    assert!(output.status.success(), "qemu-img {arguments:?}: {}{}", stdout(&output), stderr(&output));
+    stdout(&output)
+}
+
+#[test]
+fn qcow2_is_the_same_disk_and_its_report_partition_is_written_to() {
+    let dir = tempfile::tempdir_in(folder()).unwrap();
+    let qcow2 = built("qcow2", dir.path());
+    let said = qemu_img(&["check", "-f", "qcow2"], &[&qcow2]);
+    assert!(said.contains("No errors were found"), "{said}");
+    let said = qemu_img(&["compare", "-f", "raw", "-F", "qcow2"], &[&image().path, &qcow2]);
+    assert!(said.contains("Images are identical"), "{said}");
+    let before = sha256(&qcow2);
+    let boot = smoke(&qcow2, &dir.path().join("kept"), &["--firmware", "uefi", "--disk", "virtio-scsi"], 2);
+    assert_eq!(boot["reported"]["report"]["verdict"], "INCOMPLETE", "{boot:#}");
+    assert_eq!(sha256(&qcow2), before, "the image itself is never written to");
+    // QEMU's own tool sees the run where gdsboot sees it.
+    let used = Path::new(boot["kept"].as_str().unwrap()).join("image.qcow2");
+    assert!(qemu_img(&["check", "-f", "qcow2"], &[&used]).contains("No errors were found"));
+    let raw = dir.path().join("used.img");
+    qemu_img(&["convert", "-f", "qcow2", "-O", "raw"], &[&used, &raw]);
+    assert_eq!(inspect(&raw)["runs"], inspect(&used)["runs"]);
+    assert_eq!(inspect(&used)["runs"].as_array().unwrap().len(), 1);
+    let output = run_with_status(gdsboot().arg("flash").arg(&qcow2).arg("/dev/null"), 64);
+    let said = stderr(&output);
+    assert!(said.contains("is a qcow2 file") && said.contains("hint: build the disk image"), "{said}");
+}
+
+/// The image cannot be written to; the report, and the settings, are on the disk beside it, which wins over the image's own.
+#[test]
+fn a_read_only_image_reports_to_a_separate_disk() {
+    let dir = tempfile::tempdir_in(folder()).unwrap();
+    let (report, settings) = (dir.path().join("report.qcow2"), dir.path().join("mine.toml"));
+    std::fs::write(&settings, "capture = true\n").unwrap();
+    let mut split = gdsboot();
+    split.args(["split-report", "--format", "qcow2", "-o"]).arg(&report).arg("--settings").arg(&settings);
+    run_with_status(&mut split, 0);
+    let output = run_with_status(&mut split, 64);
+    assert!(stderr(&output).contains("exists, and what is in it would be lost"), "{}", stderr(&output));
+    let keep = dir.path().join("kept");
+    let arguments = ["--firmware", "bios", "--read-only", "--report-disk", report.to_str().unwrap()];
+    let boot = smoke(&image().path, &keep, &arguments, 2);
+    assert_eq!(boot["reported"]["report"]["settings"]["capture"], true, "{boot:#}");
+    let kept = Path::new(boot["kept"].as_str().unwrap());
+    assert!(kept.join("capture.tar.zst").exists());
+    let said = console(&boot);
+    assert!(said.contains("the report goes to vdb1 (a separate report disk)"), "{said}");
+    assert!(said.contains("GDSREPORT of vdb"), "{said}");
+    assert_eq!(sha256(&kept.join("image.img")), sha256(&image().path), "it was attached read-only");
+    assert_eq!(inspect(&kept.join("report.qcow2"))["runs"].as_array().unwrap().len(), 1);
+    assert_eq!(inspect(&report)["runs"], Value::Array(Vec::new()), "the report disk is copied");
+}
+
+#[test]
+fn an_iso_boots_as_a_cdrom_and_reports_to_a_stick_or_to_the_screen() {
+    let dir = tempfile::tempdir_in(folder()).unwrap();
+    let iso = built("iso", dir.path());
+    let inspection = run_with_status(gdsboot().arg("inspect").arg(&iso), 0);
+    let text = stdout(&inspection);
+    assert!(text.contains("ISO 9660 and disk of") && text.contains("debian-13"), "{text}");
+    assert!(text.contains("its reports go to another disk") && !text.contains("problem"), "{text}");
+
+    let boot = smoke(&iso, &dir.path().join("with"), &["--firmware", "uefi", "--disk", "usb-cdrom"], 2);
+    assert_eq!(boot["reported"]["report"]["verdict"], "INCOMPLETE", "{boot:#}");
+    let said = console(&boot);
+    assert!(said.contains("(a separate report disk)") && said.contains("GDSREPORT of sd"), "{said}");
+
+    let arguments = ["--firmware", "bios", "--disk", "sata-cdrom", "--report-disk", "none"];
+    let boot = smoke(&iso, &dir.path().join("without"), &arguments, 1);
+    let said = console(&boot);
+    assert!(said.contains("Report: nowhere: no GDSREPORT can be"), "{said}");
+    assert!(
+        said.contains("-----END GDSBOOT REPORT-----") && said.contains("\"verdict\":\"INCOMPLETE\""),
+        "{said}"
+    );
+    assert!(said.contains("no disk has a partition or a FAT filesystem GDSREPORT"), "{said}");
+
+    let output = run_with_status(gdsboot().arg("flash").arg(&iso).arg("/dev/null"), 64);
+    assert!(stderr(&output).contains("is an ISO for CD-ROM drives"), "{}", stderr(&output));
+    let mut as_cdrom = gdsboot();
+    as_cdrom.arg("smoke").arg(&image().path).args(["--disk", "usb-cdrom", "--qemu", "qemu-system-x86_64"]);
+    let output = run(&mut as_cdrom);
+    assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
+    assert!(stderr(&output).contains("is no ISO, and no CD-ROM drive takes it"), "{}", stderr(&output));
+}
