@@ -10,10 +10,17 @@ pub const PARAM_ROOT: &str = "gdsboot.root";
 pub const PARAM_ROOT_SIZE: &str = "gdsboot.root-size";
 /// Kernel parameter: SHA-256 of those bytes, in lower-case hex.
 pub const PARAM_ROOT_SHA256: &str = "gdsboot.root-sha256";
+/// Kernel parameter: where the root is fetched, `http://<address>...`; there is no [`PARAM_ROOT`] then.
+pub const PARAM_ROOT_URL: &str = "gdsboot.root_url";
+/// Kernel parameter: how the machine gets an address, a setting.
+pub const PARAM_NET: &str = "gdsboot.net";
 /// Kernel parameter: `PARTUUID=<uuid>` of the image's own report partition. An ISO has none.
 pub const PARAM_REPORT: &str = "gdsboot.report";
 /// Kernel parameter: what to do when the report is written: `poweroff` (default), `reboot`, `hold` or `shell`.
 pub const PARAM_AFTER: &str = "gdsboot.after";
+/// Kernel parameter: where the report is sent. A pre-signed URL is a secret, so its value is hidden wherever the command line
+/// is quoted.
+pub const PARAM_REPORT_URL: &str = "gdsboot.report_url";
 /// Kernel parameter: the name of a stage that panics when it begins, so that a test can see what becomes of a panic.
 pub const PARAM_BREAK: &str = "gdsboot.break";
 
@@ -51,6 +58,10 @@ pub const RUN_MODULE_LOADS: &str = "run/gdsboot/module-loads.json";
 pub const RUN_BENCHMARK: &str = "run/gdsboot/benchmark.json";
 /// On the running system: what NVIDIA's libraries answered, a fact as JSON. A capture takes it along.
 pub const RUN_LIBRARIES: &str = "run/gdsboot/libraries.json";
+/// On the running system: what is needed for sending the report, and the network.
+pub const RUN_NETWORK: &str = "run/gdsboot/network";
+/// On the running system: where `/etc/resolv.conf` leads.
+pub const RUN_RESOLV_CONF: &str = "run/gdsboot/network/resolv.conf";
 /// In the root: the modules to load for GDS, by name, one per line, in the order in which to try them.
 pub const ROOT_MODULES: &str = "usr/share/gdsboot/modules";
 

@@ -2,9 +2,9 @@
 
 mod cli;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use gdsboot::error;
-use gdsboot::interrupt;
+use gdsboot::{interrupt, manual};
 use std::process::ExitCode;
 
 /// Build and boot an image that proves whether a machine moves data between NVMe and GPU memory by DMA
@@ -32,8 +32,12 @@ enum Command {
     Smoke(cli::smoke::SmokeArgs),
     Flash(cli::flash::FlashArgs),
     SplitReport(cli::split_report::SplitReportArgs),
+    Vm(cli::vm::VmArgs),
     Inspect(cli::inspect::InspectArgs),
+    Report(cli::report::ReportArgs),
     Recompute(cli::recompute::RecomputeArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -52,8 +56,12 @@ fn main() -> ExitCode {
         Command::Smoke(args) => cli::smoke::run(args, global),
         Command::Flash(args) => cli::flash::run(args, global),
         Command::SplitReport(args) => cli::split_report::run(args, global),
+        Command::Vm(args) => cli::vm::run(args),
         Command::Inspect(args) => cli::inspect::run(args),
+        Command::Report(args) => cli::report::run(args, global),
         Command::Recompute(args) => cli::recompute::run(args),
+        Command::Completions(args) => manual::completions(args, Args::command()),
+        Command::Man(args) => manual::man(args, Args::command()),
     };
     if result.is_err() && interrupt::requested() {
         // A stick that was begun is the one thing that stays half-written, and its error says so.

@@ -212,8 +212,27 @@ fn places_that_cannot_be_written_to() {
 fn help() {
     let dir = tempfile::tempdir().unwrap();
     let mut all = String::new();
-    for command in ["", "try", "build", "lock", "fetch", "smoke", "split-report", "inspect", "doctor"] {
-        let arguments: Vec<_> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
+    for command in [
+        "",
+        "try",
+        "build",
+        "lock",
+        "fetch",
+        "smoke",
+        "inspect",
+        "doctor",
+        "vm check",
+        "vm plan",
+        "vm join",
+        "split-report",
+        "flash",
+        "report",
+        "report show",
+        "report extract",
+        "report diff",
+        "report collect",
+    ] {
+        let arguments: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
         let mut help = Command::new(env!("CARGO_BIN_EXE_gdsboot"));
         let output =
             run_with_status(help.current_dir(dir.path()).env_remove("GDSBOOT_CACHE").args(&arguments), 0);

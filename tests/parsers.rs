@@ -79,6 +79,16 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             .map(|c| Deb::new("a", "1").file("usr/bin/a", vec![5; 3000]).symlink("l", "usr").compress(c).bytes())
             .to_vec(),
         "disk" => [u64::MAX, 64 << 10, 0].map(|size| [&size.to_le_bytes()[..], &disks().1].concat()).to_vec(),
+        "domain_xml" => vec![repository("tests/vm/broken.xml"), repository("tests/vm/good.xml")],
+        "proxmox_conf" => vec![
+            repository("tests/vm/100.conf"),
+            b"fast\n\tmap id=144d:a80a,node=pve,path=0000:42:00.0;0000:43:00\n".to_vec(),
+        ],
+        "qemu_command_line" => vec![
+            repository("tests/vm/start.sh"),
+            b"/usr/bin/kvm\0-id\x00100\0-readconfig\0/usr/share/qemu-server/pve-q35-4.0.cfg\0-device\0\
+              {\"driver\":\"vfio-pci\",\"host\":\"41:00.0\",\"bus\":\"ich9-pcie-port-1\"}\0".to_vec(),
+        ],
         "elf" => vec![module(), artefacts::loader(&["sbat,1,x,y,1,z", "grub,5,x,y,1,z"])],
         "fat" => vec![disks().0],
         "gdsio_output" => vec![
@@ -97,6 +107,11 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             b"6,339,5140900,-;NVRM: loading\n SUBSYSTEM=pci".to_vec(),
             repository("image/templates/grub.cfg"),
             br#"gdsboot-event: {"v":1,"stage":"checks","seconds":1.5}"#.to_vec(),
+        ],
+        "http_answer" => vec![
+            b"HTTP/1.1 206 Partial Content\r\nContent-Length: 3\r\nContent-Range: bytes 3-5/6\r\n\r\ndef".to_vec(),
+            b"http://10.0.2.2:8080/gdsboot/root.squashfs".to_vec(),
+            b"quiet gdsboot.report_url=\"https://me:word@s3/b/k?X-Amz-Signature=1\" panic=30\n".to_vec(),
         ],
         "kernel_module" => {
             vec![module(), artefacts::sign_module(&module()), b"a/b.ko.xz: c.ko d.ko\n".to_vec()]
@@ -124,16 +139,31 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         }
         "profile" => vec![repository("image/profiles/debian-12.toml"), repository("image/profiles/ubuntu-24.04.toml")],
         "qcow2" => {
-            let (raw, qcow2) = (tempfile::tempfile().unwrap(), tempfile::NamedTempFile::new().unwrap());
-            raw.set_len(1 << 20).unwrap();
-            std::os::unix::fs::FileExt::write_all_at(&raw, &b"text ".repeat(20_000), 100_000).unwrap();
-            let progress = gdsboot::progress::Progress::none();
-            gdsboot::builder::format::qcow2::write(&raw, qcow2.as_file(), &progress).unwrap();
-            vec![std::fs::read(qcow2.path()).unwrap()]
+            let file = zstd::Decoder::new(std::fs::File::open("tests/qcow2/images.tar.zst").unwrap()).unwrap();
+            let mut archive = tar::Archive::new(file);
+            let mut seeds = Vec::new();
+            for entry in archive.entries().unwrap() {
+                let mut entry = entry.unwrap();
+                let path = entry.path().unwrap().into_owned();
+                if ["small-clusters.qcow2", "zstd.qcow2"].iter().any(|name| path == Path::new(name)) {
+                    let mut bytes = Vec::new();
+                    std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+                    seeds.push(bytes);
+                }
+            }
+            seeds
         }
         "report" => vec![
             br#"{"version":1,"run":{"id":"x"},"verdict":"INCOMPLETE","route":"none","findings":[],"facts":{}}"#.to_vec(),
         ],
+        "row" => {
+            let machine = tempfile::tempdir().unwrap();
+            let facts = gdsboot::facts::Facts::read(&gdsboot::facts::Root::at(machine.path()));
+            let judgement = gdsboot::checks::judge::judge(&facts, gdsboot::checks::check::Side::Guest, None, &[], "2026-11-28");
+            let now = gdsboot::report::utc::Utc(0);
+            let report = gdsboot::report::model::Report::of_check(facts, None, judgement, "aaaaaaaa".into(), now);
+            vec![serde_json::to_vec(&report).unwrap()]
+        }
         _ => panic!("{target} has no seeds"),
     }
 }

@@ -16,10 +16,17 @@ use gdsboot::facts::log_lines::LogLines;
 use gdsboot::facts::nvidia_smi::NvidiaSmi;
 use gdsboot::facts::pci_config::PciConfig;
 use gdsboot::facts::{Facts, Root, dma, kmsg, module_tree};
+use gdsboot::fleet::row::Row;
+use gdsboot::fleet::{csv, deviation, jsonl, prometheus};
+use gdsboot::http;
+use gdsboot::hypervisor::context::{Context, Hints};
+use gdsboot::hypervisor::machine::Kind;
+use gdsboot::hypervisor::{judge as vm_judge, proxmox, source};
+use gdsboot::redact;
 use gdsboot::report::events::Event;
 use gdsboot::report::fat::{Fat, ReadAt};
 use gdsboot::report::model::Report;
-use gdsboot::report::qcow2::Qcow2;
+use gdsboot::report::source::qcow2::Qcow2;
 use gdsboot::report::utc::Utc;
 use gdsboot::report::{gpt, html, json, junit, menu, text as report_text};
 use gdsboot::smoke::machine::Machine;
@@ -30,27 +37,32 @@ use std::path::{Component, Path};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file of its name in `fuzz_targets/`.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 25] = [
     ("apt_output", apt_output),
     ("captured_machine", captured_machine),
     ("captured_text", captured_text),
     ("config_space", config_space),
     ("deb", deb),
     ("disk", disk),
+    ("domain_xml", domain_xml),
     ("elf", elf),
     ("fat", fat),
     ("gdsio_output", gdsio_output),
     ("gdsio_verify_output", gdsio_verify_output),
     ("gpt", gpt),
     ("guest_lines", guest_lines),
+    ("http_answer", http_answer),
     ("kernel_module", kernel_module),
     ("lock", lock),
     ("machine_file", machine_file),
     ("packed_log", packed_log),
     ("packed_module", packed_module),
     ("profile", profile),
+    ("proxmox_conf", proxmox_conf),
+    ("qemu_command_line", qemu_command_line),
     ("qcow2", qcow2),
     ("report", report),
+    ("row", row),
 ];
 
 fn text(data: &[u8]) -> std::borrow::Cow<'_, str> {
@@ -143,6 +155,31 @@ pub fn disk(data: &[u8]) {
     });
 }
 
+/// A virtual machine's configuration, from its bytes to findings.
+fn configuration(kind: Kind, data: &[u8]) {
+    let _ = source::recognise(data);
+    let mappings = proxmox::mappings(&text(data));
+    let Ok(machine) = source::read("100.conf", data, Some(kind), &mappings) else { return };
+    let hints = Hints::default();
+    let _ = vm_judge::judge(&Context::new(&machine, None, &hints));
+    let _ = vm_judge::judge(&Context::new(&machine, Some(&Facts::default()), &hints));
+}
+
+/// libvirt's domain XML.
+pub fn domain_xml(data: &[u8]) {
+    configuration(Kind::Libvirt, data);
+}
+
+/// A file of Proxmox' qemu-server.
+pub fn proxmox_conf(data: &[u8]) {
+    configuration(Kind::Proxmox, data);
+}
+
+/// A command line of QEMU.
+pub fn qemu_command_line(data: &[u8]) {
+    configuration(Kind::Qemu, data);
+}
+
 /// What a program or a library needs, and the generations of a boot loader.
 pub fn elf(data: &[u8]) {
     let _ = elf::parse(data);
@@ -188,6 +225,14 @@ pub fn gdsio_verify_output(data: &[u8]) {
 /// The partitions of a disk.
 pub fn gpt(data: &[u8]) {
     let _ = gpt::Table::read(&mut io::Cursor::new(data));
+}
+
+/// What a web server answers, and the URL that it was asked by; a command line that quotes one.
+pub fn http_answer(data: &[u8]) {
+    let _ = http::Head::parse(data);
+    let _ = http::Url::parse(&text(data));
+    let _ = redact::url(&text(data));
+    let _ = redact::command_line_bytes(data.to_vec());
 }
 
 /// What a guest prints: kernel messages, events, the worker's answer, the boot menu of its image.
@@ -239,16 +284,27 @@ pub fn profile(data: &[u8]) {
     let _ = profile::for_host(&text(data));
 }
 
+/// A disk as QEMU keeps it.
+pub fn qcow2(data: &[u8]) {
+    let Ok(image) = Qcow2::open(Bytes(data), data.len() as u64) else { return };
+    let mut part = [0; 1000];
+    for at in (0..image.size()).step_by(1 << 18).take(32) {
+        let _ = image.read_exact_at(&mut part, at);
+    }
+}
+
 /// A report.json.
 pub fn report(data: &[u8]) {
+    let _ = json::head(data);
     let _ = json::read(data);
 }
 
-/// A disk in a qcow2 file.
-pub fn qcow2(data: &[u8]) {
-    let (Ok(file), Ok(raw)) = (tempfile::tempfile(), tempfile::tempfile()) else { return };
-    let written = io::Write::write_all(&mut &file, data);
-    if let (Ok(()), Ok(qcow2)) = (written, Qcow2::open(file)) {
-        let _ = qcow2.expand(&raw);
-    }
+/// A report as a table of a fleet reads it, and what is made of it.
+pub fn row(data: &[u8]) {
+    let Ok(row) = Row::read(data, "x") else { return };
+    let rows = vec![row; 5];
+    let _ = deviation::find(&rows);
+    let _ = csv::write(&rows, &mut io::sink());
+    let _ = jsonl::write(&rows, &mut io::sink());
+    let _ = prometheus::write(&rows, &mut io::sink());
 }

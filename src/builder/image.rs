@@ -4,12 +4,13 @@ use super::bios_boot;
 use super::cache::Cache;
 use super::content::Content;
 use super::esp::Loader;
-use super::format::Format;
 use super::format::parts::{Loaders, Parts};
+use super::format::{Format, netboot};
 use super::kernel::{self, Modules};
 use super::lock::{self, Lock};
 use super::modules;
 use super::output::Output;
+use super::output_folder::OutputFolder;
 use super::overlay::Overlays;
 use super::pool::Pool;
 use super::profile::Profile;
@@ -78,6 +79,8 @@ struct RootInfo {
     driver: Option<String>,
     /// The initramfs's modules in load order, by file name in the entry's `modules` folder.
     initramfs: Vec<String>,
+    /// The same of an initramfs that fetches the root.
+    netboot: Vec<String>,
 }
 
 impl Inputs<'_> {
@@ -157,6 +160,30 @@ pub fn build(inputs: &Inputs<'_>, place: &Place<'_>, output: &Output) -> Result<
     Ok(Built { manifest, was_current: false })
 }
 
+/// Builds what a machine boots from the network, into a folder. Reports are sent to `report_url` unless the boot says
+/// otherwise.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_netboot(
+    inputs: &Inputs<'_>,
+    place: &Place<'_>,
+    output: &OutputFolder,
+    report_url: Option<&str>,
+) -> Result<Manifest> {
+    inputs.profile.check_overlays(&inputs.overlays.names)?;
+    let key = inputs.key()?;
+    let root = root_entry(inputs, place)?;
+    let info: RootInfo =
+        serde_json::from_slice(&fs_err::read(root.join("info.json"))?).context("reading info.json")?;
+    let manifest = manifest(inputs, &info, &key);
+    let boot = boot_entry(inputs, place)?;
+    interrupt::check()?;
+    let parts = parts(inputs, &info, &root, &boot, &manifest)?;
+    output.replace(|folder| netboot::write(&parts, report_url, folder, place.progress))?;
+    Ok(manifest)
+}
+
 /// The unpacked tools, as a sandbox.
 pub fn tools(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<Sandbox> {
     Sandbox::new(&unpacked_root(inputs.lock, lock::SET_TOOLS, place)?)
@@ -214,7 +241,9 @@ fn root_entry(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<PathBuf> {
         for (name, bytes) in compiled {
             modules.insert(format!("updates/{name}.ko"), bytes)?;
         }
-        let patterns = kernel::globs(&inputs.profile.kernel.modules)?;
+        let mut patterns = inputs.profile.kernel.modules.clone();
+        patterns.extend(inputs.profile.kernel.network.iter().map(|name| format!("**/{name}.ko")));
+        let patterns = kernel::globs(&patterns)?;
         let mut names = inputs.profile.kernel.initramfs.clone();
         names.extend(inputs.profile.modules.load.iter().cloned());
         modules.keep(&files, &patterns, &names)?;
@@ -224,12 +253,13 @@ fn root_entry(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<PathBuf> {
             root::Parts { profile: inputs.profile, overlays: inputs.overlays, release, modules: &modules };
         root::finish(&mut unpacked, &parts, &tools, work.path())?;
 
-        let mut order = Vec::new();
-        for module in modules.load_order(&inputs.profile.kernel.initramfs)? {
-            let name = module.path.rsplit('/').next().unwrap_or_default().to_owned();
-            fs_err::write(path.join("modules").join(&name), &module.bytes)?;
-            order.push(name);
-        }
+        let kernel = &inputs.profile.kernel;
+        let initramfs = modules_of_initramfs(&modules, &kernel.initramfs, path)?;
+        // A root in memory is a loop device.
+        let mut netboot = kernel.initramfs.clone();
+        netboot.push("loop".to_owned());
+        netboot.extend(kernel.network.iter().cloned());
+        let netboot = modules_of_initramfs(&modules, &netboot, path)?;
         let squashfs_path = path.join("root.squashfs");
         let level = inputs.profile.image.compression;
         squashfs::write(&unpacked.tree, &squashfs_path, &tools, inputs.lock.epoch, level, place.progress)?;
@@ -240,7 +270,8 @@ fn root_entry(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<PathBuf> {
             packages: packages(&unpacked),
             modules: module_versions(inputs, &modules),
             driver: modules.get("nvidia").and_then(|m| m.info.version.clone()),
-            initramfs: order,
+            initramfs,
+            netboot,
         };
         let listing: String =
             unpacked.tree.listing()?.into_iter().map(|(p, what)| format!("{what} {p}\n")).collect();
@@ -251,6 +282,17 @@ fn root_entry(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<PathBuf> {
         )?;
         Ok(())
     })
+}
+
+/// Puts modules and what they need into the entry's `modules` folder; their file names in load order.
+fn modules_of_initramfs(modules: &Modules, wanted: &[String], entry: &Path) -> Result<Vec<String>> {
+    let mut order = Vec::new();
+    for module in modules.load_order(wanted)? {
+        let name = module.path.rsplit('/').next().unwrap_or_default().to_owned();
+        fs_err::write(entry.join("modules").join(&name), &module.bytes)?;
+        order.push(name);
+    }
+    Ok(order)
 }
 
 fn packages(unpacked: &Unpacked) -> BTreeMap<String, String> {
@@ -422,7 +464,8 @@ fn parts(
 
 fn initramfs(inputs: &Inputs<'_>, info: &RootInfo, root: &Path, manifest: &[u8]) -> Result<Vec<u8>> {
     let mut modules = Vec::new();
-    for name in &info.initramfs {
+    let names = if inputs.format == Format::Netboot { &info.netboot } else { &info.initramfs };
+    for name in names {
         modules.push((name.clone(), Content::of_file(&root.join("modules").join(name))?));
     }
     initramfs::build(&initramfs::Inputs {

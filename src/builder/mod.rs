@@ -22,6 +22,7 @@ pub mod mirror;
 pub mod module_info;
 pub mod modules;
 pub mod output;
+pub mod output_folder;
 pub mod overlay;
 pub mod patches;
 pub mod pool;

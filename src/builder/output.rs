@@ -86,14 +86,26 @@ impl Output {
     }
 
     /// Writes the file by `write`, which gets a temporary file in the same folder, then moves it into its place.
+    ///
+    /// # Errors
+    /// `write` fails, or the folder takes no file.
+    pub fn write(&self, write: impl FnOnce(&std::fs::File) -> Result<()>) -> Result<()> {
+        let temp = self.whole(write)?;
+        temp.persist(&self.path).with_context(|| format!("writing {}", self.path.display()))?;
+        Ok(())
+    }
+
+    /// The same, and remembers what was written, for [`Output::is_current`].
+    ///
+    /// # Errors
+    /// As [`Output::write`].
     pub fn replace(
         &self,
         stamps: &Path,
         key: &str,
         write: impl FnOnce(&std::fs::File) -> Result<()>,
     ) -> Result<()> {
-        let temp = self.whole(write)?;
-        temp.persist(&self.path).with_context(|| format!("writing {}", self.path.display()))?;
+        self.write(write)?;
         if let Some(stamp) = self.stamp(key) {
             fs_err::create_dir_all(stamps)?;
             let bytes = serde_json::to_vec(&stamp).context("recording the output")?;

@@ -171,6 +171,10 @@ pub struct Kernel {
     pub modules: Vec<String>,
     /// Modules that the initramfs loads to find its disk, in this order; missing ones are taken as built in.
     pub initramfs: Vec<String>,
+    /// Network cards' modules: kept where the kernel has them, loaded only where the report is to be sent or the root comes
+    /// over the network. In an initramfs only for that, in this order.
+    #[serde(default)]
+    pub network: Vec<String>,
 }
 
 /// NVIDIA's modules.

@@ -68,6 +68,7 @@ pub fn finish(unpacked: &mut Unpacked, parts: &Parts<'_>, tools: &Sandbox, work:
     overlays.lay(tree)?;
     users(tree, profile)?;
     identity(tree)?;
+    certificates(tree)?;
     indexes(tree, release, tools, work)?;
     package_database(tree, &unpacked.packages)?;
     let load: String = profile.modules.load.iter().map(|m| format!("{m}\n")).collect();
@@ -142,7 +143,30 @@ fn identity(tree: &mut Tree) -> Result<()> {
     tree.insert_file("etc/hostname", b"gdsboot\n".to_vec())?;
     tree.insert_file("etc/hosts", b"127.0.0.1 localhost gdsboot\n::1 localhost\n".to_vec())?;
     tree.insert_file("etc/machine-id", Vec::new())?;
+    // Who answers for names is known once there is a network.
+    tree.insert_link("etc/resolv.conf", format!("/{}", contract::RUN_RESOLV_CONF))?;
     tree.insert_link("etc/mtab", "/proc/self/mounts")
+}
+
+/// update-ca-certificates, which the postinst of ca-certificates runs: all of the certificates in one file. An overlay's own
+/// in `usr/local/share/ca-certificates/*.crt` are taken too, as that program does.
+fn certificates(tree: &mut Tree) -> Result<()> {
+    let mut bundle = Vec::new();
+    for folder in ["usr/share/ca-certificates", "usr/local/share/ca-certificates"] {
+        for (path, node) in tree.below(folder) {
+            let Kind::File(content) = &node.kind else { continue };
+            if path.ends_with(".crt") {
+                bundle.extend(content.read().with_context(|| format!("reading {path}"))?);
+                if !bundle.ends_with(b"\n") {
+                    bundle.push(b'\n');
+                }
+            }
+        }
+    }
+    if bundle.is_empty() {
+        return Ok(());
+    }
+    tree.insert_file("etc/ssl/certs/ca-certificates.crt", bundle)
 }
 
 /// `depmod` and `ldconfig`, run over a folder that holds modules and libraries alone.
@@ -288,6 +312,23 @@ mod tests {
          more
         ");
         assert_eq!(tree.file("var/lib/dpkg/info/a.list").unwrap().read().unwrap(), b"/usr/bin/a\n");
+    }
+
+    #[test]
+    fn certificates_are_one_file() {
+        let mut tree = Tree::new();
+        certificates(&mut tree).unwrap();
+        assert!(tree.is_empty());
+        for (path, text) in [
+            ("usr/share/ca-certificates/mozilla/b.crt", "B"),
+            ("usr/share/ca-certificates/mozilla/a.crt", "A\n"),
+            ("usr/share/ca-certificates/mozilla/README", "no"),
+            ("usr/local/share/ca-certificates/own.crt", "C"),
+        ] {
+            tree.insert_file(path, text.as_bytes().to_vec()).unwrap();
+        }
+        certificates(&mut tree).unwrap();
+        assert_eq!(tree.file("etc/ssl/certs/ca-certificates.crt").unwrap().read().unwrap(), b"A\nB\nC\n");
     }
 
     #[test]

@@ -211,6 +211,32 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// The finding of a rule with this id, title and severity.
+    pub fn into_finding(self, id: &str, title: &str, severity: Severity) -> Finding {
+        let status = match self.answer {
+            Answer::Pass => Status::Pass,
+            Answer::Fail => Status::Fail,
+            Answer::Note => Status::Info,
+            Answer::NotApplicable => Status::NotApplicable,
+            Answer::Unknown => Status::Unknown,
+        };
+        Finding {
+            id: id.to_owned(),
+            title: title.to_owned(),
+            status,
+            // Never graver than the rule itself.
+            severity: self.partial.map_or(severity, |lighter| lighter.max(severity)),
+            why: self.why,
+            expected: self.expected,
+            actual: self.actual,
+            remedy: self.remedies,
+            evidence: self.evidence,
+            because: None,
+        }
+    }
+}
+
 /// One rule.
 #[derive(Clone, Copy, Debug)]
 pub struct Check {

@@ -4,7 +4,7 @@
 //! which is the order in which things depend on each other. A check whose prerequisite failed is skipped with that
 //! prerequisite's id, so that one cause is one line.
 
-use super::check::{Answer, Check, Finding, Outcome, Severity, Side, Status};
+use super::check::{Check, Finding, Outcome, Severity, Side, Status};
 use super::context::Context;
 use super::waiver::{self, Waiver};
 use super::{gds, transfers};
@@ -49,7 +49,7 @@ pub fn judge(
         refute(&mut findings, route);
     }
     waiver::apply(&mut findings, waivers, today);
-    findings.sort_by_key(|finding| rank(finding.status, finding.severity));
+    sort(&mut findings);
     let simulated = is_simulated(facts, bench);
     // What imitations do says nothing about a machine.
     let verdict = if simulated { Verdict::Incomplete } else { verdict(&findings, proven) };
@@ -110,7 +110,7 @@ fn run(checks: &[&Check], context: &Context<'_>) -> Vec<Finding> {
         };
         findings.push(finding);
     }
-    findings.sort_by_key(|finding| rank(finding.status, finding.severity));
+    sort(&mut findings);
     findings
 }
 
@@ -151,26 +151,7 @@ fn run_one(check: &Check, context: &Context<'_>) -> (Finding, bool) {
 }
 
 fn finding(check: &Check, outcome: Outcome) -> Finding {
-    let status = match outcome.answer {
-        Answer::Pass => Status::Pass,
-        Answer::Fail => Status::Fail,
-        Answer::Note => Status::Info,
-        Answer::NotApplicable => Status::NotApplicable,
-        Answer::Unknown => Status::Unknown,
-    };
-    Finding {
-        id: check.id.to_owned(),
-        title: check.title.to_owned(),
-        status,
-        // Never graver than the check itself.
-        severity: outcome.partial.map_or(check.severity, |lighter| lighter.max(check.severity)),
-        why: outcome.why,
-        expected: outcome.expected,
-        actual: outcome.actual,
-        remedy: outcome.remedies,
-        evidence: outcome.evidence,
-        because: None,
-    }
+    outcome.into_finding(check.id, check.title, check.severity)
 }
 
 fn skipped(check: &Check, cause: &str) -> Finding {
@@ -184,6 +165,11 @@ fn side_words(side: Side) -> &'static str {
         Side::Host => "a hypervisor",
         Side::BareMetal => "a machine without a hypervisor",
     }
+}
+
+/// Puts findings in the order of every report, causes first.
+pub fn sort(findings: &mut [Finding]) {
+    findings.sort_by_key(|finding| rank(finding.status, finding.severity));
 }
 
 /// Failures first, the graver before the lighter; within them the register's order is kept, because sorting is stable.
@@ -211,7 +197,7 @@ pub const SUBJECTS: [&str; 2] = ["gpu.present", "nvme.present"];
 
 /// PASS takes a proof; FAIL takes something that must be mended on a machine that has a GPU and an NVMe; anything else is
 /// INCOMPLETE.
-fn verdict(findings: &[Finding], proven: Option<Route>) -> Verdict {
+pub fn verdict(findings: &[Finding], proven: Option<Route>) -> Verdict {
     let failed = |f: &Finding| f.status == Status::Fail;
     // A waiver does not put a GPU into the machine.
     let missing = |f: &Finding| failed(f) || f.status == Status::Waived;

@@ -50,7 +50,7 @@ pub mod platform;
 pub mod power;
 pub mod published;
 pub mod routes;
-mod said;
+pub(crate) mod said;
 #[cfg(test)]
 mod signatures;
 #[cfg(test)]

@@ -329,15 +329,33 @@ fn topology(context: &Context<'_>) -> Outcome {
         return Outcome::unknown("where the devices hang cannot be seen");
     };
     let switched = known.iter().any(|place| place.bridges.len() >= 3);
+    let told = &context.facts.platform.told;
+    let with_told = |outcome: Outcome| {
+        let strings = told.value().into_iter().flatten();
+        strings.fold(outcome, |outcome, string| outcome.evidence("SMBIOS OEM string", string.as_str()))
+    };
     if switched {
-        return Outcome::note(
+        return with_told(Outcome::note(
             "the guest has a PCIe switch, as its configuration says; the hardware may differ",
+        ));
+    }
+    let is_near = |string: &String| string.contains(";distance=PIX") || string.contains(";distance=PXB");
+    if told.value().into_iter().flatten().any(is_near) {
+        return with_told(
+            Outcome::note(
+                "the guest's PCI tree is flat, and the hypervisor tells that the host has a GPU and an NVMe controller \
+                 below one switch",
+            )
+            .remedy(
+                Remedy::new(Who::VmConfiguration, "hang both below one emulated switch")
+                    .command("gdsboot vm plan --topology switch --gpu ADDR --nvme ADDR --for proxmox"),
+            ),
         );
     }
-    Outcome::note(
+    with_told(Outcome::note(
         "the guest's PCI tree is flat: every device has its own root port, so that nvidia-smi says PHB for every pair \
          whatever the hardware is",
-    )
+    ))
     .remedy(
         Remedy::new(Who::Hypervisor, "look at the real tree on the host").command("lspci -tv").command("nvidia-smi topo -m"),
     )

@@ -2,12 +2,13 @@
 
 use super::common::{Global, Resolved, Source};
 use anyhow::Result;
-use gdsboot::builder::format::Format;
+use gdsboot::builder::format::{Format, netboot};
 use gdsboot::builder::image::{self, Built, Inputs, Place};
 use gdsboot::builder::output::Output;
+use gdsboot::builder::output_folder::OutputFolder;
 use gdsboot::builder::overlay::Overlays;
 use gdsboot::builder::programs;
-use gdsboot::error::Status;
+use gdsboot::error::{Status, usage};
 use gdsboot::progress::{Progress, bytes};
 use std::path::PathBuf;
 
@@ -19,9 +20,12 @@ pub struct BuildArgs {
     /// What to build
     #[arg(long, value_name = "FORMAT", default_value = "raw")]
     pub format: Format,
-    /// Where the image goes [default: gdsboot-PROFILE.img, .qcow2 or .iso]
+    /// Where the image goes [default: gdsboot-PROFILE.img, .qcow2, .iso, .netboot]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Of netboot: where reports are sent by PUT
+    #[arg(long, value_name = "URL")]
+    pub report_url: Option<String>,
     /// Add a group of packages, such as debug, or the files of a folder, such as ./mine/ (may be repeated)
     #[arg(long, value_name = "OVERLAY")]
     pub with: Vec<String>,
@@ -35,13 +39,56 @@ pub struct BuildArgs {
 
 pub fn run(args: &BuildArgs, global: &Global) -> Result<Status> {
     let progress = global.progress();
+    if args.format == Format::Netboot {
+        return netboot(args, global, &progress);
+    }
     let (_, output, built) = build(args, global, &progress)?;
     report(&output, &built)?;
     Ok(Status::Pass)
 }
 
+/// Builds the folder for a web server.
+fn netboot(args: &BuildArgs, global: &Global, progress: &Progress) -> Result<Status> {
+    if args.check_reproducible {
+        return Err(usage("--check-reproducible is for images", "leave it or --format netboot out"));
+    }
+    args.report_url.as_deref().map_or(Ok(()), netboot::check_report_url)?;
+    let profile = args.source.profile(progress)?;
+    let overlays = Overlays::new(&args.with)?;
+    profile.check_overlays(&overlays.names)?;
+    let default = || PathBuf::from(format!("gdsboot-{}.{}", profile.name, args.format.extension()));
+    let output = OutputFolder::new(&args.output.clone().unwrap_or_else(default), netboot::SCRIPT)?;
+    let named = args.programs.as_deref().map(programs::named).transpose()?;
+    let resolved = args.source.packages.resolve(profile, global, progress)?;
+    let programs = named.map_or_else(|| programs::find(progress), Ok)?;
+    let inputs = Inputs {
+        profile: &resolved.profile,
+        lock: &resolved.lock,
+        overlays: &overlays,
+        programs: &programs,
+        format: args.format,
+    };
+    let place = Place { pool: &resolved.pool, mirrors: &resolved.mirrors, cache: &resolved.cache, progress };
+    let manifest = image::build_netboot(&inputs, &place, &output, args.report_url.as_deref())?;
+    println!(
+        "{}: image {}; README.txt there says how to serve it",
+        output.path().display(),
+        manifest.image_id
+    );
+    Ok(Status::Pass)
+}
+
 /// Builds and says nothing; for `try` as well.
 pub fn build(args: &BuildArgs, global: &Global, progress: &Progress) -> Result<(Resolved, Output, Built)> {
+    if args.format == Format::Netboot {
+        return Err(usage("a netboot folder is no disk image, and this boots one", "leave --format out"));
+    }
+    if args.report_url.is_some() {
+        return Err(usage(
+            "--report-url is for --format netboot",
+            "on an image it is the setting report_url in gdsboot.toml (docs/network.md)",
+        ));
+    }
     let profile = args.source.profile(progress)?;
     let overlays = Overlays::new(&args.with)?;
     profile.check_overlays(&overlays.names)?;

@@ -8,6 +8,8 @@ pub mod flash;
 pub mod inspect;
 pub mod lock;
 pub mod recompute;
+pub mod report;
 pub mod smoke;
 pub mod split_report;
 pub mod try_;
+pub mod vm;

@@ -72,6 +72,7 @@ pub fn capture(out: impl Write, hash_serials: bool) -> anyhow::Result<Summary> {
         _ => {}
     }
     capture.programs();
+    capture.hide_url();
     let hashed = if hash_serials { capture.hash_serials() } else { 0 };
     capture.list_denied();
     capture.write(out)?;
@@ -183,6 +184,15 @@ impl Capture {
             self.put(folder.join("stdout"), finished.stdout);
             self.put(folder.join("stderr"), finished.stderr);
             self.put(folder.join("status"), status + "\n");
+        }
+    }
+
+    /// Hides where the report is sent, wherever the kernel's command line is quoted.
+    fn hide_url(&mut self) {
+        for entry in self.entries.values_mut() {
+            if let Entry::File(bytes) = entry {
+                *bytes = crate::redact::command_line_bytes(std::mem::take(bytes));
+            }
         }
     }
 

@@ -79,7 +79,7 @@ impl Kernel {
         };
         Self {
             version: root.text("/proc/version"),
-            command_line: root.text("/proc/cmdline"),
+            command_line: root.text("/proc/cmdline").map(|line| crate::redact::command_line(&line)),
             taint: root.parse("/proc/sys/kernel/tainted", Taint::parse),
             lockdown: root.parse("/sys/kernel/security/lockdown", parse_lockdown),
             uefi,

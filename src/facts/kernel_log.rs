@@ -96,7 +96,7 @@ impl Records {
     fn take(&mut self, record: &str) {
         let Some(record) = Record::parse(record) else { return };
         // What programs wrote there (systemd does) is not the kernel's word, but still worth reading.
-        self.collector.take(&record.shown());
+        self.collector.take(&crate::redact::command_line(&record.shown()));
         if record.seq > 0 && self.next.is_none() && record.usec > 60_000_000 {
             self.collector.incomplete("its beginning was overwritten");
         }

@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod dkms;
 pub mod dma;
 mod fact;
+pub mod hosted;
 pub mod iommu;
 pub mod kernel;
 pub mod kmsg;
@@ -20,6 +21,8 @@ pub mod pci_config;
 pub mod platform;
 pub mod root;
 mod search;
+pub mod smbios;
+pub mod unpack;
 
 pub mod block;
 pub mod commands;
@@ -52,6 +55,7 @@ use dkms::Dkms;
 use dma::DmaProbe;
 use gdscheck::Gdscheck;
 use gdsio::GdsioRun;
+use hosted::HostedVm;
 use iommu::Iommu;
 use kernel::Kernel;
 use kernel_log::KernelLog;
@@ -136,6 +140,8 @@ pub struct Facts {
     pub mounts: Fact<Vec<Mount>>,
     /// NVIDIA's libraries on disk.
     pub libraries: Fact<Vec<InstalledLibrary>>,
+    /// A virtual machine that this machine hosts, where one was named.
+    pub hosted: Fact<HostedVm>,
 }
 
 impl Facts {
@@ -206,6 +212,7 @@ impl Facts {
             block: BlockDevice::read_all(root),
             mounts: Mount::read_all(root),
             libraries: InstalledLibrary::read_all(root),
+            hosted: Fact::not_read("no virtual machine was named"),
             kernel_log,
             commands,
         }

@@ -3,7 +3,7 @@
 use super::commands::CommandOutput;
 use super::cpu::Cpu;
 use super::log_lines::LogLines;
-use super::{Fact, Root};
+use super::{Fact, Root, smbios};
 use serde::{Deserialize, Serialize};
 
 /// The machine as its firmware and its CPU describe it.
@@ -31,6 +31,8 @@ pub struct Platform {
     pub firmware_date: Fact<String>,
     /// What the hypervisor calls itself in CPUID leaf 0x4000_0000; missing where the CPU reports no hypervisor.
     pub hypervisor: Fact<String>,
+    /// What the hypervisor tells of the host's topology, in SMBIOS OEM strings; missing where it tells nothing.
+    pub told: Fact<Vec<String>>,
 }
 
 impl Platform {
@@ -48,6 +50,7 @@ impl Platform {
             firmware_version: dmi("bios_version"),
             firmware_date: dmi("bios_date"),
             hypervisor: read_hypervisor(root),
+            told: smbios::from_host(root),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::report::gpt::{NoTable, Partition, SECTOR, Table};
 use crate::report::source::Image;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::FileExt;
 
 pub const MIB: u64 = 1 << 20;
 /// FAT32 counts sectors in 32 bits.
@@ -27,7 +27,7 @@ const MAX_DEPTH: u32 = 8;
 /// All that is written.
 #[derive(Debug)]
 pub struct Frame<'a> {
-    image: &'a Image,
+    image: &'a File,
     /// As long as the stick, with both copies of its partition table, and holes between.
     table: File,
     /// The report partition.
@@ -45,6 +45,7 @@ impl<'a> Frame<'a> {
     /// For a stick of `bytes`; `kept` are files for its report partition. Where the image has a file of that name, the
     /// image's is taken.
     pub fn new(image: &'a Image, bytes: u64, kept: &[FatFile]) -> Result<Self> {
+        let file = image.raw().context("the image is not a disk byte for byte")?;
         let report = image.report_partition()?;
         let last = image.table().partitions.iter().map(|partition| partition.start).max();
         if last != Some(report.start) || image.table().primary_damage.is_some() || report.start < MIB {
@@ -56,8 +57,8 @@ impl<'a> Frame<'a> {
         let end = (bytes.saturating_sub(MIB) / MIB * MIB).min(report.start.saturating_add(REPORT_MOST));
         let report_bytes =
             end.checked_sub(report.start).context("the stick ends before the report partition")?;
-        let table = table(image, report, bytes, end).context("making its partition table")?;
-        let (volume, volume_used) = volume(image, report, report_bytes, kept).map_err(|error| {
+        let table = table(file, report, bytes, end).context("making its partition table")?;
+        let (volume, volume_used) = volume(file, report, report_bytes, kept).map_err(|error| {
             let error = error.context("making its report partition");
             match kept.is_empty() {
                 true => error,
@@ -69,14 +70,23 @@ impl<'a> Frame<'a> {
         })?;
         let zeros = tempfile::tempfile().context("making a temporary file")?;
         zeros.set_len(MIB)?;
-        Ok(Self { image, table, volume, volume_used, zeros, report_start: report.start, report_bytes, bytes })
+        Ok(Self {
+            image: file,
+            table,
+            volume,
+            volume_used,
+            zeros,
+            report_start: report.start,
+            report_bytes,
+            bytes,
+        })
     }
 
     /// What is written first, and the first MiB, without which no firmware looks any further. The copy of the table at the
     /// end stands among the first: on a stick that has fewer bytes than it says, it may overwrite something.
     pub fn pieces(&self) -> (Vec<Piece<'_>>, Vec<Piece<'_>>) {
         let table = |from, end| Piece { file: &self.table, from, to: from, bytes: end - from };
-        let image = Piece { file: self.image.file(), from: MIB, to: MIB, bytes: self.report_start - MIB };
+        let image = Piece { file: self.image, from: MIB, to: MIB, bytes: self.report_start - MIB };
         let volume = Piece { file: &self.volume, from: 0, to: self.report_start, bytes: self.volume_used };
         (vec![image, volume, table(self.bytes - MIB, self.bytes)], vec![table(0, MIB)])
     }
@@ -89,13 +99,13 @@ impl<'a> Frame<'a> {
 }
 
 /// The image's first MiB with the partition table of a disk of `bytes`, whose report partition ends at `end`.
-fn table(image: &Image, report: &Partition, bytes: u64, end: u64) -> Result<File> {
+fn table(image: &File, report: &Partition, bytes: u64, end: u64) -> Result<File> {
     let mut head = vec![0; MIB as usize];
-    image.file().read_exact_at(&mut head, 0)?;
+    FileExt::read_exact_at(image, &mut head, 0)?;
     let mut table = tempfile::tempfile()?;
     table.set_len(bytes)?;
     table.write_all_at(&head, 0)?;
-    let mut gpt = gptman::GPT::read_from(&mut { image.file() }, SECTOR)?;
+    let mut gpt = gptman::GPT::read_from(&mut { image }, SECTOR)?;
     gpt.header.update_from(&mut table, SECTOR)?;
     gpt[report.number].ending_lba = end / SECTOR - 1;
     gpt.write_into(&mut table)?;
@@ -106,9 +116,9 @@ fn table(image: &Image, report: &Partition, bytes: u64, end: u64) -> Result<File
 }
 
 /// A volume of `bytes` with the files of the image's report partition, and how much of it is in use.
-fn volume(image: &Image, report: &Partition, bytes: u64, kept: &[FatFile]) -> Result<(File, u64)> {
+fn volume(image: &File, report: &Partition, bytes: u64, kept: &[FatFile]) -> Result<(File, u64)> {
     let mut files = Vec::new();
-    each_file(image.file(), report, &mut |path, bytes| {
+    each_file(image, report, &mut |path, bytes| {
         // What was kept is the operator's own.
         if !kept.iter().any(|kept| kept.path.eq_ignore_ascii_case(path)) {
             files.push(FatFile::new(path, bytes));
@@ -118,7 +128,7 @@ fn volume(image: &Image, report: &Partition, bytes: u64, kept: &[FatFile]) -> Re
     files.extend(kept.iter().cloned());
     let mut id = [0; 4];
     // BS_VolID of FAT32.
-    image.file().read_exact_at(&mut id, report.start + 67)?;
+    FileExt::read_exact_at(image, &mut id, report.start + 67)?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let volume = Volume {
         kind: Kind::Fat32,

@@ -157,7 +157,13 @@ impl Target {
                 let hint = "name an empty file, which `truncate -s 4G FILE` makes, or one that holds a gdsboot image";
                 return refuse(format!("it holds {what}"), hint);
             }
-            Kind::File { foreign: None, .. } if Identity::of(&image.file().metadata()?) == self.identity => {
+            Kind::File { foreign: None, .. }
+                if image
+                    .raw()
+                    .map(File::metadata)
+                    .transpose()?
+                    .is_some_and(|m| Identity::of(&m) == self.identity) =>
+            {
                 return refuse("it is the image itself".into(), "name a stick, or another file");
             }
             Kind::File { .. } => {}

@@ -1,15 +1,17 @@
 //! The validator as PID 1: from the initramfs to the verdict, and to the power switch. Read [`Run::go`] for the order.
 
 use super::benchmark::{self, Subject};
+use super::delivery::{self, Parcel};
 use super::journal::{self, Journal};
 use super::module_loader::ModuleLoader;
+use super::network::Plan;
 use super::params::{Params, RootPlace};
 use super::partition::{self, Partition};
 use super::report_partition::ReportPartition;
 use super::report_search::{Place, Rank, Search};
 use super::scratch::{self, Scratch, with_hint};
 use super::settings::{self, Asked};
-use super::{iso_root, luggage, mounts, nvidia_nodes, power, shell, switch_root, udev, verify};
+use super::{iso_root, luggage, mounts, network_root, nvidia_nodes, power, shell, switch_root, udev, verify};
 use crate::bench::plan::Thoroughness;
 use crate::bench::results::{Results, StepTime};
 use crate::bench::route::Route;
@@ -29,9 +31,11 @@ use crate::facts::{Fact, Facts, Root};
 use crate::manifest::Manifest;
 use crate::program;
 use crate::report::events::What;
-use crate::report::model::{After, Report, SCHEMA, Settings, Verdict, new_run_id, reasons};
+use crate::report::model::{
+    After, Delivery, Report, SCHEMA, Settings, Verdict, folder_name, new_run_id, reasons,
+};
 use crate::report::utc::Utc;
-use crate::report::{screen, text};
+use crate::report::{json, screen, text};
 use anyhow::{Context as _, anyhow, bail};
 use nix::sys::reboot::RebootMode;
 use std::io::Read as _;
@@ -48,6 +52,9 @@ const HELPERS: [&str; 8] =
 
 /// Modules for a keyboard, which nothing but a shell needs.
 const KEYBOARD: [&str; 4] = ["xhci_pci", "ehci_pci", "usbhid", "hid_generic"];
+
+/// The step that sends the report.
+const SEND: &str = "send-report";
 
 /// Runs the whole of it and ends the machine. Never returns: PID 1 must not end.
 pub fn init() -> ! {
@@ -85,6 +92,10 @@ struct Run {
     started: Utc,
     settings: Settings,
     workloads: Vec<Workload>,
+    /// Where the report is sent, secrets and all.
+    report_url: Option<String>,
+    net: Plan,
+    delivery: Option<Delivery>,
     facts: Facts,
     measured: Option<Results>,
     partition: Option<ReportPartition>,
@@ -104,7 +115,7 @@ impl Run {
             .say(&format!("version {}, run {run_id}, kernel {kernel}", env!("CARGO_PKG_VERSION")));
         let gdsboot = env!("CARGO_PKG_VERSION").to_owned();
         journal.consoles.event(What::InitStarted { gdsboot, run_id: run_id.clone(), kernel });
-        let Asked { settings, workloads } = settings::read(&root, None, &params);
+        let Asked { settings, workloads, report_url, net } = settings::read(&root, None, &params);
         Self {
             root,
             params,
@@ -113,6 +124,9 @@ impl Run {
             started: Utc::now(),
             settings,
             workloads,
+            report_url,
+            net,
+            delivery: None,
             facts: Facts::default(),
             measured: None,
             partition: None,
@@ -177,6 +191,9 @@ impl Run {
     }
 
     fn find_root(&mut self) -> Option<Partition> {
+        if let Some(RootPlace::Url(url)) = self.params.root.clone() {
+            return self.fetch_root(&url);
+        }
         let (root, params) = (self.root.clone(), self.params.clone());
         let found = self.journal.stage("find-root", |journal| {
             let place =
@@ -185,6 +202,7 @@ impl Run {
             let found = match &place {
                 RootPlace::Partition(uuid) => partition::wait_for(&root, uuid, DISK_PATIENCE),
                 RootPlace::Iso(volume) => iso_root::wait_for(&root, volume, DISK_PATIENCE),
+                RootPlace::Url(_) => Vec::new(),
             };
             if let [first, second, ..] = found.as_slice() {
                 let both =
@@ -197,11 +215,27 @@ impl Run {
                 .with_context(|| format!("waiting for the root: no disk has a {place} after {seconds} s"))?;
             journal.consoles.event(What::RootFound { device: first.device().display().to_string() });
             match place {
-                RootPlace::Partition(_) => Ok(first),
+                RootPlace::Partition(_) | RootPlace::Url(_) => Ok(first),
                 RootPlace::Iso(_) => iso_root::attach(&first),
             }
         });
         self.because_of_root(found)
+    }
+
+    fn fetch_root(&mut self, url: &str) -> Option<Partition> {
+        let (root, size, net) = (self.root.clone(), self.params.root_size, self.net.clone());
+        let fetched = self.journal.stage("fetch-root", |journal| {
+            let size =
+                size.context("reading the kernel command line: it names no size (gdsboot.root-size)")?;
+            journal.consoles.say(&format!("fetching the root from {url}"));
+            let mut say = |text: &str| journal.consoles.say(text);
+            // The journal keeps the error alone, and what to do belongs to it.
+            let fetched = network_root::fetch(&root, url, size, &net, &mut say);
+            let disk = fetched.map_err(|error| anyhow!(with_hint(&error)))?;
+            journal.consoles.event(What::RootFound { device: disk.device().display().to_string() });
+            Ok(disk)
+        });
+        self.because_of_root(fetched)
     }
 
     /// Mounts the best report partition that can be written to and begins the run's folder on it. A better one may appear
@@ -219,7 +253,9 @@ impl Run {
                 self.journal.problem("report-partition", crate::error::one_line(&error));
             }
         }
-        let found = if is_last { search.open_at_last() } else { search.open() };
+        // A report that is sent need not lie on a disk of a machine that booted without one.
+        let may_lack = self.is_from_network() && self.report_url.is_some();
+        let found = if is_last && !may_lack { search.open_at_last() } else { search.open() };
         if is_last {
             found.refused.iter().for_each(|why| self.journal.problem("report-partition", why.clone()));
         }
@@ -294,20 +330,28 @@ impl Run {
             Ok(settings::read(&root, file.as_deref(), &params))
         });
         self.partition = partition;
-        if let Some(Asked { settings, workloads }) = asked {
+        if let Some(Asked { settings, workloads, report_url, net }) = asked {
             (self.settings, self.workloads) = (settings, workloads);
+            (self.report_url, self.net) = (report_url, net);
         }
         self.stay_for_the_screen();
     }
 
-    /// Where the report of an ISO has nowhere to go, somebody has to read the screen: unless another thing was asked for, the
-    /// machine is not switched off.
+    /// Where the report of an ISO, or of a machine that booted from the network, has nowhere to go, somebody has to read the
+    /// screen: unless another thing was asked for, the machine is not switched off.
     fn stay_for_the_screen(&mut self) {
-        let is_iso = matches!(self.params.root, Some(RootPlace::Iso(_)));
-        if is_iso && self.partition.is_none() && self.settings.after_from == settings::DEFAULT {
+        let has_none = matches!(self.params.root, Some(RootPlace::Iso(_))) || self.is_from_network();
+        let may_be_sent = self.report_url.is_some() && self.no_root.is_none();
+        let is_sent = self.delivery.as_ref().map_or(may_be_sent, |delivery| delivery.sent);
+        let is_default = self.settings.after_from == settings::DEFAULT;
+        if has_none && self.partition.is_none() && !is_sent && is_default {
             self.settings.after = After::Hold;
             self.settings.after_from = "the report is on the screen alone".into();
         }
+    }
+
+    fn is_from_network(&self) -> bool {
+        matches!(self.params.root, Some(RootPlace::Url(_)))
     }
 
     /// Loads the modules that the image is about, by name.
@@ -482,7 +526,8 @@ impl Run {
     /// The report as of now.
     fn report(&self, complete: bool) -> Report {
         let mut why: Vec<String> = self.no_root.clone().into_iter().collect();
-        let panics = self.journal.problems.iter().filter(|problem| problem.panic);
+        // Sending comes when all is known, and never changes it.
+        let panics = self.journal.problems.iter().filter(|problem| problem.panic && problem.stage != SEND);
         why.extend(
             panics.map(|problem| {
                 format!("a bug in gdsboot ended its step {}: {}", problem.stage, problem.what)
@@ -525,31 +570,41 @@ impl Run {
             settings: self.settings.clone(),
             stages: self.journal.stages.clone(),
             problems: self.journal.problems.clone(),
+            delivery: self.delivery.clone(),
             benchmark: self.measured.clone(),
             facts: self.facts.clone(),
         }
     }
 
-    /// Writes the report, shows the verdict.
+    /// Writes the report, sends it, shows the verdict.
     fn deliver(&mut self) {
         let mut report = self.report(true);
-        let mut written = None;
-        if let Some(partition) = self.partition.take() {
-            written = self.journal.stage("write-report", |_| {
-                partition.write(&report)?;
-                Ok(partition.folder())
-            });
-            self.partition = Some(partition);
+        let mut written = self.write_report(&report);
+        if self.send_report(&report) {
+            self.stay_for_the_screen();
+            // What was written before it was sent cannot say what became of that.
+            report = self.report(true);
+            if written.is_some() {
+                written = self.write_report(&report);
+            }
         }
-        let place = match &written {
-            Some(folder) => {
+        let place = match (&written, &self.delivery) {
+            (Some(folder), delivery) => {
                 let disk = match &self.place {
                     Some(Place { rank: Rank::Own, .. }) | None => String::new(),
                     Some(place) => format!(" of {}", place.partition.disk),
                 };
-                format!("{folder}/{RUN_REPORT_TEXT} on the partition {REPORT_LABEL}{disk}")
+                // The screen has no room for where to; the report says that.
+                let sent = match delivery {
+                    Some(delivery) if delivery.sent => "; sent",
+                    Some(_) => "; NOT sent",
+                    None if self.report_url.is_some() => "; NOT sent",
+                    None => "",
+                };
+                format!("{folder}/{RUN_REPORT_TEXT} on the partition {REPORT_LABEL}{disk}{sent}")
             }
-            None => {
+            (None, Some(delivery)) if delivery.sent => delivery.words(),
+            (None, _) => {
                 report = self.report(true);
                 self.say_report(&report);
                 match self.partition {
@@ -570,6 +625,54 @@ impl Run {
             run_id: report.run_id,
             path: written,
         });
+    }
+
+    /// The run's folder, where it was written.
+    fn write_report(&mut self, report: &Report) -> Option<String> {
+        let partition = self.partition.take()?;
+        let written = self.journal.stage("write-report", |_| {
+            partition.write(report)?;
+            Ok(partition.folder())
+        });
+        self.partition = Some(partition);
+        written
+    }
+
+    /// Sends the report where that was asked for; whether it was. The network is started for that alone, so that nothing is
+    /// measured beside it.
+    fn send_report(&mut self, report: &Report) -> bool {
+        let Some(url) = self.report_url.clone() else { return false };
+        if self.no_root.is_some() {
+            let shown = crate::redact::url(&url);
+            let why = format!("the report was NOT sent to {shown}: what sends it lies in the root");
+            self.journal.problem(SEND, why);
+            return true;
+        }
+        let (root, net, settings) = (self.root.clone(), self.net.clone(), self.settings.clone());
+        let mounted = self.partition.as_ref().map(|partition| partition.root().to_owned());
+        let folder = folder_name(report.started, &report.run_id);
+        self.delivery = self.journal.stage(SEND, |journal| {
+            let ca = settings.report_ca.as_deref().map(|name| delivery::ca_file(mounted.as_deref(), name));
+            let ca = ca.transpose()?;
+            let mut bytes = Vec::new();
+            json::write(report, &mut bytes)?;
+            let parcel = Parcel {
+                url: &url,
+                run_id: &report.run_id,
+                folder: &folder,
+                report: &bytes,
+                ca: ca.as_deref(),
+                net: &net,
+                seconds: settings.report_seconds,
+            };
+            let delivery = delivery::send(&root, &parcel, &mut |text| journal.consoles.say(text));
+            match &delivery.error {
+                Some(_) => journal.problem(SEND, format!("the report was {}", delivery.words())),
+                None => journal.consoles.say(&format!("the report was {}", delivery.words())),
+            }
+            Ok(delivery)
+        });
+        true
     }
 
     fn say_report(&mut self, report: &Report) {
@@ -641,7 +744,16 @@ fn verify_root(journal: &mut Journal, params: &Params, disk: &Partition) -> anyh
         }
     })?;
     if found != expected {
-        bail!("verifying {}: its SHA-256 is {found}, the command line says {expected}", disk.name);
+        let source = match &params.root {
+            Some(RootPlace::Url(url)) => format!(
+                "what {url} gave has the SHA-256 {found}, the command line says {expected}; whoever set up netboot: copy \
+                 the build's whole folder to the server again (sha256sum -c SHA256SUMS)"
+            ),
+            _ => {
+                format!("verifying {}: its SHA-256 is {found}, the command line says {expected}", disk.name)
+            }
+        };
+        bail!(source);
     }
     let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     journal.consoles.event(What::RootVerified { bytes: size, ms, sha256: found });

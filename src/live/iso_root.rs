@@ -65,7 +65,7 @@ pub fn attach(disk: &Partition) -> Result<Partition> {
 
 /// A loop device over a file that is open for reading only, and so is the device. It lasts as long as the machine.
 #[allow(unsafe_code, reason = "nix makes an unsafe function of every ioctl")]
-fn loop_device(file: &File) -> Result<String> {
+pub fn loop_device(file: &File) -> Result<String> {
     let control = partition::open_node(Path::new("/dev/loop-control"))?;
     // SAFETY: LOOP_CTL_GET_FREE takes no argument, and the descriptor is open as long as `control`.
     let number = unsafe { loop_ctl_get_free(control.as_raw_fd()) }.context("asking for a loop device")?;

@@ -2,7 +2,9 @@
 //! double quotes keep spaces together (lib/cmdline.c, `next_arg`), and what follows ` -- ` is not for us.
 
 use super::settings;
-use crate::boot_contract::{PARAM_BREAK, PARAM_REPORT, PARAM_ROOT, PARAM_ROOT_SHA256, PARAM_ROOT_SIZE};
+use crate::boot_contract::{
+    PARAM_BREAK, PARAM_REPORT, PARAM_ROOT, PARAM_ROOT_SHA256, PARAM_ROOT_SIZE, PARAM_ROOT_URL,
+};
 use std::fmt;
 
 /// Where the root is.
@@ -12,6 +14,8 @@ pub enum RootPlace {
     Partition(String),
     /// A file on the ISO with this volume identifier.
     Iso(String),
+    /// A file on a web server.
+    Url(String),
 }
 
 impl fmt::Display for RootPlace {
@@ -19,6 +23,7 @@ impl fmt::Display for RootPlace {
         match self {
             Self::Partition(uuid) => write!(f, "partition {uuid}"),
             Self::Iso(volume) => write!(f, "volume {volume}"),
+            Self::Url(url) => write!(f, "file {url}"),
         }
     }
 }
@@ -79,12 +84,15 @@ impl Params {
                 }
                 "is not 64 hex digits"
             }
+            PARAM_ROOT_URL => return self.root = Some(RootPlace::Url(value.to_owned())),
             PARAM_BREAK => return self.break_in = Some(value.to_owned()),
             _ => match key.strip_prefix("gdsboot.").filter(|key| settings::KEYS.contains(key)) {
                 Some(key) => return self.settings.push((key.to_owned(), value.to_owned())),
                 None => "is not known",
             },
         };
+        // What is mistyped may be a secret all the same.
+        let value = crate::redact::url(value);
         self.complaints.push(format!("kernel command line: {key}={value} {complaint}"));
     }
 }

@@ -89,6 +89,11 @@ impl ReportPartition {
         }
     }
 
+    /// Where it is mounted.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The folder of the operator's own programs, which may not be there.
     pub fn programs(&self) -> PathBuf {
         self.root.join(REPORT_PROGRAMS)

@@ -2,18 +2,20 @@
 //! then the kernel command line; later wins. Nothing in them is fatal: what is not understood is a complaint in the
 //! report, and what stands before it counts.
 
+use super::delivery;
+use super::network::Plan;
 use super::params::Params;
-use super::smbios;
 use crate::bench::plan::Thoroughness;
 use crate::bench::transfer::job::size;
 use crate::bench::workload::{self, Workload};
 use crate::boot_contract::REPORT_SETTINGS;
 use crate::checks::waiver::{self, Waiver};
-use crate::facts::{Fact, Root};
+use crate::facts::{Fact, Root, smbios};
+use crate::redact;
 use crate::report::model::{After, Settings};
 
 /// The keys that every place may set.
-pub const KEYS: [&str; 9] = [
+pub const KEYS: [&str; 13] = [
     "after",
     "capture",
     "bench",
@@ -23,6 +25,10 @@ pub const KEYS: [&str; 9] = [
     "scratch_filesystem",
     "scratch_size",
     "wipe",
+    "report_url",
+    "report_seconds",
+    "report_ca",
+    "net",
 ];
 
 /// What one place says.
@@ -48,6 +54,14 @@ struct Said {
     scratch_size: Option<u64>,
     /// The consent to lose what is on that disk.
     wipe: Option<String>,
+    /// Where the report is sent, secrets and all.
+    report_url: Option<String>,
+    /// How long that may take, in seconds.
+    report_seconds: Option<u32>,
+    /// Whom to trust with it: a file on the report partition.
+    report_ca: Option<String>,
+    /// How the machine gets an address, as it was said, and what that means.
+    net: Option<(String, Plan)>,
     /// Findings that are to be lived with.
     waive: Vec<Waiver>,
     /// The operator's own programs.
@@ -73,6 +87,10 @@ pub struct Asked {
     pub settings: Settings,
     /// The operator's own programs.
     pub workloads: Vec<Workload>,
+    /// Where the report is sent, secrets and all.
+    pub report_url: Option<String>,
+    /// How the machine gets an address.
+    pub net: Plan,
 }
 
 /// Reads all places. `file` is the content of `gdsboot.toml`, where the report partition has one.
@@ -87,7 +105,7 @@ pub fn read(root: &Root, file: Option<&[u8]>, params: &Params) -> Asked {
 
 fn resolve(places: Vec<Said>) -> Asked {
     let mut settings = Settings { after_from: DEFAULT.into(), ..Settings::default() };
-    let mut workloads = Vec::new();
+    let mut asked = Asked::default();
     for place in places {
         if let Some(after) = place.after {
             settings.after = after;
@@ -103,9 +121,19 @@ fn resolve(places: Vec<Said>) -> Asked {
         settings.wipe = place.wipe.or(settings.wipe);
         settings.waive.extend(place.waive);
         settings.complaints.extend(place.complaints);
-        workloads.extend(place.workloads);
+        settings.report_seconds = place.report_seconds.or(settings.report_seconds);
+        settings.report_ca = place.report_ca.or(settings.report_ca);
+        if let Some(url) = place.report_url {
+            settings.report_url = Some(redact::url(&url));
+            asked.report_url = Some(url);
+        }
+        if let Some((words, plan)) = place.net {
+            settings.net = Some(words);
+            asked.net = plan;
+        }
+        asked.workloads.extend(place.workloads);
     }
-    Asked { settings, workloads }
+    Asked { settings, ..asked }
 }
 
 impl Said {
@@ -142,10 +170,35 @@ impl Said {
             }
             "wipe" if !value.is_empty() => return self.wipe = Some(value.to_owned()),
             "scratch_serial" | "scratch_filesystem" | "wipe" => "is empty",
+            "report_url" => match delivery::check_url(value) {
+                Ok(()) => return self.report_url = Some(value.to_owned()),
+                Err(why) => {
+                    let shown = redact::url(value);
+                    return self.complaints.push(format!("{}: report_url = {shown:?} {why}", self.from));
+                }
+            },
+            "report_seconds" => match value.parse::<u32>() {
+                Ok(seconds @ 1..=3600) => return self.report_seconds = Some(seconds),
+                _ => "is no whole number of seconds from 1 to 3600",
+            },
+            "report_ca" if is_plain_path(value) => return self.report_ca = Some(value.to_owned()),
+            "report_ca" => "is no file on the report partition, such as ca.pem",
+            "net" => match Plan::parse(value) {
+                Ok(plan) => return self.net = Some((value.to_owned(), plan)),
+                Err(why) => {
+                    return self.complaints.push(format!("{}: net = {value:?} {why}", self.from));
+                }
+            },
             _ => return self.complaints.push(format!("{}: unknown key {key:?}", self.from)),
         };
         self.complaints.push(format!("{}: {key} = {value:?} {wrong}", self.from));
     }
+}
+
+/// A path that stays below the folder it begins in.
+fn is_plain_path(path: &str) -> bool {
+    let plain = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
+    !path.is_empty() && std::path::Path::new(path).components().all(plain)
 }
 
 fn yes_or_no(word: &str) -> Option<bool> {
@@ -210,13 +263,12 @@ fn decode(bytes: &[u8]) -> Result<String, String> {
 }
 
 fn from_oem_strings(root: &Root) -> Said {
-    const ENTRIES: &str = "/sys/firmware/dmi/entries";
     let mut said = Said { from: "SMBIOS OEM strings", ..Said::default() };
-    let entries = root.list(ENTRIES);
-    for entry in entries.value().into_iter().flatten().filter(|entry| entry.starts_with("11-")) {
-        match root.bytes(&format!("{ENTRIES}/{entry}/raw")).parse(|raw| smbios::oem_strings(&raw)) {
+    for entry in smbios::read_all(root) {
+        match entry {
             Fact::Known { value: strings, .. } => {
-                for string in strings {
+                // What is told of the host is no setting.
+                for string in strings.iter().filter(|string| !string.starts_with(smbios::FROM_HOST)) {
                     if let Some((key, value)) =
                         string.strip_prefix("gdsboot.").and_then(|s| s.split_once('='))
                     {
@@ -272,7 +324,10 @@ mod tests {
         };
         assert_eq!(read(&root, None, &nothing).settings.after_from, "default");
         assert_eq!(after(&nothing), (After::Shell, "gdsboot.toml".into()));
-        file("sys/firmware/dmi/entries/11-0/raw", b"\x0b\x05\0\0\x01gdsboot.after=hold\0\0");
+        file(
+            "sys/firmware/dmi/entries/11-0/raw",
+            b"\x0b\x05\0\0\x02gdsboot.after=hold\0gdsboot.host=pair;distance=PIX\0\0",
+        );
         assert_eq!(after(&nothing), (After::Hold, "SMBIOS OEM strings".into()));
         file("sys/firmware/qemu_fw_cfg/by_name/opt/gdsboot/after/raw", b"reboot");
         assert_eq!(after(&nothing), (After::Reboot, "fw_cfg".into()));
@@ -365,6 +420,31 @@ mod tests {
     }
 
     #[test]
+    fn where_the_report_is_sent_is_kept_apart_from_what_is_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = "report_url = 'https://s3/b/k?X-Amz-Signature=0ff'\nreport_seconds = 30\nreport_ca = 'ca.pem'\nnet = 'dhcp'";
+        let asked = read(&Root::at(dir.path()), Some(file.as_bytes()), &Params::parse(""));
+        assert_eq!(asked.report_url.as_deref(), Some("https://s3/b/k?X-Amz-Signature=0ff"));
+        let settings = asked.settings;
+        assert_eq!(settings.complaints, Vec::<String>::new());
+        assert_eq!(settings.report_url.as_deref(), Some("https://s3/b/k?REDACTED"));
+        assert_eq!((settings.report_seconds, settings.report_ca.as_deref()), (Some(30), Some("ca.pem")));
+        for (text, why) in [
+            (
+                "report_url = 'ftp://h/x?0ff'",
+                "report_url = \"ftp://h/x?REDACTED\" is no http or https address",
+            ),
+            ("report_url = 'https://?0ff'", "is no http or https address"),
+            ("report_seconds = 0", "is no whole number of seconds"),
+            ("report_ca = '../ca.pem'", "is no file on the report partition"),
+            ("net = 'eth0,10.0.0.1'", "net = \"eth0,10.0.0.1\""),
+        ] {
+            let said = from_file(text.as_bytes()).complaints;
+            assert!(said.len() == 1 && said[0].contains(why) && !said[0].contains("0ff"), "{said:?}");
+        }
+    }
+
+    #[test]
     fn a_bad_word_leaves_what_stood_before() {
         let params = Params { settings: vec![("after".into(), "explode".into())], ..Params::default() };
         let dir = tempfile::tempdir().unwrap();
@@ -377,7 +457,7 @@ mod tests {
     fn workloads_are_read_and_complained_about() {
         let dir = tempfile::tempdir().unwrap();
         let file = "gdsio = true\n[[workload]]\nname = 'wake'\ncommand = ['wake-model', '{folder}']\n\n[[workload]]\nname = 'x'\n";
-        let Asked { settings, workloads } =
+        let Asked { settings, workloads, .. } =
             read(&Root::at(dir.path()), Some(file.as_bytes()), &Params::parse(""));
         let names: Vec<&str> = workloads.iter().map(|workload| workload.name.as_str()).collect();
         assert_eq!((names, settings.gdsio), (vec!["wake"], Some(true)));

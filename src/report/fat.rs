@@ -16,23 +16,29 @@ pub trait ReadAt {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
 }
 
-/// A part of a file: nothing outside of it can be read.
+impl ReadAt for std::fs::File {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buf, offset)
+    }
+}
+
+/// A part of a file or disk: nothing outside of it can be read.
 #[derive(Debug)]
-pub struct Window<'a> {
-    /// The file.
-    pub file: &'a std::fs::File,
+pub struct Window<'a, D = std::fs::File> {
+    /// The file or disk.
+    pub file: &'a D,
     /// First byte of the part.
     pub start: u64,
     /// Length of the part in bytes.
     pub len: u64,
 }
 
-impl ReadAt for Window<'_> {
+impl<D: ReadAt> ReadAt for Window<'_, D> {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.len);
         let start = self.start.checked_add(offset);
         match (start, end) {
-            (Some(start), Some(_)) => FileExt::read_exact_at(self.file, buf, start),
+            (Some(start), Some(_)) => self.file.read_exact_at(buf, start),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }

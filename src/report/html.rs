@@ -2,7 +2,7 @@
 
 use super::benchmark;
 use super::findings::{severity_word, who_words, word};
-use super::model::{Report, Verdict};
+use super::model::{Delivery, Report, Verdict};
 use super::text;
 use super::topology::{self, Row as TopologyRow};
 use crate::bench::results::Results;
@@ -62,6 +62,7 @@ struct Page<'a> {
     bench: Option<Bench>,
     pins: Vec<(String, String)>,
     text: String,
+    delivery: Option<String>,
 }
 
 /// What the benchmark found.
@@ -117,6 +118,7 @@ pub fn write(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
         topology: topology::rows(&report.facts),
         topology_svg: topology::svg(&report.facts),
         simulated: report.is_simulated(),
+        delivery: report.delivery.as_ref().map(Delivery::words),
         bench: report.benchmark.as_ref().map(Bench::of),
         pins: pins(report),
         text: String::from_utf8_lossy(&plain).into_owned(),

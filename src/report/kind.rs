@@ -1,6 +1,6 @@
 //! What kind of file an image is, by its first bytes and never by its name.
 
-use super::qcow2;
+use super::source::qcow2;
 use serde::Serialize;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

@@ -1,9 +1,13 @@
 //! The report: what it says ([`model`]), how it is written for programs ([`json`]) and for people ([`text`], [`screen`]),
-//! what the console tells whoever watches it ([`events`]), and reading it back from a disk image ([`source`])
-//! without mounting anything and without being root.
+//! what the console tells whoever watches it ([`events`]), and reading it back from wherever it is
+//! ([`source`]) without mounting anything and without being root.
 
 pub mod benchmark;
+#[cfg(feature = "builder")]
+pub mod diff;
 pub mod events;
+#[cfg(feature = "builder")]
+pub mod extract;
 pub mod fat;
 pub mod findings;
 pub mod gpt;
@@ -15,9 +19,9 @@ pub mod kind;
 pub mod layout;
 pub mod menu;
 pub mod model;
-#[cfg(feature = "builder")]
-pub mod qcow2;
 pub mod qr;
+#[cfg(feature = "builder")]
+pub mod runs;
 #[cfg(test)]
 mod schema;
 pub mod screen;

@@ -49,6 +49,9 @@ pub struct Report {
     pub stages: Vec<Stage>,
     /// What went wrong in the run itself, in order; never a judgement on the machine.
     pub problems: Vec<Problem>,
+    /// What became of sending the report. What is sent itself cannot say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
     /// What the benchmark found, where there was one.
     #[serde(default)]
     pub benchmark: Option<Results>,
@@ -92,6 +95,7 @@ impl Report {
             settings: Settings::default(),
             stages: Vec::new(),
             problems: Vec::new(),
+            delivery: None,
             benchmark,
             facts,
         }
@@ -208,6 +212,19 @@ pub struct Settings {
     /// The consent to lose what is on the disk, as it was given.
     #[serde(default)]
     pub wipe: Option<String>,
+    /// Where the report is sent, without what is secret in the URL.
+    #[serde(default)]
+    pub report_url: Option<String>,
+    /// How long sending it may take at most, in seconds, where that is not the usual time.
+    #[serde(default)]
+    pub report_seconds: Option<u32>,
+    /// A file on the report partition with the certificates (PEM) that the report's receiver is trusted by; nobody else is
+    /// trusted then.
+    #[serde(default)]
+    pub report_ca: Option<String>,
+    /// How the machine gets an address, as it was said; by DHCP where nobody says so.
+    #[serde(default)]
+    pub net: Option<String>,
     /// Findings that somebody decided to live with.
     #[serde(default)]
     pub waive: Vec<Waiver>,
@@ -237,6 +254,38 @@ pub struct Problem {
     pub what: String,
     /// A panic is a bug in gdsboot; anything else is the machine's or the image's.
     pub panic: bool,
+}
+
+/// What became of sending the report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Delivery {
+    /// Where to, without what is secret in the URL.
+    pub url: String,
+    /// Did the receiver say that it has it?
+    pub sent: bool,
+    /// How often it was tried, always with the same bytes.
+    pub tries: u32,
+    /// How long all of it took, the network's coming up included, in seconds.
+    pub seconds: f64,
+    /// What the last try's receiver answered: an HTTP status.
+    #[serde(default)]
+    pub status: Option<u16>,
+    /// Why it was not sent, and what to do.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+impl Delivery {
+    /// In a sentence.
+    pub fn words(&self) -> String {
+        let tries = if self.tries == 1 { "1 try".to_owned() } else { format!("{} tries", self.tries) };
+        let spent = format!("{tries}, {:.0} s", self.seconds);
+        match &self.error {
+            None => format!("sent to {} ({spent})", self.url),
+            Some(error) => format!("NOT sent to {} ({spent}): {error}", self.url),
+        }
+    }
 }
 
 /// The reasons for a verdict: what failed, causes first, without what only costs speed.
@@ -425,6 +474,7 @@ pub(crate) mod tests {
                 what: "running udevadm settle: killed after 10 s".into(),
                 panic: false,
             }],
+            delivery: None,
             benchmark: None,
             facts,
         }

@@ -95,6 +95,9 @@ fn head(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     field(out, "gdsboot", &report.gdsboot)?;
     let settings = &report.settings;
     field(out, "Afterwards", format!("{} ({})", settings.after.word(), settings.after_from))?;
+    if let Some(delivery) = &report.delivery {
+        field(out, "Report", delivery.words())?;
+    }
     settings.complaints.iter().try_for_each(|complaint| field(out, "Not understood", complaint))
 }
 

@@ -55,6 +55,7 @@ pub fn boot(
 ) -> Vec<OsString> {
     [
         common(),
+        network(machine.network),
         board(machine.chipset, firmware),
         accelerator(accel),
         size(machine.cpus, machine.memory_mib),
@@ -88,6 +89,7 @@ pub fn kernel_only(kernel: &Path, accel: Accel) -> Vec<OsString> {
     ]);
     [
         common(),
+        network(false),
         board(Chipset::Q35, &FirmwareFiles::Bios),
         accelerator(accel),
         size(1, 512),
@@ -101,9 +103,18 @@ fn arguments<const N: usize>(words: [&str; N]) -> Vec<OsString> {
     words.map(OsString::from).to_vec()
 }
 
-/// Nothing from the host's configuration, no default devices, no network, no window; a restart ends QEMU.
+/// Nothing from the host's configuration, no default devices, no window; a restart ends QEMU.
 fn common() -> Vec<OsString> {
-    arguments(["-no-user-config", "-nodefaults", "-nic", "none", "-no-reboot", "-display", "none"])
+    arguments(["-no-user-config", "-nodefaults", "-no-reboot", "-display", "none"])
+}
+
+/// A card without a boot ROM: the image is what is to be booted.
+fn network(wanted: bool) -> Vec<OsString> {
+    if wanted {
+        arguments(["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="])
+    } else {
+        arguments(["-nic", "none"])
+    }
 }
 
 fn board(chipset: Chipset, firmware: &FirmwareFiles) -> Vec<OsString> {
@@ -293,9 +304,9 @@ mod tests {
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults
-        -nic none
         -no-reboot
         -display none
+        -nic none
         -machine q35
         -accel tcg,thread=multi
         -cpu max
@@ -326,6 +337,11 @@ mod tests {
     }
 
     #[test]
+    fn a_network_card_where_the_machine_has_one() {
+        assert_eq!(line(&network(true)), "-netdev user,id=net\n-device virtio-net-pci,netdev=net,romfile=");
+    }
+
+    #[test]
     fn secure_boot() {
         let machine = Machine::load("secure-boot").unwrap();
         let firmware = FirmwareFiles::Uefi { code: "/code.fd".into(), vars: "/vars.fd".into(), secure: true };
@@ -333,9 +349,9 @@ mod tests {
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults
-        -nic none
         -no-reboot
         -display none
+        -nic none
         -machine q35,smm=on
         -global driver=cfi.pflash01,property=secure,value=on
         -global ICH9-LPC.disable_s3=1
@@ -361,9 +377,9 @@ mod tests {
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults
-        -nic none
         -no-reboot
         -display none
+        -nic none
         -machine q35
         -accel kvm
         -cpu host
@@ -385,9 +401,9 @@ mod tests {
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults
-        -nic none
         -no-reboot
         -display none
+        -nic none
         -machine pc
         -accel tcg,thread=multi
         -cpu max
@@ -510,9 +526,9 @@ mod tests {
         insta::assert_snapshot!(line(&kernel_only(Path::new("/scratch/kernel"), Accel::Kvm)), @r"
         -no-user-config
         -nodefaults
-        -nic none
         -no-reboot
         -display none
+        -nic none
         -machine q35
         -accel kvm
         -cpu host

@@ -41,6 +41,9 @@ pub struct Machine {
     pub cpus: u8,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// A network card behind QEMU's own network, in which this host's loopback is 10.0.2.2.
+    #[serde(default)]
+    pub network: bool,
     /// NVMe drives besides the image.
     #[serde(default, rename = "drive")]
     pub drives: Vec<DataDrive>,
@@ -281,7 +284,7 @@ mod tests {
         assert_eq!(
             error(&changed("cpus", "cpu")),
             "m.toml:5: unknown field `cpu`, expected one of `description`, `chipset`, `firmware`, `secure-boot`, \
-             `disk`, `cpus`, `memory-mib`, `drive`, `fw-cfg`"
+             `disk`, `cpus`, `memory-mib`, `network`, `drive`, `fw-cfg`"
         );
         assert_eq!(
             error(&changed("\"virtio-blk\"", "\"floppy\"")),

@@ -29,7 +29,10 @@ impl SandboxedQemu {
         if kvm.exists() {
             sandbox = sandbox.bind(kvm, kvm, true);
         }
-        sandbox.command(QEMU).args(arguments).current_dir(folder)
+        let command = sandbox.command(QEMU).args(arguments).current_dir(folder);
+        // A guest with a network card is to reach this host.
+        let has_network = arguments.iter().any(|argument| argument == "-netdev");
+        if has_network { command.with_network() } else { command }
     }
 }
 

@@ -12,7 +12,7 @@ use gdsboot::error::{Advise as _, Status};
 use gdsboot::facts::{Facts, Root};
 use gdsboot::report::model::{Report, new_run_id};
 use gdsboot::report::utc::Utc;
-use gdsboot::report::{findings, html, junit};
+use gdsboot::report::{findings, html, json, junit};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +51,9 @@ struct How {
     /// Write a page for browsers as well
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Write a report.json with the facts as well
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Write JUnit XML as well
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -120,10 +123,15 @@ impl How {
             write(path, |out| junit::write(*verdict, *simulated, findings, out))?;
         }
         let status = judgement.verdict.status();
-        if let Some(path) = &self.html {
+        if self.html.is_some() || self.report.is_some() {
             let run_id = new_run_id(&Root::live());
             let report = Report::of_check(facts, bench, judgement, run_id, Utc::now());
-            write(path, |out| html::write(&report, out))?;
+            if let Some(path) = &self.html {
+                write(path, |out| html::write(&report, out))?;
+            }
+            if let Some(path) = &self.report {
+                write(path, |out| json::write(&report, out))?;
+            }
         }
         Ok(status)
     }

@@ -3,9 +3,10 @@
 use anyhow::Context as _;
 use gdsboot::bench::results::Results;
 use gdsboot::error::{Advise as _, Status, usage};
+use gdsboot::facts::hosted::HostedVm;
+use gdsboot::facts::unpack::unpack;
 use gdsboot::facts::{Facts, Root};
-use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 /// Which machine to read.
 #[derive(Debug, clap::Args)]
@@ -13,6 +14,9 @@ pub struct Machine {
     /// Read a capture instead of this machine: a folder that mirrors a machine's absolute paths, or a .tar.zst of one
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// Take along the configuration of this virtual machine of Proxmox, for `gdsboot vm join`
+    #[arg(long, value_name = "VMID")]
+    vm: Option<u32>,
 }
 
 impl Machine {
@@ -23,9 +27,19 @@ impl Machine {
 
     /// Reads it, and what a benchmark left there.
     pub fn read(&self) -> anyhow::Result<(Facts, Option<Results>)> {
-        let read = |root: Root| (Facts::read(&root), Results::left_by_run(&root));
+        let read = |root: Root| {
+            let mut facts = Facts::read(&root);
+            if let Some(vmid) = self.vm {
+                facts.hosted = HostedVm::read(&root, vmid);
+                if facts.hosted.value().is_none() {
+                    let message = format!("virtual machine {vmid}: {}", facts.hosted.map(|_| ""));
+                    return Err(usage(message, "name one that `qm list` shows on this node, and be root"));
+                }
+            }
+            Ok((facts, Results::left_by_run(&root)))
+        };
         if self.root.is_dir() {
-            return Ok(read(Root::at(&self.root)));
+            return read(Root::at(&self.root));
         }
         let hint = "name a folder that mirrors a machine, a capture's .tar.zst, or leave --root away";
         if !self.root.is_file() {
@@ -36,49 +50,6 @@ impl Machine {
             .with_context(|| format!("reading {}", self.root.display()))
             .hint(hint)
             .status(Status::Usage)?;
-        Ok(read(Root::at(folder.path())))
+        read(Root::at(folder.path()))
     }
-}
-
-/// No capture unpacks to more.
-const LIMIT: u64 = 2 << 30;
-
-/// Unpacks a capture. Nothing leaves the folder, whatever the archive says: see `tar::Entry::unpack_in`.
-fn unpack(file: &Path, folder: &Path) -> anyhow::Result<()> {
-    let packed = zstd::Decoder::new(std::fs::File::open(file)?)?;
-    let mut tar = tar::Archive::new(packed.take(LIMIT));
-    let mut count = 0;
-    for entry in tar.entries()? {
-        let mut entry = entry?;
-        // A machine's links lead anywhere; they are followed inside the folder, by the reader.
-        if entry.header().entry_type().is_symlink() {
-            link(&entry, folder)?;
-        } else if entry.header().entry_type().is_file() || entry.header().entry_type().is_dir() {
-            entry.set_preserve_permissions(false);
-            entry.unpack_in(folder)?;
-        }
-        count += 1;
-    }
-    anyhow::ensure!(count > 0, "it is empty");
-    Ok(())
-}
-
-/// A link whose own place is inside the folder and not below another link.
-fn link(entry: &tar::Entry<'_, impl Read>, folder: &Path) -> anyhow::Result<()> {
-    let path = entry.path()?;
-    let target = entry.link_name()?.context("a link without a target")?;
-    anyhow::ensure!(
-        path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)),
-        "it has the path {}",
-        path.display()
-    );
-    let mut parent = folder.to_owned();
-    for part in path.parent().into_iter().flat_map(Path::components) {
-        parent.push(part);
-        let is_link = std::fs::symlink_metadata(&parent).is_ok_and(|m| m.is_symlink());
-        anyhow::ensure!(!is_link, "its path {} leads through a link", path.display());
-    }
-    std::fs::create_dir_all(&parent)?;
-    std::os::unix::fs::symlink(target, folder.join(path))?;
-    Ok(())
 }

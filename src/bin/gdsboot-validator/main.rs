@@ -7,8 +7,12 @@ mod explain;
 mod facts;
 mod machine;
 
+#[cfg(feature = "builder")]
+use clap::CommandFactory as _;
 use clap::{Parser, Subcommand};
 use gdsboot::error;
+#[cfg(feature = "builder")]
+use gdsboot::manual;
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
@@ -39,6 +43,11 @@ enum Command {
     Bench(bench::BenchArgs),
     List(explain::ListArgs),
     Explain(explain::ExplainArgs),
+    // Not on the image, which has neither manuals nor completion.
+    #[cfg(feature = "builder")]
+    Completions(manual::CompletionsArgs),
+    #[cfg(feature = "builder")]
+    Man(manual::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +66,10 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::List(args) => explain::list(args),
         Command::Explain(args) => explain::explain(args),
+        #[cfg(feature = "builder")]
+        Command::Completions(args) => manual::completions(args, Args::command()),
+        #[cfg(feature = "builder")]
+        Command::Man(args) => manual::man(args, Args::command()),
     };
     error::exit("gdsboot-validator", result)
 }

@@ -6,17 +6,20 @@
 //! | [`raw`] | the disk image: sticks, virtual machines |
 //! | [`qcow2`] | the same disk for hypervisors, smaller |
 //! | [`iso`], [`iso9660`] | the same disk without a report partition, and an ISO at once; the ISO's structures |
+//! | [`netboot`] | kernel, initramfs, root and an iPXE script, in a folder |
 //!
 //! A new format is a file here, a value of [`Format`], and a line in each of its functions.
 
 pub mod iso;
 pub mod iso9660;
+pub mod netboot;
 pub mod parts;
 pub mod qcow2;
 pub mod raw;
 
 use super::output::Output;
 use super::space;
+use crate::error::usage;
 use crate::progress::Progress;
 use anyhow::Result;
 use parts::Parts;
@@ -32,6 +35,8 @@ pub enum Format {
     Qcow2,
     /// A CD-ROM, for the virtual media of a BMC; reports go to another disk
     Iso,
+    /// A folder for a web server, from which machines boot by iPXE
+    Netboot,
 }
 
 impl Format {
@@ -40,6 +45,7 @@ impl Format {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Netboot => "netboot",
             Self::Iso => "iso",
         }
     }
@@ -49,6 +55,7 @@ impl Format {
         match self {
             Self::Raw => "img",
             Self::Qcow2 => "qcow2",
+            Self::Netboot => "netboot",
             Self::Iso => "iso",
         }
     }
@@ -59,6 +66,8 @@ impl Format {
     /// There is no room, or a part does not fit.
     pub fn write(self, parts: &Parts, file: &File, output: &Output, progress: &Progress) -> Result<()> {
         match self {
+            // Its own way in is `image::build_netboot`.
+            Self::Netboot => Err(usage("netboot is a folder, and this takes one file", "--format raw")),
             Self::Raw => {
                 let disk = raw::disk(parts)?;
                 space::require(output.folder(), disk.bytes(), "writing the image")?;

@@ -106,7 +106,7 @@ impl Writer<'_> {
             let cluster = self.allocate();
             self.counts[cluster as usize] = 1;
             self.put(cluster * CLUSTER, bytes)?;
-            return Ok(cluster * CLUSTER | COPIED);
+            return Ok((cluster * CLUSTER) | COPIED);
         };
         if self.pack.as_ref().is_none_or(|(_, pack)| pack.len() + packed.len() > CLUSTER as usize) {
             self.flush()?;
@@ -117,7 +117,7 @@ impl Writer<'_> {
         pack.extend_from_slice(&packed);
         self.counts[*cluster as usize] += 1;
         let sectors = (at + packed.len() as u64 - 1) / SECTOR - at / SECTOR;
-        Ok(COMPRESSED | sectors << SECTORS_SHIFT | at)
+        Ok(COMPRESSED | (sectors << SECTORS_SHIFT) | at)
     }
 
     /// Writes the cluster with compressed ones, whole.

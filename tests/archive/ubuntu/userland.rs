@@ -53,6 +53,14 @@ const IMAGE: &[Row] = &[
     ("adduser", "3.137ubuntu1", "adduser", "passwd"),
     ("amd64-microcode", "3.20231019.1ubuntu2", "amd64-microcode", ""),
     ("binutils", "2.42-4ubuntu2", "binutils", "libc6 (>= 2.38)"),
+    ("busybox", "1:1.36.1-6ubuntu3", "busybox", "libc6 (>= 2.38)"),
+    ("ca-certificates", "20240203", "ca-certificates", "openssl (>= 1.1.1), debconf (>= 0.5) | debconf-2.0"),
+    (
+        "curl",
+        "8.5.0-2ubuntu10",
+        "curl",
+        "libc6 (>= 2.34), libcurl4t64 (= 8.5.0-2ubuntu10), zlib1g (>= 1:1.1.4)",
+    ),
     ("debconf", "1.5.86ubuntu1", "debconf", ""),
     ("dosfstools", "4.2-1.1build1", "dosfstools", "libc6 (>= 2.38)"),
     (
@@ -76,6 +84,7 @@ const IMAGE: &[Row] = &[
     ("libattr1", "1:2.5.2-1build1", "attr", "libc6 (>= 2.4)"),
     ("libblkid1", "2.39.3-9ubuntu6", "util-linux", "libc6 (>= 2.38)"),
     ("libcap2", "1:2.66-5ubuntu2", "libcap2", "libc6 (>= 2.38)"),
+    ("libcurl4t64", "8.5.0-2ubuntu10", "curl", "libc6 (>= 2.38), libssl3t64 (>= 3.0.0), zlib1g (>= 1:1.1.4)"),
     ("libdebconfclient0", "0.271ubuntu3", "cdebconf", "libc6 (>= 2.4)"),
     ("libext2fs2t64", "1.47.0-2.4~exp1ubuntu4", "e2fsprogs", "libc6 (>= 2.38)"),
     ("libgcc-s1", "14-20240412-0ubuntu1", "gcc-14", "gcc-14-base (= 14-20240412-0ubuntu1), libc6 (>= 2.35)"),
@@ -246,7 +255,7 @@ pub(super) fn fill(spec: &Spec, shelf: &mut Shelf, key: &Key) {
 
 fn component(name: &str) -> &'static str {
     match name {
-        "nvme-cli" | "libnvme1t64" | "libnvme1" | "numactl" | "xfsprogs" => "universe",
+        "busybox" | "nvme-cli" | "libnvme1t64" | "libnvme1" | "numactl" | "xfsprogs" => "universe",
         "intel-microcode" | "amd64-microcode" => "restricted",
         _ => "main",
     }

@@ -1,5 +1,33 @@
 //! SMBIOS OEM strings (type 11), by which a hypervisor hands words to its guest (DMTF DSP0134, 7.12).
 
+use super::{Fact, Root};
+
+/// How strings begin that tell of the host's topology (docs/vm.md).
+pub const FROM_HOST: &str = "gdsboot.host=";
+
+const ENTRIES: &str = "/sys/firmware/dmi/entries";
+
+/// The strings of each structure; only root may read them.
+pub fn read_all(root: &Root) -> Vec<Fact<Vec<String>>> {
+    let entries = root.list(ENTRIES);
+    let entries = entries.value().into_iter().flatten().filter(|entry| entry.starts_with("11-"));
+    entries
+        .map(|entry| root.bytes(&format!("{ENTRIES}/{entry}/raw")).parse(|raw| oem_strings(&raw)))
+        .collect()
+}
+
+/// What the hypervisor tells of the host; missing where it tells nothing.
+pub fn from_host(root: &Root) -> Fact<Vec<String>> {
+    let mut told = Vec::new();
+    for entry in read_all(root) {
+        match entry {
+            Fact::Known { value, .. } => told.extend(value.into_iter().filter(|s| s.starts_with(FROM_HOST))),
+            unreadable => return unreadable,
+        }
+    }
+    if told.is_empty() { Fact::Missing { from: ENTRIES.into() } } else { Fact::known(ENTRIES, told) }
+}
+
 /// The strings of one raw structure: a formatted area as long as its second byte says, then strings that end with NUL,
 /// then one more NUL.
 pub fn oem_strings(raw: &[u8]) -> Result<Vec<String>, String> {

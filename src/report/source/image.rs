@@ -1,17 +1,17 @@
-//! A disk image as a source of reports: its partitions, the runs on its report partition, the files on its ESP. The
-//! image is opened read-only; nothing is mounted.
+//! A disk with a partition table: its partitions, the runs on its report partition, the files on its ESP. It is opened
+//! read-only; nothing is mounted.
 
-use super::fat::{Fat, Window};
-use super::gpt::{Partition, TYPE_ESP, Table};
-use super::json;
-use super::kind::Kind;
-use super::menu::{self, MenuEntry};
-use super::model::Report;
-use super::qcow2::Qcow2;
+use super::disk::Disk;
 use crate::boot_contract::{
     REPORT_LABEL, REPORT_RUNS, RUN_CAPTURE, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_SAMPLES, RUN_STARTED,
 };
 use crate::error::{Advise as _, Status, usage};
+use crate::report::fat::{Fat, ReadAt, Window};
+use crate::report::gpt::{Partition, TYPE_ESP, Table};
+use crate::report::json;
+use crate::report::kind::Kind;
+use crate::report::menu::{self, MenuEntry};
+use crate::report::model::Report;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::fs::File;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -28,15 +28,12 @@ const MAX_CAPTURE: u32 = 256 << 20;
 /// `STARTED` is a few lines.
 const MAX_STARTED: u32 = 64 << 10;
 
-/// An image file, opened for reading.
+/// An image file, or a disk like it, opened for reading.
 #[derive(Debug)]
-pub struct Image {
+pub struct Image<D = Disk> {
     path: PathBuf,
-    kind: Kind,
-    /// The disk; where the file at `path` is qcow2, what is in it.
-    file: File,
+    disk: D,
     size: u64,
-    allocated: u64,
     table: Table,
 }
 
@@ -62,21 +59,45 @@ impl Image {
         if !kind.is_file() {
             return Err(usage(format!("{shown} is not a regular file"), "name an image file"));
         }
-        let mut file =
+        let file =
             File::open(path).with_context(|| format!("opening the image {shown}")).status(Status::Usage)?;
-        let kind = Kind::of(&file);
-        if kind == Kind::Qcow2 {
-            file = expanded(file)
-                .with_context(|| format!("reading the image {shown}"))
-                .status(Status::Usage)
-                .hint("qemu-img check says more; qemu-img convert -O raw makes a disk image of any qcow2")?;
-        }
-        let size = file.metadata().with_context(|| format!("opening the image {shown}"))?.len();
-        let table = Table::read(&mut file)
+        let disk =
+            Disk::of(file).with_context(|| format!("reading the image {shown}")).status(Status::Usage)?;
+        let table = disk
+            .table()
             .with_context(|| format!("reading the image {shown}"))
             .status(Status::Usage)
             .hint("name an image that `gdsboot build` wrote; build it again if it is damaged")?;
-        Ok(Self { path: path.to_owned(), kind, file, size, allocated: meta.blocks() * 512, table })
+        let size = disk.size();
+        Ok(Self::of(path, disk, size, table))
+    }
+
+    /// What kind of file it is.
+    pub fn kind(&self) -> Kind {
+        match &self.disk {
+            Disk::Raw { file, .. } => Kind::of(file),
+            Disk::Qcow2(_) => Kind::Qcow2,
+        }
+    }
+
+    /// The open file, which is the disk byte for byte; none where that is in another form.
+    pub fn raw(&self) -> Option<&File> {
+        match &self.disk {
+            Disk::Raw { file, .. } => Some(file),
+            Disk::Qcow2(_) => None,
+        }
+    }
+
+    /// Bytes that the file occupies where it is stored; holes take none.
+    pub fn allocated(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(self.size, |meta| meta.blocks() * 512)
+    }
+}
+
+impl<D: ReadAt> Image<D> {
+    /// A disk of `size` bytes whose partition table was read.
+    pub fn of(path: &Path, disk: D, size: u64, table: Table) -> Self {
+        Self { path: path.to_owned(), disk, size, table }
     }
 
     /// Where it was opened.
@@ -84,24 +105,9 @@ impl Image {
         &self.path
     }
 
-    /// What kind of file that is.
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// The open disk.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Size of the disk in bytes.
+    /// Its size in bytes.
     pub fn size(&self) -> u64 {
         self.size
-    }
-
-    /// Bytes that the file occupies where it is stored; holes take none.
-    pub fn allocated(&self) -> u64 {
-        self.allocated
     }
 
     /// Its partition table.
@@ -138,8 +144,8 @@ impl Image {
     }
 
     /// The FAT filesystem on a partition of this image.
-    pub fn filesystem(&self, partition: &Partition) -> Result<Fat<Window<'_>>> {
-        let window = Window { file: &self.file, start: partition.start, len: partition.size };
+    pub fn filesystem(&self, partition: &Partition) -> Result<Fat<Window<'_, D>>> {
+        let window = Window { file: &self.disk, start: partition.start, len: partition.size };
         Fat::open(window, partition.size)
             .with_context(|| format!("reading partition {} of {}", partition.number, self.path.display()))
     }
@@ -190,14 +196,6 @@ impl Image {
             samples: read(RUN_SAMPLES, MAX_CAPTURE)?,
         })
     }
-}
-
-/// The disk in a qcow2 file, in a file without a name.
-fn expanded(file: File) -> Result<File> {
-    let disk = Qcow2::open(file)?;
-    let raw = tempfile::tempfile().context("making a temporary file for the disk in it")?;
-    disk.expand(&raw)?;
-    Ok(raw)
 }
 
 /// What one run left behind.

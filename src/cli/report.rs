@@ -1,0 +1,384 @@
+//! `gdsboot report`: reports read back from wherever they are.
+
+use super::common::Global;
+use anyhow::{Context as _, Result};
+use gdsboot::builder::output::Output;
+use gdsboot::error::{Advise as _, Status, one_line, usage};
+use gdsboot::fleet::row::Row;
+use gdsboot::fleet::{Fleet, collect, csv, jsonl, page, prometheus, summary};
+use gdsboot::report::diff::{self, Compared, Samples, diff};
+use gdsboot::report::extract::{Extracted, extract};
+use gdsboot::report::model::Report;
+use gdsboot::report::runs::{Catalogue, End, Listed};
+use gdsboot::report::source::Source;
+use gdsboot::report::utc::Utc;
+use gdsboot::report::{html, json, junit, text};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Read reports from images, sticks, folders and files; nothing is mounted
+#[derive(Debug, clap::Args)]
+pub struct ReportArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Show(ShowArgs),
+    Extract(ExtractArgs),
+    Diff(DiffArgs),
+    Collect(CollectArgs),
+}
+
+/// What a source is, in every command's help.
+const SOURCES: &str = "A SOURCE is an image, a qcow2 image, a stick (/dev/sdb), its report partition (/dev/sdb2), \
+    a folder (a mounted stick, a run's own folder, a tree of those or of report JSON files), or a report.json.";
+
+/// Print one run's report
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("{SOURCES}\n\nExit status: the verdict's, 0 PASS, 1 FAIL, 2 INCOMPLETE (also a run \
+    that was cut off)"))]
+pub struct ShowArgs {
+    /// Where the reports are
+    #[arg(required = true, value_name = "SOURCE")]
+    sources: Vec<PathBuf>,
+    /// Which run: its id, its folder's name, or its number in --list [default: the newest complete one]
+    #[arg(long, value_name = "ID|N")]
+    run: Option<String>,
+    /// In which form
+    #[arg(long, default_value = "text", value_name = "FORMAT")]
+    format: Format,
+    /// List the runs instead, oldest first
+    #[arg(long, conflicts_with_all = ["run", "format"])]
+    list: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people, 80 columns
+    Text,
+    /// As it was written, all facts in it
+    Json,
+    /// A page for browsers
+    Html,
+    /// The findings for CI systems
+    Junit,
+    /// The run's row of a fleet's table, a line of JSON
+    Jsonl,
+    /// The run as Prometheus metrics
+    Prometheus,
+}
+
+/// Copy the files of a run, or of all runs, into a folder
+///
+/// Each run gets a folder of its own in DIR. Nothing that exists is overwritten.
+#[derive(Debug, clap::Args)]
+#[command(after_help = SOURCES)]
+pub struct ExtractArgs {
+    /// Where the reports are
+    #[arg(required = true, value_name = "SOURCE")]
+    sources: Vec<PathBuf>,
+    /// Where they go: a folder, which is made where there is none
+    #[arg(long, short, value_name = "DIR")]
+    output: PathBuf,
+    /// Which run: its id, its folder's name, or its number in `show --list` [default: the newest complete one]
+    #[arg(long, value_name = "ID|N")]
+    run: Option<String>,
+    /// All runs, also those that were cut off
+    #[arg(long, conflicts_with = "run")]
+    all: bool,
+}
+
+/// Say what changed between two runs
+///
+/// Findings, versions, settings, devices, topology, and performance where it changed by more than noise: three
+/// standard errors of both runs' raw samples, and 5 % at least; 10 % where a report has no samples beside it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("{SOURCES}\n\nExit status: 0 nothing changed, 1 something did, 64 and above an error"))]
+pub struct DiffArgs {
+    /// The first run: the newest complete one of SOURCE, or the one that is named
+    #[arg(value_name = "SOURCE[#RUN]")]
+    before: PathBuf,
+    /// The second run [default: the last two runs of the first source are compared]
+    #[arg(value_name = "SOURCE[#RUN]")]
+    after: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Make one table of many machines, and say which of them deviate from the others
+///
+/// One row for each machine: its newest complete run. Machines are compared where product and GPUs are the same.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("{SOURCES}\n\nExit status: 0, also where machines fail or deviate; 69 where a report \
+    could not be read: the others are in the table"))]
+pub struct CollectArgs {
+    /// Where the reports are
+    #[arg(required = true, value_name = "SOURCE")]
+    sources: Vec<PathBuf>,
+    /// In which forms, separated by commas [default: what the ending of --output says, or all for a folder]
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',')]
+    format: Vec<Table>,
+    /// The file, or the folder for several forms; `-` is standard output [default: a summary alone]
+    #[arg(long, short, value_name = "FILE|DIR")]
+    output: Option<PathBuf>,
+    /// One row for each run
+    #[arg(long)]
+    all_runs: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Table {
+    /// For spreadsheets: fleet.csv
+    Csv,
+    /// For databases, a line of JSON for each row: fleet.jsonl
+    Jsonl,
+    /// A page with filters that needs no server: fleet.html
+    Html,
+    /// Metrics of each machine's newest run: fleet.prom
+    Prometheus,
+}
+
+const TABLES: [Table; 4] = [Table::Csv, Table::Jsonl, Table::Html, Table::Prometheus];
+
+impl Table {
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Jsonl => "jsonl",
+            Self::Html => "html",
+            Self::Prometheus => "prom",
+        }
+    }
+
+    fn write(self, fleet: &Fleet, out: &mut dyn Write) -> Result<()> {
+        match self {
+            Self::Csv => csv::write(&fleet.rows, out),
+            Self::Jsonl => jsonl::write(&fleet.rows, out),
+            Self::Html => page::write(fleet, Utc::now(), out),
+            Self::Prometheus => prometheus::write(&fleet.current(), out),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &ReportArgs, global: &Global) -> Result<Status> {
+    match &args.command {
+        Command::Show(args) => show(args, global),
+        Command::Extract(args) => extract_runs(args, global),
+        Command::Diff(args) => diff_runs(args, global),
+        Command::Collect(args) => collect_runs(args, global),
+    }
+}
+
+fn open(paths: &[PathBuf]) -> Result<Vec<Source>> {
+    paths.iter().map(|path| Source::open(path)).collect()
+}
+
+/// Says on standard error what could not be listed, and what should be known.
+fn say(catalogue: &Catalogue<'_>, global: &Global) {
+    let progress = global.progress();
+    catalogue.problems.iter().for_each(|problem| progress.note(format!("problem: {}", one_line(problem))));
+    catalogue.notes.iter().for_each(|note| progress.note(note));
+}
+
+fn show(args: &ShowArgs, global: &Global) -> Result<Status> {
+    let sources = open(&args.sources)?;
+    let catalogue = Catalogue::read(&sources)?;
+    say(&catalogue, global);
+    let mut out = std::io::stdout().lock();
+    if args.list {
+        for line in catalogue.lines() {
+            writeln!(out, "{line}").context("writing the list")?;
+        }
+        return Ok(if catalogue.problems.is_empty() { Status::Pass } else { Status::Unavailable });
+    }
+    let listed = catalogue.find(args.run.as_deref())?;
+    for newer in catalogue.newer_unreadable(listed) {
+        global.progress().note(format!("a newer run cannot be read: {}", newer.words()));
+    }
+    if !matches!(listed.end, End::Complete(_)) {
+        let has = listed.source.files(&listed.run)?.join(", ");
+        global.progress().note(format!("the run {} was cut off: it left {has}", listed.run.name));
+    }
+    if let End::Without(files) = &listed.end {
+        writeln!(out, "The run {} was cut off before its first report. It left:", listed.run.name)?;
+        files.iter().try_for_each(|file| writeln!(out, "  {file}"))?;
+        return Ok(Status::Incomplete);
+    }
+    print(listed, args.format, &mut out)?;
+    Ok(listed.verdict().status())
+}
+
+fn print(listed: &Listed<'_>, format: Format, out: &mut dyn Write) -> Result<()> {
+    if format == Format::Json {
+        return out.write_all(&listed.json()?).context("writing the report");
+    }
+    if matches!(format, Format::Jsonl | Format::Prometheus) {
+        let rows = [Row::read(&listed.json()?, &listed.place())?];
+        return if format == Format::Jsonl {
+            jsonl::write(&rows, out)
+        } else {
+            prometheus::write(&rows, out)
+        };
+    }
+    let report: Report = listed.report()?;
+    match format {
+        Format::Html => html::write(&report, out),
+        Format::Junit => junit::write(report.verdict, report.is_simulated(), &report.findings, out),
+        _ => text::write(&report, out).context("writing the report"),
+    }
+}
+
+fn extract_runs(args: &ExtractArgs, global: &Global) -> Result<Status> {
+    let sources = open(&args.sources)?;
+    let catalogue = Catalogue::read(&sources)?;
+    say(&catalogue, global);
+    let wanted: Vec<&Listed<'_>> = match args.all {
+        true => catalogue.runs.iter().collect(),
+        false => vec![catalogue.find(args.run.as_deref())?],
+    };
+    fs_err::create_dir_all(&args.output).context("making the folder for the runs")?;
+    let mut failed = !catalogue.problems.is_empty();
+    let mut out = std::io::stdout().lock();
+    for listed in &wanted {
+        let line = match extract(listed, &args.output) {
+            Ok(Extracted::Copied(to, files)) => format!("{}: {files} files", to.display()),
+            Ok(Extracted::AlreadyThere(to)) => format!("{}: the same files were there already", to.display()),
+            // Of one run, the error is the command's own.
+            Err(error) if wanted.len() == 1 || gdsboot::interrupt::requested() => return Err(error),
+            Err(error) => {
+                failed = true;
+                global.progress().note(format!("problem: {}", one_line(&error)));
+                continue;
+            }
+        };
+        writeln!(out, "{line}").context("writing what was done")?;
+    }
+    Ok(if failed { Status::Unavailable } else { Status::Pass })
+}
+
+fn diff_runs(args: &DiffArgs, global: &Global) -> Result<Status> {
+    let ((first, run), second) = (source_and_run(&args.before), args.after.as_deref().map(source_and_run));
+    let mut sources = open(&[first])?;
+    sources.extend(second.as_ref().map(|(path, _)| Source::open(path)).transpose()?);
+    let catalogues: Vec<Catalogue<'_>> = sources.chunks(1).map(Catalogue::read).collect::<Result<_>>()?;
+    catalogues.iter().for_each(|catalogue| say(catalogue, global));
+    let (before, after) = match (&second, catalogues.as_slice()) {
+        (Some((_, other)), [first, second]) => (first.find(run.as_deref())?, second.find(other.as_deref())?),
+        (_, [first, ..]) => first.two(run.as_deref())?,
+        (_, []) => unreachable!("one source was opened"),
+    };
+    let (old, new) = (before.report()?, after.report()?);
+    let compared = |listed: &Listed<'_>, report| -> Result<Compared<'_>> {
+        let samples = listed.samples()?.map_or_else(Samples::default, |lines| Samples::read(&lines));
+        Ok(Compared { place: listed.place(), report, samples })
+    };
+    let diff = diff(&compared(before, &old)?, &compared(after, &new)?);
+    let mut out = std::io::stdout().lock();
+    match args.json {
+        true => out.write_all(&json::pretty(&diff)?).context("writing what changed")?,
+        false => diff::lines(&diff)
+            .iter()
+            .try_for_each(|line| writeln!(out, "{line}"))
+            .context("writing what changed")?,
+    }
+    // As diff(1) ends.
+    Ok(if diff.changes.is_empty() { Status::Pass } else { Status::Fail })
+}
+
+/// `stick.img#bbbbbbbb`, where there is no file of that name.
+fn source_and_run(path: &Path) -> (PathBuf, Option<String>) {
+    let split = path.to_str().and_then(|text| text.rsplit_once('#'));
+    match split {
+        Some((source, run)) if !path.exists() => (source.into(), Some(run.to_owned())),
+        _ => (path.to_owned(), None),
+    }
+}
+
+fn collect_runs(args: &CollectArgs, global: &Global) -> Result<Status> {
+    let outputs = outputs(args)?;
+    let progress = global.progress();
+    let mut sources = Vec::new();
+    let mut unopened = Vec::new();
+    for path in &args.sources {
+        match Source::open(path) {
+            Ok(source) => sources.push(source),
+            // Of one source, the error is the command's own.
+            Err(error) if args.sources.len() == 1 => return Err(error),
+            Err(error) => unopened.push(one_line(&error)),
+        }
+    }
+    let mut fleet = collect(&sources, args.all_runs, &progress)?;
+    fleet.problems.splice(0..0, unopened);
+    let to_stdout = outputs.iter().any(|(_, output)| output.is_none());
+    for (table, output) in &outputs {
+        match output {
+            None => table.write(&fleet, &mut std::io::stdout().lock())?,
+            Some(output) => output.write(|file| {
+                let mut out = std::io::BufWriter::new(file);
+                table.write(&fleet, &mut out)?;
+                out.flush().context("writing the table")
+            })?,
+        }
+    }
+    let mut lines = summary::lines(&fleet);
+    lines.extend(
+        outputs.iter().filter_map(|(_, output)| Some(format!("wrote {}", output.as_ref()?.path().display()))),
+    );
+    for line in lines {
+        let said = if to_stdout {
+            writeln!(std::io::stderr(), "{line}")
+        } else {
+            writeln!(std::io::stdout(), "{line}")
+        };
+        said.context("writing the summary")?;
+    }
+    fleet.notes.iter().for_each(|note| progress.note(note));
+    fleet.problems.iter().for_each(|problem| progress.note(format!("problem: {problem}")));
+    if fleet.rows.is_empty() && fleet.problems.is_empty() {
+        return Err(usage(
+            "there is no report in it",
+            "boot the image; each boot leaves a run on its report partition",
+        ));
+    }
+    Ok(if fleet.problems.is_empty() { Status::Pass } else { Status::Unavailable })
+}
+
+/// What is written, and where: `None` is standard output. Checked before anything is read.
+fn outputs(args: &CollectArgs) -> Result<Vec<(Table, Option<Output>)>> {
+    let Some(path) = &args.output else {
+        return match args.format.as_slice() {
+            [] => Ok(Vec::new()),
+            [table] => Ok(vec![(*table, None)]),
+            _ => Err(usage("several forms do not fit on standard output", "name a folder for them: -o DIR")),
+        };
+    };
+    let by_ending =
+        TABLES.into_iter().find(|table| path.extension().is_some_and(|ending| ending == table.ending()));
+    let tables = match (args.format.as_slice(), by_ending) {
+        ([], Some(table)) if !path.is_dir() => vec![table],
+        ([], _) => TABLES.to_vec(),
+        (named, _) => named.to_vec(),
+    };
+    if path.as_os_str() == "-" {
+        return match tables.as_slice() {
+            [table] if !args.format.is_empty() => Ok(vec![(*table, None)]),
+            _ => Err(usage("one form fits on standard output", "name it: --format csv")),
+        };
+    }
+    if let ([table], false) = (tables.as_slice(), path.is_dir()) {
+        return Ok(vec![(*table, Some(Output::new(path)?))]);
+    }
+    if by_ending.is_some() && !path.is_dir() {
+        return Err(usage(
+            format!("several forms do not fit into the file {}", path.display()),
+            "name a folder for them: -o DIR",
+        ));
+    }
+    fs_err::create_dir_all(path).context("making the folder for the tables").status(Status::Usage)?;
+    let output = |table: Table| Output::new(&path.join(format!("fleet.{}", table.ending())));
+    tables.into_iter().map(|table| Ok((table, Some(output(table)?)))).collect()
+}

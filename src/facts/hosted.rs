@@ -1,0 +1,76 @@
+//! A virtual machine of this Proxmox: its configuration and its process, as text. Whoever joins a guest's report with the
+//! host's reads them (`gdsboot vm join`).
+
+use super::{Fact, Root};
+use serde::{Deserialize, Serialize};
+
+/// A virtual machine as its host has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct HostedVm {
+    /// Proxmox' number of it.
+    pub vmid: u32,
+    /// Its file in `/etc/pve/qemu-server`, without notes, passwords and keys: those are nobody's business.
+    pub conf: String,
+    /// The resource mappings, `/etc/pve/mapping/pci.cfg`.
+    pub mappings: Fact<String>,
+    /// The words of the QEMU that runs it; missing where none does.
+    pub command_line: Fact<Vec<String>>,
+}
+
+impl HostedVm {
+    /// Reads it; missing where this node has no such machine.
+    pub fn read(root: &Root, vmid: u32) -> Fact<Self> {
+        let pid = root.parse(&format!("/var/run/qemu-server/{vmid}.pid"), |text| {
+            text.trim().parse::<u32>().map_err(|why| why.to_string())
+        });
+        let command_line = match &pid {
+            Fact::Known { value: pid, .. } => root.bytes(&format!("/proc/{pid}/cmdline")).map(|bytes| {
+                let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+                words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+            }),
+            other => other.clone().map(|_| Vec::new()),
+        };
+        root.text(&format!("/etc/pve/qemu-server/{vmid}.conf")).map(|conf| Self {
+            vmid,
+            conf: without_secrets(&conf),
+            mappings: root.text("/etc/pve/mapping/pci.cfg"),
+            command_line,
+        })
+    }
+}
+
+/// Leaves out notes and what cloud-init is given.
+fn without_secrets(conf: &str) -> String {
+    let is_private = |line: &&str| {
+        ["#", "cipassword:", "sshkeys:", "description:"].iter().any(|key| line.starts_with(key))
+    };
+    conf.lines().filter(|line| !is_private(line)).flat_map(|line| [line, "\n"]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_runs_and_one_that_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, bytes) in [
+            ("etc/pve/qemu-server/100.conf", &b"#secret\nname: a\ncipassword: $5$x\n"[..]),
+            ("var/run/qemu-server/100.pid", b"4711\n"),
+            ("proc/4711/cmdline", b"/usr/bin/kvm\0-id\x00100\0"),
+        ] {
+            let path = dir.path().join(path);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, bytes).unwrap();
+        }
+        let root = Root::at(dir.path());
+        let vm = HostedVm::read(&root, 100);
+        let vm = vm.value().unwrap();
+        assert_eq!((vm.vmid, vm.conf.as_str()), (100, "name: a\n"));
+        assert_eq!(vm.command_line.value().unwrap(), &["/usr/bin/kvm", "-id", "100"]);
+        assert!(matches!(vm.mappings, Fact::Missing { .. }));
+        assert!(matches!(HostedVm::read(&root, 101), Fact::Missing { .. }));
+    }
+}

@@ -1,0 +1,240 @@
+//! The part of a report that a table of a fleet is made of. The facts are most of a report; what is not named here is skipped
+//! without being built.
+
+use crate::bench::results::{Kind, Purpose};
+use crate::bench::route::{Outcome, Route};
+use crate::bench::transfer::job::Direction;
+use crate::bench::transfer::measurement::Figures;
+use crate::checks::check::{Severity, Side, Status};
+use crate::facts::pci::{Class, Id, PciPath};
+use crate::report::model::Verdict;
+use crate::report::utc::Utc;
+use serde::Deserialize;
+
+/// A fact's value, wherever it was read.
+#[derive(Debug, Deserialize)]
+#[serde(bound = "T: Deserialize<'de>")]
+pub struct Known<T> {
+    #[serde(default)]
+    pub value: Option<T>,
+}
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self { value: None }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Report {
+    pub schema: u32,
+    pub gdsboot: String,
+    pub run_id: String,
+    pub started: Utc,
+    pub finished: Utc,
+    pub complete: bool,
+    pub verdict: Verdict,
+    pub route: Route,
+    #[serde(default)]
+    pub side: Option<Side>,
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+    #[serde(default)]
+    pub benchmark: Option<Benchmark>,
+    #[serde(default)]
+    pub facts: Facts,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Finding {
+    pub id: String,
+    pub status: Status,
+    pub severity: Severity,
+    pub why: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Benchmark {
+    pub simulated: bool,
+    pub gpus: Vec<GpuSeen>,
+    pub measurements: Vec<Measurement>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct GpuSeen {
+    pub gpu: Gpu,
+    pub cufile: Option<Cufile>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Gpu {
+    pub cuda_version: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Cufile {
+    pub version: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Measurement {
+    pub kind: Kind,
+    pub purpose: Purpose,
+    pub job: Job,
+    pub bytes: u64,
+    pub figures: Figures,
+    #[serde(default)]
+    pub proof: Option<Proof>,
+}
+
+impl Measurement {
+    /// As [`crate::bench::results::Measurement::counts`].
+    pub fn counts(&self) -> bool {
+        matches!(self.purpose, Purpose::Figures | Purpose::Load | Purpose::Together) && self.bytes > 0
+    }
+
+    /// Was it proven to go by DMA?
+    pub fn is_direct(&self) -> bool {
+        self.proof.as_ref().is_some_and(|proof| proof.outcome == Outcome::Direct)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Job {
+    pub direction: Direction,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Proof {
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Facts {
+    pub image: Known<Image>,
+    pub kernel: Kernel,
+    pub platform: Platform,
+    pub cpu: Known<Cpu>,
+    pub memory: Known<Memory>,
+    pub pci: Known<Vec<Pci>>,
+    pub numa_nodes: Known<Vec<u32>>,
+    pub nvme: Known<Vec<Nvme>>,
+    pub nvidia: Nvidia,
+    pub dma: Known<Dma>,
+    pub nvidia_fs: NvidiaFs,
+    pub libraries: Known<Vec<Installed>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Image {
+    pub profile: String,
+    pub image_id: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Kernel {
+    pub release: Known<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Platform {
+    pub vendor: Known<String>,
+    pub product: Known<String>,
+    pub serial: Known<String>,
+    pub uuid: Known<String>,
+    pub board: Known<String>,
+    pub firmware_version: Known<String>,
+    pub firmware_date: Known<String>,
+    pub hypervisor: Known<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Cpu {
+    pub model_name: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    pub total: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Pci {
+    pub address: String,
+    pub vendor: Known<Id>,
+    pub device: Known<Id>,
+    pub class: Known<Class>,
+    pub numa_node: Known<i32>,
+    pub link_width: Known<u32>,
+    pub path: Known<PciPath>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Nvme {
+    pub model: Known<String>,
+    pub serial: Known<String>,
+    pub firmware: Known<String>,
+    pub address: Known<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Nvidia {
+    pub driver: Known<String>,
+    pub version: Known<String>,
+    pub gpus: Known<Vec<NvidiaGpu>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NvidiaGpu {
+    pub address: String,
+    pub model: Known<String>,
+    pub uuid: Known<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NvidiaFs {
+    pub version: Known<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Dma {
+    pub libraries: Vec<Library>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Library {
+    pub name: String,
+    pub simulated: bool,
+    pub calls: Vec<Call>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Call {
+    pub function: String,
+    pub value: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Installed {
+    pub name: String,
+    pub version: String,
+}

@@ -1,0 +1,47 @@
+//! From a configuration to findings and a verdict, in the form of every other judgement.
+
+use super::context::Context;
+use super::rules::{self, Rule};
+use crate::bench::route::Route;
+use crate::checks::check::{Finding, Outcome, Severity, Side, Status};
+use crate::checks::judge::{Judgement, sort};
+use crate::report::model::Verdict;
+use std::collections::HashMap;
+
+/// Judges a configuration by all rules.
+pub fn judge(context: &Context<'_>) -> Judgement {
+    let findings = findings(context);
+    let blocked = findings.iter().any(|f| f.status == Status::Fail && f.severity <= Severity::Major);
+    let verdict = if blocked { Verdict::Fail } else { Verdict::Incomplete };
+    Judgement { verdict, route: Route::None, side: Side::Host, simulated: false, findings }
+}
+
+/// What all rules find, causes first: a rule whose prerequisite failed is skipped.
+pub fn findings(context: &Context<'_>) -> Vec<Finding> {
+    let mut causes: HashMap<&str, &str> = HashMap::new();
+    let mut findings = Vec::new();
+    for rule in rules::all() {
+        let Rule { id, title, severity, .. } = *rule;
+        let cause = rule.requires.iter().find_map(|required| causes.get(required).copied());
+        let finding = match cause {
+            Some(cause) => {
+                causes.insert(id, cause);
+                let outcome = Outcome::unknown(format!("nothing to look at before {cause} is mended"));
+                let finding = outcome.into_finding(id, title, severity);
+                Finding { status: Status::Skip, because: Some(cause.to_owned()), ..finding }
+            }
+            None => {
+                let outcome = (rule.run)(context);
+                let is_partial = outcome.partial.is_some();
+                let finding = outcome.into_finding(id, title, severity);
+                if finding.status == Status::Fail && !is_partial {
+                    causes.insert(id, id);
+                }
+                finding
+            }
+        };
+        findings.push(finding);
+    }
+    sort(&mut findings);
+    findings
+}

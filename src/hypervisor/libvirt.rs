@@ -1,0 +1,367 @@
+//! libvirt's domain XML, as `virsh dumpxml` prints it (libvirt: formatdomain). Document types are refused, and with them
+//! every entity that a document could define.
+
+use super::machine::{Disk, Firmware, Kind, Machine, Passed, PlaceInGuest, Port, PortKind, ROOT_BUS, bytes};
+use super::qemu;
+use anyhow::{Context as _, Result, ensure};
+use roxmltree::{Document, Node, ParsingOptions};
+use std::collections::BTreeMap;
+
+/// More elements than any domain has.
+const MOST_NODES: u32 = 100_000;
+
+/// Reads a domain.
+///
+/// # Errors
+/// It is no XML, has a document type, or is no domain.
+pub fn parse(from: &str, text: &[u8]) -> Result<Machine> {
+    let text = std::str::from_utf8(text).context("it is not text")?;
+    let options = ParsingOptions { allow_dtd: false, nodes_limit: MOST_NODES, ..ParsingOptions::default() };
+    let document = Document::parse_with_options(text, options).context("reading XML")?;
+    let domain = document.root_element();
+    ensure!(
+        domain.has_tag_name("domain"),
+        "its root is <{}> and not <domain>",
+        domain.tag_name().name().chars().take(40).collect::<String>()
+    );
+    let mut machine = Machine::new(Kind::Libvirt, from);
+    machine.accelerated = domain.attribute("type") == Some("kvm");
+    machine.name = text_of(domain, "name");
+    machine.uuid = text_of(domain, "uuid").map(|uuid| uuid.to_ascii_lowercase());
+    if let Some(os) = child(domain, "os") {
+        firmware(&mut machine, os);
+    }
+    cpu(&mut machine, domain);
+    memory(&mut machine, domain);
+    if let Some(guard) = child(domain, "launchSecurity") {
+        machine.confidential = Some(guard.attribute("type").unwrap_or("launchSecurity").to_owned());
+    }
+    let strings = domain.descendants().filter(|node| node.has_tag_name("oemStrings"));
+    let entries = strings.flat_map(|strings| children(strings, "entry"));
+    machine.oem_strings =
+        entries.filter_map(|entry| entry.text()).map(|text| text.trim().to_owned()).collect();
+    for sysinfo in children(domain, "sysinfo").filter(|node| node.attribute("type") == Some("fwcfg")) {
+        for entry in children(sysinfo, "entry") {
+            let name = entry.attribute("name").unwrap_or("").to_owned();
+            machine.fw_cfg.push((name, entry.text().unwrap_or("").trim().to_owned()));
+        }
+    }
+    if let Some(found) = child(domain, "devices") {
+        devices(&mut machine, found);
+    }
+    let inside = domain.children().filter(Node::is_element);
+    let unknown = inside.map(|node| node.tag_name().name()).filter(|name| !KNOWN.contains(name));
+    machine.unknown.extend(unknown.map(|name| format!("<{name}>")));
+    // Options that are handed on to QEMU as they are.
+    let handed_on = domain.children().find(|node| node.tag_name().name() == "commandline");
+    if let Some(line) = handed_on {
+        let args = line.children().filter(|node| node.tag_name().name() == "arg");
+        let words: Vec<&str> = args.filter_map(|arg| arg.attribute("value")).collect();
+        let line = shlex::try_join(words).unwrap_or_default();
+        if let Err(why) = qemu::add(&mut machine, &line) {
+            machine.complaints.push(format!("qemu:commandline: {why}"));
+        }
+    }
+    Ok(machine)
+}
+
+/// Elements of a domain; all but those that are read say nothing about transfers.
+const KNOWN: [&str; 39] = [
+    "name",
+    "uuid",
+    "genid",
+    "title",
+    "description",
+    "metadata",
+    "hwuuid",
+    "bootloader",
+    "bootloader_args",
+    "os",
+    "vcpu",
+    "vcpus",
+    "iothreads",
+    "iothreadids",
+    "cputune",
+    "numatune",
+    "resource",
+    "memory",
+    "currentMemory",
+    "maxMemory",
+    "memoryBacking",
+    "memtune",
+    "blkiotune",
+    "sysinfo",
+    "features",
+    "cpu",
+    "clock",
+    "on_poweroff",
+    "on_reboot",
+    "on_crash",
+    "on_lockfailure",
+    "pm",
+    "devices",
+    "seclabel",
+    "launchSecurity",
+    "commandline",
+    "override",
+    "keywrap",
+    "perf",
+];
+
+fn firmware(machine: &mut Machine, os: Node<'_, '_>) {
+    machine.board = child(os, "type").and_then(|kind| kind.attribute("machine")).unwrap_or("").to_owned();
+    let loader = child(os, "loader");
+    let is_pflash = loader.is_some_and(|loader| loader.attribute("type") == Some("pflash"));
+    machine.firmware = match os.attribute("firmware") {
+        Some("efi") => Some(Firmware::Uefi),
+        Some("bios") => Some(Firmware::Bios),
+        _ if is_pflash => Some(Firmware::Uefi),
+        _ => Some(Firmware::Bios),
+    };
+    let feature = |name: &str| {
+        let features = children(os, "firmware").flat_map(|node| children(node, "feature"));
+        features
+            .filter(|node| node.attribute("name") == Some(name))
+            .any(|node| node.attribute("enabled") == Some("yes"))
+    };
+    let vars = child(os, "nvram").and_then(|nvram| nvram.attribute("template")).unwrap_or("");
+    machine.secure_boot = feature("enrolled-keys") || vars.contains(".ms.") || vars.contains("secboot");
+}
+
+fn cpu(machine: &mut Machine, domain: Node<'_, '_>) {
+    if let Some(cpu) = child(domain, "cpu") {
+        let mode = cpu.attribute("mode").unwrap_or("custom");
+        machine.cpu.model = match mode {
+            "host-passthrough" => "host".into(),
+            "maximum" => "max".into(),
+            "host-model" => mode.into(),
+            _ => text_of(cpu, "model").unwrap_or_default(),
+        };
+        if let Some(width) = child(cpu, "maxphysaddr") {
+            machine.cpu.host_phys_bits = width.attribute("mode") == Some("passthrough");
+            machine.cpu.phys_bits = width.attribute("bits").and_then(|bits| bits.parse().ok());
+        }
+        let flags = children(cpu, "feature").filter_map(|node| {
+            Some(format!("{}={}", node.attribute("name")?, node.attribute("policy").unwrap_or("require")))
+        });
+        machine.cpu.flags = flags.collect();
+    }
+    let hidden = domain.descendants().find(|node| node.has_tag_name("hidden"));
+    machine.cpu.hidden = hidden.is_some_and(|node| node.attribute("state") == Some("on"));
+}
+
+/// An element's number in bytes; libvirt counts in KiB where no unit is given.
+fn size(node: Node<'_, '_>) -> Option<u64> {
+    let number = node.text()?.trim();
+    let unit = node.attribute("unit").unwrap_or("KiB");
+    let unit = if matches!(unit, "b" | "bytes") { "B" } else { unit };
+    bytes(&format!("{number}{unit}"), 1 << 10)
+}
+
+fn memory(machine: &mut Machine, domain: Node<'_, '_>) {
+    machine.memory.bytes = child(domain, "memory").and_then(size);
+    if let Some(pages) = child(domain, "memoryBacking").and_then(|backing| child(backing, "hugepages")) {
+        let page = child(pages, "page").and_then(|page| {
+            bytes(&format!("{}{}", page.attribute("size")?, page.attribute("unit").unwrap_or("KiB")), 1)
+        });
+        machine.memory.hugepages = Some(page.unwrap_or(0));
+    }
+    machine.memory.hard_limit =
+        child(domain, "memtune").and_then(|tune| child(tune, "hard_limit")).and_then(size);
+    if let Some(tune) = child(domain, "numatune") {
+        let bound = tune.children().filter(|node| matches!(node.tag_name().name(), "memory" | "memnode"));
+        for node in bound.filter(|node| node.attribute("mode").is_none_or(|mode| mode == "strict")) {
+            machine.memory.host_nodes.extend(qemu::list(node.attribute("nodeset").unwrap_or("")));
+        }
+    }
+}
+
+fn devices(machine: &mut Machine, devices: Node<'_, '_>) {
+    // Where nothing is said, libvirt adds one.
+    machine.memory.balloon =
+        child(devices, "memballoon").is_none_or(|node| node.attribute("model") != Some("none"));
+    machine.viommu =
+        child(devices, "iommu").map(|node| node.attribute("model").unwrap_or("iommu").to_owned());
+    for controller in children(devices, "controller").filter(|node| node.attribute("type") == Some("pci")) {
+        let kind = match controller.attribute("model").unwrap_or("") {
+            "pcie-root-port" => PortKind::RootPort,
+            "pcie-switch-upstream-port" => PortKind::Upstream,
+            "pcie-switch-downstream-port" => PortKind::Downstream,
+            "pcie-expander-bus" => PortKind::Expander,
+            "pci-bridge" | "pcie-to-pci-bridge" | "dmi-to-pci-bridge" | "pci-expander-bus" => {
+                PortKind::Conventional
+            }
+            _ => continue,
+        };
+        let (bus, addr) = child(controller, "address").map_or((ROOT_BUS.into(), String::new()), place);
+        let id = bus_name(number(controller.attribute("index").unwrap_or("")));
+        machine.ports.push(Port { id, kind, bus, addr });
+    }
+    let hosted =
+        children(devices, "hostdev").filter(|node| matches!(node.attribute("type"), Some("pci" | "mdev")));
+    for (count, node) in hosted.enumerate() {
+        let passed = passed(machine, node, count);
+        machine.passed.push(passed);
+    }
+    for node in children(devices, "disk") {
+        let target = child(node, "target");
+        let source = child(node, "source");
+        let told = source.and_then(|source| {
+            ["file", "dev", "name", "volume"].into_iter().find_map(|key| source.attribute(key))
+        });
+        let bus = target.and_then(|target| target.attribute("bus")).unwrap_or("");
+        machine.disks.push(Disk {
+            name: target.and_then(|target| target.attribute("dev")).unwrap_or("disk").to_owned(),
+            interface: bus.to_owned(),
+            source: told.unwrap_or("").to_owned(),
+            cdrom: node.attribute("device") == Some("cdrom"),
+        });
+    }
+}
+
+fn passed(machine: &mut Machine, node: Node<'_, '_>, count: usize) -> Passed {
+    let alias = child(node, "alias").and_then(|alias| alias.attribute("name"));
+    let name = alias.map_or_else(|| format!("hostdev{count}"), str::to_owned);
+    let source = child(node, "source").and_then(|source| child(source, "address"));
+    let host = source.filter(|address| address.attribute("bus").is_some()).map(|address| {
+        let part = |key: &str| number(address.attribute(key).unwrap_or("0"));
+        format!("{:04x}:{:02x}:{:02x}.{:x}", part("domain"), part("bus"), part("slot"), part("function"))
+    });
+    let mediated = source.and_then(|address| address.attribute("uuid")).map(str::to_owned);
+    let guest = node.children().find(|child| child.has_tag_name("address")).map(place);
+    let place = match &guest {
+        // libvirt gives a device of a q35 a root port of its own when the domain is defined.
+        None if machine.is_q35() => {
+            let id = format!("auto.{count}");
+            let port =
+                Port { id: id.clone(), kind: PortKind::RootPort, bus: ROOT_BUS.into(), addr: String::new() };
+            machine.ports.push(port);
+            PlaceInGuest::Port(id)
+        }
+        None => PlaceInGuest::Conventional,
+        Some((bus, _)) if bus == ROOT_BUS && machine.is_q35() => PlaceInGuest::RootBus,
+        Some((bus, _)) => match machine.port(bus).map(|port| port.kind) {
+            Some(PortKind::Conventional) => PlaceInGuest::Conventional,
+            Some(_) => PlaceInGuest::Port(bus.clone()),
+            None if !machine.is_q35() => PlaceInGuest::Conventional,
+            None => PlaceInGuest::Unknown(bus.clone()),
+        },
+    };
+    let rom = child(node, "rom");
+    Passed {
+        name,
+        hosts: host.into_iter().collect(),
+        mapping: None,
+        mediated,
+        place,
+        addr: guest.map_or(String::new(), |(_, addr)| addr),
+        rom: rom
+            .is_none_or(|rom| rom.attribute("bar") != Some("off") && rom.attribute("enabled") != Some("no")),
+        display: node.attribute("display") == Some("on"),
+        iommufd: child(node, "driver").is_some_and(|driver| driver.attribute("iommufd") == Some("yes")),
+        properties: BTreeMap::new(),
+    }
+}
+
+/// An `<address>`: the bus' name, and the slot there.
+fn place(address: Node<'_, '_>) -> (String, String) {
+    let part = |key: &str| number(address.attribute(key).unwrap_or("0"));
+    (bus_name(part("bus")), format!("{:02x}.{:x}", part("slot"), part("function")))
+}
+
+fn bus_name(index: u32) -> String {
+    if index == 0 { ROOT_BUS.to_owned() } else { format!("pci.{index}") }
+}
+
+/// `0x1c` or `28`.
+fn number(text: &str) -> u32 {
+    match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).unwrap_or(0),
+        None => text.parse().unwrap_or(0),
+    }
+}
+
+fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
+    node.children().find(|child| child.has_tag_name(name))
+}
+
+fn children<'a, 'i: 'a>(node: Node<'a, 'i>, name: &'static str) -> impl Iterator<Item = Node<'a, 'i>> {
+    node.children().filter(move |child| child.has_tag_name(name))
+}
+
+fn text_of(node: Node<'_, '_>, name: &str) -> Option<String> {
+    child(node, name)?.text().map(|text| text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const XML: &str = r#"<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+  <name>gds</name><uuid>AAAAAAAA-2222-3333-4444-555555555555</uuid>
+  <memory unit='GiB'>64</memory><memtune><hard_limit unit='GiB'>32</hard_limit></memtune>
+  <memoryBacking><hugepages><page size='1' unit='GiB'/></hugepages></memoryBacking>
+  <numatune><memory mode='strict' nodeset='1'/></numatune>
+  <os firmware='efi'><type arch='x86_64' machine='pc-q35-9.2'>hvm</type>
+    <firmware><feature enabled='yes' name='enrolled-keys'/></firmware></os>
+  <features><kvm><hidden state='on'/></kvm></features>
+  <cpu mode='host-passthrough'><maxphysaddr mode='passthrough'/><feature policy='disable' name='x'/></cpu>
+  <sysinfo type='smbios'><oemStrings><entry>gdsboot.after=hold</entry></oemStrings></sysinfo>
+  <sysinfo type='fwcfg'><entry name='opt/ovmf/X-PciMmio64Mb'>262144</entry></sysinfo>
+  <devices>
+    <controller type='pci' index='0' model='pcie-root'/>
+    <controller type='pci' index='1' model='pcie-root-port'><address type='pci' domain='0' bus='0x00' slot='0x02' function='0x0'/></controller>
+    <controller type='pci' index='2' model='pcie-switch-upstream-port'><address type='pci' bus='0x01' slot='0x00'/></controller>
+    <controller type='pci' index='3' model='pcie-switch-downstream-port'><address type='pci' bus='0x02' slot='0x00'/></controller>
+    <disk type='file' device='disk'><source file='/a.img'/><target dev='vda' bus='virtio'/></disk>
+    <hostdev mode='subsystem' type='pci'><source><address domain='0x0000' bus='0x41' slot='0x00' function='0x0'/></source>
+      <rom bar='off'/><address type='pci' bus='0x03' slot='0x00'/></hostdev>
+    <hostdev mode='subsystem' type='pci'><driver name='vfio' iommufd='yes'/><source><address bus='0x42' slot='0x00' function='0x0'/></source></hostdev>
+    <memballoon model='none'/>
+    <iommu model='intel'/>
+  </devices>
+  <strange/>
+  <qemu:commandline><qemu:arg value='-fw_cfg'/><qemu:arg value='name=a b,string=c'/></qemu:commandline>
+</domain>"#;
+
+    #[test]
+    fn a_whole_domain() {
+        let machine = parse("x.xml", XML.as_bytes()).unwrap();
+        assert!(
+            machine.is_q35()
+                && machine.accelerated
+                && machine.cpu.is_host()
+                && machine.cpu.hidden
+                && machine.secure_boot
+        );
+        assert_eq!(machine.memory.hugepages, Some(1 << 30));
+        assert_eq!((machine.memory.bytes, machine.memory.hard_limit), (Some(64 << 30), Some(32 << 30)));
+        assert_eq!((machine.memory.balloon, machine.memory.host_nodes.as_slice()), (false, &[1][..]));
+        assert_eq!(machine.firmware, Some(Firmware::Uefi));
+        let [gpu, nvme] = machine.passed.as_slice() else { panic!("two devices") };
+        assert_eq!(gpu.hosts, ["0000:41:00.0"]);
+        assert_eq!(machine.ports_above(gpu).unwrap().len(), 3);
+        assert!(!gpu.rom && nvme.iommufd);
+        assert_eq!(machine.ports_above(nvme).unwrap().len(), 1);
+        assert_eq!(machine.told("opt/ovmf/X-PciMmio64Mb"), Some("262144"));
+        assert_eq!(machine.told("a b"), Some("c"));
+        assert_eq!(
+            (machine.unknown, machine.viommu.as_deref()),
+            (vec!["<strange>".to_owned()], Some("intel"))
+        );
+    }
+
+    #[test]
+    fn documents_that_are_none() {
+        let why = |text: &str| format!("{:#}", parse("x", text.as_bytes()).unwrap_err());
+        let bomb = "<!DOCTYPE d [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;\">]><domain>&b;</domain>";
+        assert!(why(bomb).contains("DTD"), "{}", why(bomb));
+        assert!(why("<domain>&nothing;</domain>").contains("entity"));
+        assert!(why("<domain><name>").contains("XML"));
+        assert!(why("").contains("XML"));
+        assert!(why("<network/>").contains("<network>"));
+        assert!(parse("x", b"\xff<").is_err());
+        let deep = "<domain>".repeat(200_000);
+        assert!(parse("x", deep.as_bytes()).is_err());
+    }
+}

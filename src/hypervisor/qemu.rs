@@ -1,0 +1,679 @@
+//! A command line of QEMU: text as in a shell script, or `/proc/PID/cmdline` (qemu-system-x86_64(1)).
+//!
+//! `-readconfig` files are not read. Proxmox' own (`pve-q35*.cfg`) is known: it makes four root ports.
+
+use super::machine::{
+    Cpu, Disk, Firmware, Kind, Machine, Passed, PlaceInGuest, Port, PortKind, ROOT_BUS, address, bytes,
+};
+use anyhow::{Context as _, Result, bail, ensure};
+use std::collections::BTreeMap;
+
+/// Reads a command line.
+///
+/// # Errors
+/// It has no QEMU in it, or ends within quotes.
+pub fn parse(from: &str, text: &[u8]) -> Result<Machine> {
+    let (program, words) = words(text)?;
+    let mut machine = Machine::new(Kind::Qemu, from);
+    // Where nothing is said, the program's name decides (QEMU: system/vl.c, configure_accelerators).
+    machine.accelerated = program.ends_with("kvm");
+    machine.firmware = Some(Firmware::Bios);
+    Parser { machine: &mut machine, drives: Vec::new(), is_accelerator_said: false }.arguments(&words)?;
+    Ok(machine)
+}
+
+/// Adds what Proxmox' `args` say to a machine.
+///
+/// # Errors
+/// They end within quotes.
+pub fn add(machine: &mut Machine, args: &str) -> Result<()> {
+    let words = shlex::split(args).context("the quotes are not closed")?;
+    Parser { machine, drives: Vec::new(), is_accelerator_said: false }.arguments(&words)
+}
+
+/// Is this word a QEMU?
+fn is_program(word: &str) -> bool {
+    let name = word.rsplit('/').next().unwrap_or(word);
+    name.starts_with("qemu-system-") || matches!(name, "qemu-kvm" | "kvm")
+}
+
+/// The program, and the words after it.
+fn words(text: &[u8]) -> Result<(String, Vec<String>)> {
+    let all: Vec<String> = if text.contains(&0) {
+        text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    } else {
+        let text = std::str::from_utf8(text).context("it is not text")?;
+        let mut command = String::new();
+        let mut cut = false;
+        for line in logical_lines(text) {
+            // Quotes may go over several lines.
+            let is_open = !command.is_empty();
+            if !is_open
+                && !line.split_ascii_whitespace().any(|word| is_program(word.trim_matches(['"', '\''])))
+            {
+                continue;
+            }
+            if !is_open && line.trim_start().starts_with('#') {
+                continue;
+            }
+            command.push_str(&line);
+            match shlex::split(&command) {
+                Some(words) if words.iter().any(|word| is_program(word)) => return Ok(after_program(words)),
+                Some(_) => command.clear(),
+                None => cut = true,
+            }
+            command.push('\n');
+        }
+        ensure!(!cut, "its quotes are not closed: it is cut off");
+        Vec::new()
+    };
+    ensure!(all.iter().any(|word| is_program(word)), "there is no qemu-system-x86_64 in it");
+    Ok(after_program(all))
+}
+
+fn after_program(words: Vec<String>) -> (String, Vec<String>) {
+    let mut rest = words.into_iter().skip_while(|word| !is_program(word));
+    let program = rest.next().unwrap_or_default();
+    // What a shell does with the program's end is none of its arguments.
+    let is_shell =
+        |word: &String| ["&", "&&", "|", "||", ";", ">", ">>", "2>&1", "<"].contains(&word.as_str());
+    (program, rest.take_while(|word| !is_shell(word)).collect())
+}
+
+/// Lines, those that end with a backslash joined with the next.
+fn logical_lines(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut goes_on = false;
+    for line in text.lines() {
+        let (line, more) = match line.strip_suffix('\\') {
+            Some(line) => (line, true),
+            None => (line, false),
+        };
+        match lines.last_mut() {
+            Some(last) if goes_on => {
+                last.push(' ');
+                last.push_str(line);
+            }
+            _ => lines.push(line.to_owned()),
+        }
+        goes_on = more;
+    }
+    lines
+}
+
+/// `a,b=c,,d` has the implied key's value `a` and `b` = `c,d`. A word alone is a switch that is on.
+fn options(text: &str, implied: &str) -> Vec<(String, String)> {
+    let mut parts = vec![String::new()];
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            ',' if letters.peek() == Some(&',') => {
+                letters.next();
+                parts.last_mut().unwrap_or(&mut String::new()).push(',');
+            }
+            ',' => parts.push(String::new()),
+            other => {
+                if let Some(part) = parts.last_mut() {
+                    part.push(other);
+                }
+            }
+        }
+    }
+    let parts = parts.into_iter().enumerate().filter(|(_, part)| !part.is_empty());
+    parts
+        .map(|(at, part)| match part.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None if at == 0 && !implied.is_empty() => (implied.to_owned(), part),
+            None => (part, "on".to_owned()),
+        })
+        .collect()
+}
+
+fn get<'a>(options: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    options.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+}
+
+fn is_on(word: &str) -> bool {
+    matches!(word, "on" | "yes" | "true" | "1")
+}
+
+/// Options that say nothing about transfers, and whether they take a word.
+const PLAIN: [(&str, bool); 62] = [
+    ("boot", true),
+    ("chardev", true),
+    ("daemonize", false),
+    ("display", true),
+    ("k", true),
+    ("mon", true),
+    ("monitor", true),
+    ("msg", true),
+    ("name", true),
+    ("net", true),
+    ("netdev", true),
+    ("nic", true),
+    ("no-hpet", false),
+    ("no-reboot", false),
+    ("no-shutdown", false),
+    ("nodefaults", false),
+    ("no-user-config", false),
+    ("nographic", false),
+    ("pidfile", true),
+    ("qmp", true),
+    ("rtc", true),
+    ("sandbox", true),
+    ("serial", true),
+    ("smp", true),
+    ("spice", true),
+    ("usb", false),
+    ("usbdevice", true),
+    ("vga", true),
+    ("vnc", true),
+    ("S", false),
+    ("s", false),
+    ("kernel", true),
+    ("initrd", true),
+    ("append", true),
+    ("iscsi", true),
+    ("watchdog", true),
+    ("watchdog-action", true),
+    ("runas", true),
+    ("run-with", true),
+    ("chroot", true),
+    ("d", true),
+    ("D", true),
+    ("trace", true),
+    ("action", true),
+    ("audio", true),
+    ("audiodev", true),
+    ("soundhw", true),
+    ("compat", true),
+    ("debugcon", true),
+    ("echr", true),
+    ("enable-fips", false),
+    ("fsdev", true),
+    ("gdb", true),
+    ("incoming", true),
+    ("loadvm", true),
+    ("L", true),
+    ("no-acpi", false),
+    ("only-migratable", false),
+    ("parallel", true),
+    ("set", true),
+    ("snapshot", false),
+    ("virtfs", true),
+];
+
+struct Parser<'a> {
+    machine: &'a mut Machine,
+    /// The sources of drives that devices name by id.
+    drives: Vec<(String, String)>,
+    /// Was there an `-accel`?
+    is_accelerator_said: bool,
+}
+
+impl Parser<'_> {
+    fn arguments(&mut self, words: &[String]) -> Result<()> {
+        let mut words = words.iter().map(String::as_str).peekable();
+        while let Some(word) = words.next() {
+            let Some(name) = word.strip_prefix('-').map(|name| name.strip_prefix('-').unwrap_or(name)) else {
+                if !word.is_empty() {
+                    self.machine.unknown.push(word.to_owned());
+                }
+                continue;
+            };
+            if let Some((_, takes)) = PLAIN.iter().find(|(plain, _)| *plain == name) {
+                let value = if *takes { words.next().unwrap_or("") } else { "" };
+                if name == "name" {
+                    let options = options(value, "guest");
+                    self.machine.name = get(&options, "guest").map(str::to_owned);
+                }
+                if name == "set" {
+                    self.set(value);
+                }
+                continue;
+            }
+            if matches!(name, "enable-kvm" | "mem-prealloc" | "no-balloon") {
+                self.machine.accelerated |= name == "enable-kvm";
+                continue;
+            }
+            // An option's value may begin with a dash only where the option is known.
+            let value = match words.peek() {
+                Some(next) if !next.starts_with('-') => words.next(),
+                _ => None,
+            };
+            match value {
+                Some(value) => self.option(name, value),
+                None => self.machine.unknown.push(word.to_owned()),
+            }
+            if self.machine.passed.len() + self.machine.ports.len() + self.machine.disks.len() > 4096 {
+                bail!("it has more devices than any machine");
+            }
+        }
+        self.settle();
+        Ok(())
+    }
+
+    fn option(&mut self, name: &str, value: &str) {
+        if value.contains('$') {
+            self.machine
+                .complaints
+                .push(format!("-{name} {value}: what the shell puts for $ is not known here"));
+        }
+        let machine = &mut *self.machine;
+        match name {
+            "machine" | "M" => {
+                let options = options(value, "type");
+                if let Some(board) = get(&options, "type") {
+                    machine.board = board.to_owned();
+                }
+                if let Some(accelerator) = get(&options, "accel") {
+                    machine.accelerated = accelerator.split(':').any(|accel| accel == "kvm");
+                }
+                if let Some(guard) = get(&options, "confidential-guest-support") {
+                    machine.confidential = Some(guard.to_owned());
+                }
+            }
+            "accel" => {
+                // The first one counts, the others are for where it cannot be had.
+                if !std::mem::replace(&mut self.is_accelerator_said, true) {
+                    machine.accelerated = get(&options(value, "accel"), "accel") == Some("kvm");
+                }
+            }
+            "cpu" => cpu(&mut machine.cpu, value),
+            "m" => {
+                let options = options(value, "size");
+                machine.memory.bytes =
+                    get(&options, "size").and_then(|size| bytes(size, 1 << 20)).or(machine.memory.bytes);
+            }
+            "mem-path" if value.contains("huge") => {
+                machine.memory.hugepages = machine.memory.hugepages.or(Some(0));
+            }
+            "mem-path" | "numa" | "overcommit" | "add-fd" | "usb-host" => {}
+            "balloon" => machine.memory.balloon = value != "none",
+            "uuid" => machine.uuid = Some(value.to_ascii_lowercase()),
+            "bios" => firmware(machine, value),
+            "pflash" => firmware(machine, value),
+            "fw_cfg" => {
+                let options = options(value, "name");
+                let name = get(&options, "name").unwrap_or("").to_owned();
+                let text = get(&options, "string").or(get(&options, "file")).unwrap_or("").to_owned();
+                machine.fw_cfg.push((name, text));
+            }
+            "smbios" => {
+                let options = options(value, "file");
+                match get(&options, "type") {
+                    Some("1") => {
+                        let uuid = get(&options, "uuid").map(str::to_ascii_lowercase);
+                        machine.uuid = uuid.or(machine.uuid.take());
+                    }
+                    Some("11") => {
+                        let strings = options.iter().filter(|(key, _)| key == "value");
+                        machine.oem_strings.extend(strings.map(|(_, text)| text.clone()));
+                    }
+                    _ => {}
+                }
+            }
+            "object" => self.object(value),
+            "drive" => self.drive(&options(value, "file")),
+            "blockdev" => {
+                let options = keyed(value, "driver");
+                let id = get(&options, "node-name").unwrap_or("").to_owned();
+                let source = get(&options, "filename").or(get(&options, "file.filename")).unwrap_or("");
+                if source.contains("OVMF") || source.contains("edk2") {
+                    firmware(machine, source);
+                }
+                self.drives.push((id, source.to_owned()));
+            }
+            "hda" | "hdb" | "cdrom" | "sda" | "mtdblock" => {
+                machine.disks.push(Disk {
+                    name: name.to_owned(),
+                    interface: "ide".into(),
+                    source: value.to_owned(),
+                    cdrom: name == "cdrom",
+                });
+            }
+            "device" => self.device(&keyed(value, "driver")),
+            "global" => {}
+            // Proxmox' own option.
+            "id" => machine.vmid = value.parse().ok(),
+            "readconfig" => {
+                let file = value.rsplit('/').next().unwrap_or(value);
+                if file.starts_with("pve-q35") {
+                    machine.ports.extend((1..=4).map(|n| Port {
+                        id: format!("ich9-pcie-port-{n}"),
+                        kind: PortKind::RootPort,
+                        bus: ROOT_BUS.into(),
+                        addr: format!("1c.{}", n - 1),
+                    }));
+                    let conventional = |id: &str| Port {
+                        id: id.into(),
+                        kind: PortKind::Conventional,
+                        bus: ROOT_BUS.into(),
+                        addr: String::new(),
+                    };
+                    machine.ports.extend(["pci.0", "pci.1", "pci.2", "pci.3"].map(conventional));
+                } else {
+                    machine
+                        .complaints
+                        .push(format!("-readconfig {value} is not read: what it adds is missing here"));
+                }
+            }
+            _ => machine.unknown.push(format!("-{name} {value}")),
+        }
+    }
+
+    fn object(&mut self, value: &str) {
+        let options = keyed(value, "qom-type");
+        let kind = get(&options, "qom-type").unwrap_or("");
+        let memory = &mut self.machine.memory;
+        if kind.starts_with("memory-backend") {
+            let path = get(&options, "mem-path").unwrap_or("");
+            if get(&options, "hugetlb").is_some_and(is_on) || path.contains("huge") {
+                let told = get(&options, "hugetlbsize").and_then(|size| bytes(size, 1));
+                let by_path =
+                    if path.contains("1048576kB") || path.contains("1G") { Some(1 << 30) } else { None };
+                memory.hugepages = told.or(by_path).or(memory.hugepages).or(Some(0));
+            }
+            // The option may be repeated.
+            let nodes = options.iter().filter(|(key, _)| key == "host-nodes");
+            if get(&options, "policy").is_some_and(|policy| policy != "default") {
+                memory.host_nodes.extend(nodes.flat_map(|(_, nodes)| list(nodes)));
+            }
+        } else if kind.starts_with("sev") || kind.starts_with("tdx") {
+            self.machine.confidential = Some(kind.to_owned());
+        }
+    }
+
+    fn drive(&mut self, options: &[(String, String)]) {
+        let interface = get(options, "if").unwrap_or("ide").to_owned();
+        let source = get(options, "file").unwrap_or("").to_owned();
+        let id = get(options, "id").unwrap_or("").to_owned();
+        if interface == "pflash" {
+            return firmware(self.machine, &source);
+        }
+        if interface == "none" {
+            return self.drives.push((id, source));
+        }
+        let cdrom = get(options, "media") == Some("cdrom");
+        let name = if id.is_empty() { interface.clone() } else { id };
+        self.machine.disks.push(Disk { name, interface, source, cdrom });
+    }
+
+    fn device(&mut self, options: &[(String, String)]) {
+        let driver = get(options, "driver").unwrap_or("").to_owned();
+        let id = get(options, "id").unwrap_or("").to_owned();
+        let bus = get(options, "bus").unwrap_or("").to_owned();
+        let addr = slot(get(options, "addr").unwrap_or(""));
+        let kind = match driver.as_str() {
+            "pcie-root-port" | "ioh3420" => Some(PortKind::RootPort),
+            "x3130-upstream" => Some(PortKind::Upstream),
+            "xio3130-downstream" => Some(PortKind::Downstream),
+            "pxb-pcie" => Some(PortKind::Expander),
+            "i82801b11-bridge" | "pci-bridge" | "pcie-pci-bridge" | "pxb" => Some(PortKind::Conventional),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            let bus = if bus.is_empty() { ROOT_BUS.to_owned() } else { bus };
+            return self.machine.ports.push(Port { id, kind, bus, addr });
+        }
+        if driver.starts_with("vfio-pci") || driver == "vfio-user-pci" {
+            return self.passed(options, id, bus, addr);
+        }
+        let machine = &mut *self.machine;
+        match driver.as_str() {
+            driver if driver.starts_with("virtio-balloon") => machine.memory.balloon = true,
+            "intel-iommu" | "amd-iommu" => machine.viommu = Some(driver),
+            driver if driver.starts_with("virtio-iommu") => machine.viommu = Some(driver.to_owned()),
+            driver => {
+                let interface = match driver {
+                    "nvme" | "nvme-ns" => "nvme",
+                    driver if driver.starts_with("virtio-blk") => "virtio",
+                    "scsi-hd" | "scsi-block" | "scsi-cd" => "scsi",
+                    "ide-hd" | "ide-cd" => "sata",
+                    "usb-storage" | "usb-uas" => "usb",
+                    _ => return,
+                };
+                let drive = get(options, "drive").unwrap_or("");
+                let source = self.drives.iter().find(|(id, _)| id == drive && !drive.is_empty());
+                let source = source.map_or(String::new(), |(_, source)| source.clone());
+                let name = if id.is_empty() { drive.to_owned() } else { id };
+                machine.disks.push(Disk {
+                    name,
+                    interface: interface.into(),
+                    source,
+                    cdrom: driver.ends_with("-cd"),
+                });
+            }
+        }
+    }
+
+    fn passed(&mut self, options: &[(String, String)], id: String, bus: String, addr: String) {
+        let told = get(options, "host").map(str::to_owned).or_else(|| {
+            get(options, "sysfsdev").map(|path| path.rsplit('/').next().unwrap_or(path).to_owned())
+        });
+        let host = told.as_deref().and_then(address);
+        let machine = &mut *self.machine;
+        let mut mediated = None;
+        if let (None, Some(told)) = (&host, &told) {
+            match told.len() == 36 && told.matches('-').count() == 4 {
+                true => mediated = Some(told.clone()),
+                false => machine.complaints.push(format!("{told:?} is no PCI address")),
+            }
+        }
+        let own = ["driver", "id", "bus", "addr", "host", "sysfsdev", "rombar", "x-vga", "iommufd"];
+        let rest = options.iter().filter(|(key, _)| !own.contains(&key.as_str()));
+        let name = if id.is_empty() { format!("vfio-pci {}", told.as_deref().unwrap_or("?")) } else { id };
+        machine.passed.push(Passed {
+            name,
+            hosts: host.into_iter().collect(),
+            mapping: None,
+            mediated,
+            // Settled when all ports are known.
+            place: PlaceInGuest::Unknown(bus),
+            addr,
+            rom: get(options, "rombar") != Some("0"),
+            display: get(options, "x-vga").is_some_and(is_on),
+            iommufd: get(options, "iommufd").is_some(),
+            properties: rest.cloned().collect::<BTreeMap<_, _>>(),
+        });
+    }
+
+    /// `-set device.ID.KEY=VALUE`.
+    fn set(&mut self, value: &str) {
+        let parts = value.split_once('=').and_then(|(name, value)| {
+            let (id, key) = name.strip_prefix("device.")?.rsplit_once('.')?;
+            Some((id.to_owned(), key.to_owned(), value.to_owned()))
+        });
+        let Some((id, key, value)) = parts else { return };
+        // Proxmox' functions are called hostpci0.0.
+        let is_meant = |passed: &&mut Passed| {
+            passed.name == id || id.strip_prefix(&passed.name).is_some_and(|r| r.starts_with('.'))
+        };
+        for passed in self.machine.passed.iter_mut().filter(is_meant) {
+            passed.properties.insert(key.clone(), value.clone());
+        }
+    }
+
+    /// What a device's bus is, now that all ports are known.
+    fn settle(&mut self) {
+        let is_q35 = self.machine.is_q35();
+        let kind = |id: &str| self.machine.ports.iter().find(|port| port.id == id).map(|port| port.kind);
+        let places: Vec<PlaceInGuest> = self
+            .machine
+            .passed
+            .iter()
+            .map(|passed| match &passed.place {
+                PlaceInGuest::Unknown(bus) => match (bus.as_str(), kind(bus)) {
+                    (_, Some(PortKind::Conventional)) => PlaceInGuest::Conventional,
+                    (_, Some(_)) => PlaceInGuest::Port(bus.clone()),
+                    ("" | ROOT_BUS, None) if is_q35 => PlaceInGuest::RootBus,
+                    ("", None) => PlaceInGuest::Conventional,
+                    (bus, None) if bus.starts_with("pci.") => PlaceInGuest::Conventional,
+                    (bus, None) => PlaceInGuest::Unknown(bus.to_owned()),
+                },
+                known => known.clone(),
+            })
+            .collect();
+        for (passed, place) in self.machine.passed.iter_mut().zip(places) {
+            passed.place = place;
+        }
+    }
+}
+
+/// Options as pairs, or as a JSON object.
+fn keyed(value: &str, implied: &str) -> Vec<(String, String)> {
+    if !value.trim_start().starts_with('{') {
+        return options(value, implied);
+    }
+    let Ok(serde_json::Value::Object(map)) = serde_json::from_str(value) else { return Vec::new() };
+    let mut pairs = Vec::new();
+    for (key, value) in map {
+        match value {
+            serde_json::Value::String(text) => pairs.push((key, text)),
+            serde_json::Value::Bool(on) => pairs.push((key, if on { "on" } else { "off" }.into())),
+            serde_json::Value::Object(inner) => {
+                for (name, value) in inner {
+                    pairs.push((format!("{key}.{name}"), value.as_str().unwrap_or("").to_owned()));
+                }
+            }
+            other => pairs.push((key, other.to_string())),
+        }
+    }
+    pairs
+}
+
+/// `0x1c.0` is `1c.0`, `28` is `1c.0`.
+fn slot(text: &str) -> String {
+    let (device, function) = text.split_once('.').unwrap_or((text, "0"));
+    let function = function.trim_start_matches("0x");
+    let device = match device.strip_prefix("0x") {
+        Some(hex) => u8::from_str_radix(hex, 16).ok(),
+        None => u8::from_str_radix(device, 16).ok(),
+    };
+    device.map_or(String::new(), |device| format!("{device:02x}.{function}"))
+}
+
+/// `0,2-3`.
+pub(super) fn list(text: &str) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    for part in text.split([',', ';']) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        if let (Ok(first), Ok(last)) = (first.trim().parse::<u32>(), last.trim().parse::<u32>()) {
+            numbers.extend((first..=last).take(1024));
+        }
+    }
+    numbers
+}
+
+/// The value of `-cpu`.
+fn cpu(cpu: &mut Cpu, value: &str) {
+    let mut parts = value.split(',');
+    cpu.model = parts.next().unwrap_or("").to_owned();
+    for part in parts {
+        match part.split_once('=').unwrap_or((part, "on")) {
+            ("kvm", word) => cpu.hidden = !is_on(word),
+            ("-kvm", _) => cpu.hidden = true,
+            ("host-phys-bits", word) if is_on(word) => cpu.host_phys_bits = true,
+            // The host's width is `host`'s own default; switched off it is QEMU's 40 bits.
+            ("host-phys-bits", _) => cpu.phys_bits = cpu.phys_bits.or(Some(40)),
+            ("phys-bits", bits) => cpu.phys_bits = bits.parse().ok().filter(|bits| *bits > 0),
+            _ => cpu.flags.push(part.to_owned()),
+        }
+    }
+}
+
+/// What a firmware's file name says of it.
+fn firmware(machine: &mut Machine, file: &str) {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    if name.contains("OVMF") || name.contains("edk2") || file.contains("OVMF") || file.contains("edk2") {
+        machine.firmware = Some(Firmware::Uefi);
+        machine.secure_boot |= name.contains(".ms.") || name.contains("secboot") && name.contains("VARS");
+    } else if machine.firmware != Some(Firmware::Uefi) && !name.to_ascii_lowercase().contains("vars") {
+        machine.firmware = if name.contains("bios") { Some(Firmware::Bios) } else { Some(Firmware::Uefi) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCRIPT: &str = r#"#!/bin/sh
+# starts qemu-system-x86_64
+set -e
+exec qemu-system-x86_64 -name 'gds "a"' -machine q35,accel=kvm -cpu host,kvm=off,phys-bits=46 \
+  -m 64G -bios /usr/share/OVMF/OVMF_CODE_4M.fd \
+  -object memory-backend-file,id=m0,size=64G,mem-path=/dev/hugepages-1G,host-nodes=0-1,policy=bind \
+  -device pcie-root-port,id=rp0,bus=pcie.0,addr=0x1c.0,chassis=1 \
+  -device x3130-upstream,id=up,bus=rp0 -device xio3130-downstream,id=d0,bus=up,chassis=2 \
+  -device vfio-pci,host=41:00.0,bus=d0,x-nv-gpudirect-clique=0,rombar=0 \
+  -device '{"driver":"vfio-pci","host":"0000:42:00.0","id":"nv","bus":"rp9"}' \
+  -drive file=/a,,b.img,if=none,id=image,format=raw -device virtio-blk-pci,drive=image \
+  -fw_cfg name=opt/ovmf/X-PciMmio64Mb,string=262144 -smbios type=11,value=gdsboot.after=hold \
+  -uuid 11111111-2222-3333-4444-ABCDEF000000 -zebra stripes -device virtio-balloon
+echo done
+"#;
+
+    #[test]
+    fn a_script() {
+        let machine = parse("x.sh", SCRIPT.as_bytes()).unwrap();
+        assert!(machine.is_q35() && machine.accelerated && machine.cpu.is_host() && machine.cpu.hidden);
+        assert_eq!((machine.cpu.phys_bits, machine.memory.bytes), (Some(46), Some(64 << 30)));
+        assert_eq!(
+            (machine.memory.hugepages, machine.memory.host_nodes.as_slice()),
+            (Some(1 << 30), &[0, 1][..])
+        );
+        assert_eq!(machine.firmware, Some(Firmware::Uefi));
+        assert_eq!(machine.name.as_deref(), Some("gds \"a\""));
+        assert_eq!(machine.uuid.as_deref(), Some("11111111-2222-3333-4444-abcdef000000"));
+        let [gpu, nvme] = machine.passed.as_slice() else { panic!("two devices") };
+        assert_eq!(gpu.hosts, ["0000:41:00.0"]);
+        assert_eq!(
+            machine.ports_above(gpu).unwrap().iter().map(|p| p.id.as_str()).collect::<Vec<_>>(),
+            ["rp0", "up", "d0"]
+        );
+        assert!(!gpu.rom && gpu.properties["x-nv-gpudirect-clique"] == "0");
+        assert_eq!(nvme.place, PlaceInGuest::Unknown("rp9".into()));
+        assert_eq!(machine.disks[0].source, "/a,b.img");
+        assert_eq!(machine.told("opt/ovmf/X-PciMmio64Mb"), Some("262144"));
+        assert_eq!(machine.oem_strings, ["gdsboot.after=hold"]);
+        assert_eq!(machine.unknown, ["-zebra stripes"]);
+        assert!(machine.memory.balloon);
+    }
+
+    #[test]
+    fn what_the_kernel_shows_of_a_process() {
+        let line = b"/usr/bin/kvm\0-id\x00100\0-machine\0type=q35+pve0\0-readconfig\0/usr/share/qemu-server/pve-q35-4.0.cfg\0\
+                     -device\0vfio-pci,host=0000:01:00.0,id=hostpci0,bus=ich9-pcie-port-1,addr=0x0\0";
+        let machine = parse("/proc/1/cmdline", line).unwrap();
+        assert_eq!(machine.passed[0].place, PlaceInGuest::Port("ich9-pcie-port-1".into()));
+        assert_eq!((machine.vmid, machine.unknown.len()), (Some(100), 0));
+        // Called kvm, it takes KVM by itself.
+        assert!(machine.accelerated);
+        let accelerated = |line: &str| parse("x", line.as_bytes()).unwrap().accelerated;
+        assert!(!accelerated("kvm -accel tcg") && accelerated("qemu-system-x86_64 -accel kvm -accel tcg"));
+        assert!(!accelerated("qemu-system-x86_64 -m 1G") && accelerated("qemu-system-x86_64 -enable-kvm"));
+        let other = parse("x", b"qemu-kvm\0-readconfig\0/etc/x.cfg\0").unwrap();
+        assert!(other.complaints[0].contains("/etc/x.cfg"));
+    }
+
+    #[test]
+    fn lines_that_are_cut_or_none() {
+        let why = |text: &[u8]| format!("{:#}", parse("x", text).unwrap_err());
+        assert!(why(b"qemu-system-x86_64 -name 'a").contains("cut off"));
+        assert!(why(b"").contains("no qemu-system"));
+        assert!(why(b"ls -l").contains("no qemu-system"));
+        assert!(why(b"\xff\xfe").contains("not text"));
+        assert!(parse("x", b"qemu-system-x86_64 -device").is_ok());
+    }
+
+    #[test]
+    fn words_and_commas() {
+        assert_eq!(
+            options("a,b=c,,d,e", "x"),
+            [("x", "a"), ("b", "c,d"), ("e", "on")].map(|(k, v)| (k.into(), v.into()))
+        );
+        assert_eq!((slot("0x1c.2"), slot("0x0"), slot("")), ("1c.2".into(), "00.0".into(), String::new()));
+        assert_eq!(list("0,2-4;7"), [0, 2, 3, 4, 7]);
+        assert_eq!(list("0-4294967295").len(), 1024);
+    }
+}

@@ -1,0 +1,106 @@
+//! The rules for a virtual machine's configuration. Where a guest can see the same, the id is that of the guest's check, so
+//! that one answers the other's question.
+
+mod devices;
+mod disks;
+mod machine;
+mod memory;
+mod pairs;
+
+pub use memory::best_page;
+
+use super::context::Context;
+use super::machine::Kind;
+use crate::checks::check::{Outcome, Remedy, Severity, Who};
+
+/// One rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Its name for programs.
+    pub id: &'static str,
+    /// What it is about.
+    pub title: &'static str,
+    /// Rules whose failure makes this one moot.
+    pub requires: &'static [&'static str],
+    /// How much a failure matters.
+    pub severity: Severity,
+    /// Why it exists.
+    pub rationale: &'static str,
+    /// Where it comes from.
+    pub references: &'static [&'static str],
+    /// The rule.
+    pub run: fn(&Context<'_>) -> Outcome,
+}
+
+/// The register: causes before what follows from them.
+const REGISTER: &[&[Rule]] = &[
+    machine::RULES,
+    devices::RULES,
+    machine::GUEST,
+    memory::RULES,
+    pairs::RULES,
+    disks::RULES,
+    machine::NOTES,
+];
+
+/// All rules in the register's order.
+pub fn all() -> impl Iterator<Item = &'static Rule> {
+    REGISTER.iter().copied().flatten()
+}
+
+/// What somebody does in one of the three forms.
+#[derive(Clone, Copy)]
+enum Do<'a> {
+    /// A command, or a line of the configuration; empty where there is none. `VMID` stands for the machine's number.
+    Line(&'a str),
+    /// What no line can say, in words.
+    Words(&'a str),
+}
+
+impl<'a> From<&'a str> for Do<'a> {
+    fn from(line: &'a str) -> Self {
+        Self::Line(line)
+    }
+}
+
+impl<'a> From<&'a String> for Do<'a> {
+    fn from(line: &'a String) -> Self {
+        Self::Line(line)
+    }
+}
+
+/// A remedy in the form that the configuration has.
+fn fix<'a>(
+    context: &Context<'_>,
+    text: &str,
+    proxmox: impl Into<Do<'a>>,
+    libvirt: impl Into<Do<'a>>,
+    qemu: impl Into<Do<'a>>,
+) -> Remedy {
+    let what = match context.machine.kind {
+        Kind::Proxmox => proxmox.into(),
+        Kind::Libvirt => libvirt.into(),
+        Kind::Qemu => qemu.into(),
+    };
+    match what {
+        Do::Line("") => Remedy::new(Who::VmConfiguration, text),
+        Do::Line(line) => {
+            Remedy::new(Who::VmConfiguration, text).command(line.replace("VMID", &context.vmid()))
+        }
+        Do::Words(words) => Remedy::new(Who::VmConfiguration, format!("{text}: {words}")),
+    }
+}
+
+/// Names, the first few of them.
+fn some<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    match names.as_slice() {
+        [first, second, third, rest @ ..] if !rest.is_empty() => {
+            format!("{first}, {second}, {third} and {} more", rest.len())
+        }
+        names => names.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! Runs in a folder of this machine: a mounted stick, a run's own folder, a tree of either, and loose `*.json` files as an
+//! HTTP server keeps what was sent to it. Symbolic links inside of it are not followed: none can lead round in a circle, or
+//! out.
+
+use super::{Listing, RunRef};
+use crate::boot_contract::{RUN_CAPTURE, RUN_REPORT_HTML, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_STARTED};
+use crate::interrupt;
+use anyhow::{Context as _, Result, ensure};
+use fs_err::DirEntry;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+/// Collections have years, sites and machines above each other; nothing sensible is deeper than this.
+const MAX_DEPTH: u32 = 16;
+
+/// A folder is a run's where one of these stands in it.
+const MARKS: [&str; 5] = [RUN_STARTED, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_REPORT_HTML, RUN_CAPTURE];
+
+/// All runs below `root`, in the order of their paths. A folder that cannot be listed is a problem, and the others are
+/// listed all the same.
+///
+/// # Errors
+/// `root` cannot be listed, or the user wants to stop.
+pub fn runs(root: &Path) -> Result<Listing> {
+    let mut found = Listing::default();
+    walk(root, "", MAX_DEPTH, &mut found)?;
+    Ok(found)
+}
+
+fn walk(folder: &Path, name: &str, depth: u32, found: &mut Listing) -> Result<()> {
+    ensure!(depth > 0, "{}: folders are in folders too deeply", folder.display());
+    let mut entries: Vec<DirEntry> = fs_err::read_dir(folder)?.collect::<io::Result<_>>()?;
+    entries.sort_by_key(DirEntry::file_name);
+    if entries.iter().any(|entry| MARKS.iter().any(|mark| entry.file_name().eq_ignore_ascii_case(mark))) {
+        // The folder that was named has no name of its own in here.
+        let name = if name.is_empty() { own_name(folder) } else { name.to_owned() };
+        found.runs.push(RunRef::folder(name, folder));
+        return Ok(());
+    }
+    for entry in entries {
+        // A name that is no text belongs to nothing that gdsboot wrote.
+        let Ok(last) = entry.file_name().into_string() else { continue };
+        let Ok(kind) = entry.file_type() else { continue };
+        let below = if name.is_empty() { last.clone() } else { format!("{name}/{last}") };
+        if kind.is_dir() {
+            interrupt::check()?;
+            if let Err(error) = walk(&entry.path(), &below, depth - 1, found) {
+                found.problems.push(error);
+            }
+        } else if kind.is_file() && last.to_ascii_lowercase().ends_with(".json") && !last.starts_with('.') {
+            found.runs.push(RunRef::loose(below, &entry.path()));
+        }
+    }
+    Ok(())
+}
+
+/// What a folder is called where it lies.
+fn own_name(folder: &Path) -> String {
+    let real = fs_err::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    real.file_name().map_or_else(|| ".".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The bytes of the file at `path`, where there is one; more than `limit` of them are an error.
+///
+/// # Errors
+/// It is no regular file, too large, or cannot be read.
+pub fn read(path: &Path, limit: u32) -> Result<Option<Vec<u8>>> {
+    let shown = path.display();
+    let meta = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        meta => meta.with_context(|| format!("reading {shown}"))?,
+    };
+    ensure!(meta.is_file(), "{shown} is not a regular file");
+    let mut bytes = Vec::with_capacity(usize::try_from(meta.len().min(u64::from(limit)))?);
+    let file = File::open(path).with_context(|| format!("reading {shown}"))?;
+    file.take(u64::from(limit) + 1).read_to_end(&mut bytes).with_context(|| format!("reading {shown}"))?;
+    ensure!(bytes.len() <= limit as usize, "{shown} has more than {limit} bytes");
+    Ok(Some(bytes))
+}
+
+/// The files below a run's folder, by their paths in it.
+///
+/// # Errors
+/// A folder cannot be listed, or folders are nested too deeply.
+pub fn files(folder: &Path) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    let mut folders = vec![(folder.to_owned(), String::new(), MAX_DEPTH)];
+    while let Some((folder, name, depth)) = folders.pop() {
+        ensure!(depth > 0, "{}: folders are in folders too deeply", folder.display());
+        for entry in fs_err::read_dir(&folder)? {
+            let entry = entry?;
+            let Ok(last) = entry.file_name().into_string() else { continue };
+            let below = if name.is_empty() { last } else { format!("{name}/{last}") };
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                folders.push((entry.path(), below, depth - 1));
+            } else if kind.is_file() {
+                files.push(below);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
