@@ -116,7 +116,7 @@ fn plan(kind: &str, tree: &str, folder: &Path) -> PathBuf {
     let mut command = gdsboot();
     command.args(["vm", "plan", "--for", kind, "--topology", tree, "--memory", "1G", "--bar-size", "64G"]);
     command.args(["--gpu", "41:00.0", "--gpu", "42:00.0", "--nvme", "43:00.0", "--nvme", "44:00.0", "-o"]);
-    let written = stdout(&run_with_status(command.arg(folder), 0));
+    let written = stdout(&run_with_status(command.arg(folder.join("plan")), 0));
     PathBuf::from(written.lines().last().unwrap().strip_prefix("wrote ").unwrap())
 }
 
@@ -216,7 +216,10 @@ fn what_cannot_be_planned_is_refused_with_a_hint() {
         (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--memory", "7M"], "--memory"),
         (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--name", "a b"], "--name"),
         (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--uuid", "1"], "--uuid"),
-        (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "-o", "/nonexistent"], "writing"),
+        (
+            &["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "-o", "/dev/null/x"],
+            "making the folder",
+        ),
     ];
     for (arguments, words) in cases {
         let output = run_with_status(gdsboot().args(base).args(arguments), 64);

@@ -81,7 +81,7 @@ struct PlanArgs {
     /// Proxmox' storage for the disks
     #[arg(long, default_value = "local-lvm")]
     storage: String,
-    /// Write all files into this folder
+    /// Write all files into this folder; it is made if it is not there
     #[arg(short, value_name = "DIR")]
     output: Option<PathBuf>,
 }
@@ -282,10 +282,14 @@ fn make_plan(args: &PlanArgs) -> Result<Status> {
         out.write_all(first.as_bytes()).context("writing the result").status(Status::Unavailable)?;
         return Ok(Status::Pass);
     };
+    fs_err::create_dir_all(folder)
+        .context("making the folder for the configuration")
+        .hint("name a folder that can be made and written to")
+        .status(Status::Usage)?;
     for file in &files {
         put(folder, file)
             .with_context(|| format!("writing {} in {}", file.name, folder.display()))
-            .hint("name a folder that is there and can be written to")
+            .hint("name a folder that can be written to")
             .status(Status::Usage)?;
         writeln!(out, "wrote {}", folder.join(&file.name).display()).context("writing the result")?;
     }

@@ -151,7 +151,7 @@ pub fn certificates(dir: &Path) {
 }
 
 /// The S3 server s3s-fs, which checks signatures, with a bucket `reports` and one account, whose name and secret are both
-/// `GDSBOOT`. It is built from crates.io, once: as a dependency it would cost every other test its time.
+/// `GDSBOOT`. It is installed by cargo, once: as a dependency it would cost every other test its time.
 pub fn s3(dir: &Path, port: u16) -> Running {
     static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
     let program = INSTALLED.get_or_init(|| {
