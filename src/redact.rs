@@ -30,7 +30,7 @@ pub fn command_line(text: &str) -> String {
         // `key="a b"` and `key=a b`: quotes keep spaces together.
         let quoted = found.starts_with("=\"");
         let ends = |c: char| if quoted { c == '"' || c == '\n' } else { c.is_whitespace() || c == '\0' };
-        let start = if quoted { 2 } else { found.len().min(1) };
+        let start = if quoted { 2 } else { found.chars().next().map_or(0, char::len_utf8) };
         let end = found[start..].find(ends).map_or(found.len(), |at| start + at);
         out.push_str(&found[..start]);
         out.push_str(&url(&found[start..end]));
@@ -76,6 +76,10 @@ mod tests {
         );
         assert_eq!(command_line("gdsboot.report_url"), "gdsboot.report_url");
         assert_eq!(command_line("gdsboot.report_url="), "gdsboot.report_url=");
+        assert_eq!(
+            command_line("gdsboot.report_url\u{fffd}\u{fffd} b"),
+            "gdsboot.report_url\u{fffd}\u{fffd} b"
+        );
         assert_eq!(command_line_bytes(b"\xff no url".to_vec()), b"\xff no url");
         let log = b"5,1,2,-;Kernel command line: quiet gdsboot.report_url=http://h/k?sig\nnext\n".to_vec();
         assert!(String::from_utf8(command_line_bytes(log)).unwrap().ends_with("http://h/k?REDACTED\nnext\n"));
