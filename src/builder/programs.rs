@@ -124,7 +124,8 @@ fn build(checkout: &Path, progress: &Progress) -> Result<Programs> {
         stage.advance(1);
         Ok(())
     };
-    let mut flags = vec!["--", "-C", "target-feature=+crt-static"];
+    // Code and constants share pages: nothing lies between them in the file.
+    let mut flags = vec!["--", "-C", "target-feature=+crt-static", "-C", "link-arg=-Wl,-z,noseparate-code"];
     if has_relative_relocations() {
         flags.extend(["-C", "link-arg=-Wl,-z,pack-relative-relocs"]);
     }

@@ -295,27 +295,31 @@ fn memory(context: &Context<'_>) -> Outcome {
     };
     let windows: Option<Vec<u64>> = context.gpus().iter().map(|gpu| Some(bar1(gpu)?.size)).collect();
     let Some(windows) = windows else { return Outcome::unknown("the size of BAR1 cannot be seen") };
+    let (outcome, mib) = bookkeeping(total, &windows);
+    let Some(mib) = mib else { return outcome };
+    outcome.evidence("/proc/meminfo", format!("{total} bytes")).remedy(
+        Remedy::new(Who::VmConfiguration, "give the guest more memory")
+            .command(format!("qm set VMID -memory {mib}")),
+    )
+}
+
+/// Whether `total` bytes of memory hold what p2pdma notes of each page of the GPUs' `windows` (p2pdma.c
+/// `pci_p2pdma_add_resource`); where not, MiB that do.
+pub(crate) fn bookkeeping(total: u64, windows: &[u64]) -> (Outcome, Option<u64>) {
     let pages = windows.iter().fold(0u64, |sum, size| sum.saturating_add(size / 64));
     let needed = pages.saturating_add(REST);
     if total >= needed {
-        return Outcome::pass(format!(
-            "{} of memory, {} of it for p2pdma's bookkeeping",
-            size(total),
-            size(pages)
-        ));
+        let said = format!("{} of memory, {} of it for p2pdma's bookkeeping", size(total), size(pages));
+        return (Outcome::pass(said), None);
     }
-    Outcome::fail(format!(
+    let outcome = Outcome::fail(format!(
         "p2pdma's bookkeeping takes {} of the guest's {}: too little is left",
         size(pages),
         size(total)
     ))
     .expected(format!("{} or more", size(needed)))
-    .actual(size(total))
-    .evidence("/proc/meminfo", format!("{total} bytes"))
-    .remedy(
-        Remedy::new(Who::VmConfiguration, "give the guest more memory")
-            .command(format!("qm set VMID -memory {}", needed.saturating_add(2 << 30) >> 20)),
-    )
+    .actual(size(total));
+    (outcome, Some(needed.saturating_add(REST) >> 20))
 }
 
 fn topology(context: &Context<'_>) -> Outcome {

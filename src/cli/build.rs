@@ -7,10 +7,10 @@ use gdsboot::builder::image::{self, Built, Inputs, Place};
 use gdsboot::builder::output::Output;
 use gdsboot::builder::output_folder::OutputFolder;
 use gdsboot::builder::overlay::Overlays;
-use gdsboot::builder::programs;
+use gdsboot::builder::programs::{self, Programs};
 use gdsboot::error::{Status, usage};
 use gdsboot::progress::{Progress, bytes};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Build a bootable image
 #[derive(Debug, Clone, clap::Args)]
@@ -47,29 +47,59 @@ pub fn run(args: &BuildArgs, global: &Global) -> Result<Status> {
     Ok(Status::Pass)
 }
 
+/// What a build is made of, found before anything that takes minutes.
+struct Prepared {
+    resolved: Resolved,
+    overlays: Overlays,
+    programs: Programs,
+    format: Format,
+}
+
+impl Prepared {
+    /// Mistakes first: they are found in a moment, what comes next takes minutes. `output` takes the place of what is built.
+    fn new<O>(
+        args: &BuildArgs,
+        global: &Global,
+        progress: &Progress,
+        output: impl FnOnce(&Path) -> Result<O>,
+    ) -> Result<(Self, O)> {
+        let profile = args.source.profile(progress)?;
+        let overlays = Overlays::new(&args.with)?;
+        profile.check_overlays(&overlays.names)?;
+        let default = || PathBuf::from(format!("gdsboot-{}.{}", profile.name, args.format.extension()));
+        let output = output(&args.output.clone().unwrap_or_else(default))?;
+        let named = args.programs.as_deref().map(programs::named).transpose()?;
+        let resolved = args.source.packages.resolve(profile, global, progress)?;
+        let programs = named.map_or_else(|| programs::find(progress), Ok)?;
+        Ok((Self { resolved, overlays, programs, format: args.format }, output))
+    }
+
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            profile: &self.resolved.profile,
+            lock: &self.resolved.lock,
+            overlays: &self.overlays,
+            programs: &self.programs,
+            format: self.format,
+        }
+    }
+
+    fn place<'a>(&'a self, progress: &'a Progress) -> Place<'a> {
+        let Resolved { pool, mirrors, cache, .. } = &self.resolved;
+        Place { pool, mirrors, cache, progress }
+    }
+}
+
 /// Builds the folder for a web server.
 fn netboot(args: &BuildArgs, global: &Global, progress: &Progress) -> Result<Status> {
     if args.check_reproducible {
         return Err(usage("--check-reproducible is for images", "leave it or --format netboot out"));
     }
     args.report_url.as_deref().map_or(Ok(()), netboot::check_report_url)?;
-    let profile = args.source.profile(progress)?;
-    let overlays = Overlays::new(&args.with)?;
-    profile.check_overlays(&overlays.names)?;
-    let default = || PathBuf::from(format!("gdsboot-{}.{}", profile.name, args.format.extension()));
-    let output = OutputFolder::new(&args.output.clone().unwrap_or_else(default), netboot::SCRIPT)?;
-    let named = args.programs.as_deref().map(programs::named).transpose()?;
-    let resolved = args.source.packages.resolve(profile, global, progress)?;
-    let programs = named.map_or_else(|| programs::find(progress), Ok)?;
-    let inputs = Inputs {
-        profile: &resolved.profile,
-        lock: &resolved.lock,
-        overlays: &overlays,
-        programs: &programs,
-        format: args.format,
-    };
-    let place = Place { pool: &resolved.pool, mirrors: &resolved.mirrors, cache: &resolved.cache, progress };
-    let manifest = image::build_netboot(&inputs, &place, &output, args.report_url.as_deref())?;
+    let folder = |path: &Path| OutputFolder::new(path, netboot::SCRIPT);
+    let (prepared, output) = Prepared::new(args, global, progress, folder)?;
+    let report_url = args.report_url.as_deref();
+    let manifest = image::build_netboot(&prepared.inputs(), &prepared.place(progress), &output, report_url)?;
     println!(
         "{}: image {}; README.txt there says how to serve it",
         output.path().display(),
@@ -89,31 +119,13 @@ pub fn build(args: &BuildArgs, global: &Global, progress: &Progress) -> Result<(
             "on an image it is the setting report_url in gdsboot.toml (docs/network.md)",
         ));
     }
-    let profile = args.source.profile(progress)?;
-    let overlays = Overlays::new(&args.with)?;
-    profile.check_overlays(&overlays.names)?;
-    let default = || PathBuf::from(format!("gdsboot-{}.{}", profile.name, args.format.extension()));
-    let output = Output::new(&args.output.clone().unwrap_or_else(default))?;
-    // Mistakes first: this one is found in a moment, and what comes next takes minutes.
-    let named = args.programs.as_deref().map(programs::named).transpose()?;
-    let resolved = args.source.packages.resolve(profile, global, progress)?;
-    let programs = match named {
-        Some(programs) => programs,
-        None => programs::find(progress)?,
-    };
-    let inputs = Inputs {
-        profile: &resolved.profile,
-        lock: &resolved.lock,
-        overlays: &overlays,
-        programs: &programs,
-        format: args.format,
-    };
-    let place = Place { pool: &resolved.pool, mirrors: &resolved.mirrors, cache: &resolved.cache, progress };
+    let (prepared, output) = Prepared::new(args, global, progress, Output::new)?;
+    let (inputs, place) = (prepared.inputs(), prepared.place(progress));
     if args.check_reproducible {
         gdsboot::builder::reproducible::check(&inputs, &place)?;
     }
     let built = image::build(&inputs, &place, &output)?;
-    Ok((resolved, output, built))
+    Ok((prepared.resolved, output, built))
 }
 
 /// Says what was built.

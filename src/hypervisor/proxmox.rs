@@ -328,13 +328,17 @@ fn place(machine: &mut Machine) {
         passed.place = PlaceInGuest::Port(format!("ich9-pcie-port-{}", number.saturating_add(1)));
     }
     machine.ports.extend(numbers.into_iter().map(port));
-    let conventional = |id: &str| Port {
+    machine.ports.extend(conventional_buses());
+}
+
+/// The buses of conventional PCI that are there in any case.
+pub fn conventional_buses() -> [Port; 4] {
+    ["pci.0", "pci.1", "pci.2", "pci.3"].map(|id| Port {
         id: id.into(),
         kind: PortKind::Conventional,
         bus: ROOT_BUS.into(),
         addr: String::new(),
-    };
-    machine.ports.extend(["pci.0", "pci.1", "pci.2", "pci.3"].map(conventional));
+    })
 }
 
 /// `a,b=c`: the implied key's value `a`, and `b` = `c`.

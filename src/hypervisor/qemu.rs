@@ -5,6 +5,7 @@
 use super::machine::{
     Cpu, Disk, Firmware, Kind, Machine, Passed, PlaceInGuest, Port, PortKind, ROOT_BUS, address, bytes,
 };
+use super::proxmox;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::collections::BTreeMap;
 
@@ -345,13 +346,7 @@ impl Parser<'_> {
                         bus: ROOT_BUS.into(),
                         addr: format!("1c.{}", n - 1),
                     }));
-                    let conventional = |id: &str| Port {
-                        id: id.into(),
-                        kind: PortKind::Conventional,
-                        bus: ROOT_BUS.into(),
-                        addr: String::new(),
-                    };
-                    machine.ports.extend(["pci.0", "pci.1", "pci.2", "pci.3"].map(conventional));
+                    machine.ports.extend(proxmox::conventional_buses());
                 } else {
                     machine
                         .complaints

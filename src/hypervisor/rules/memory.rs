@@ -4,6 +4,7 @@ use super::machine::has_gpus;
 use super::{Do, Rule, fix, some};
 use crate::checks::check::{Outcome, Severity};
 use crate::checks::each::size;
+use crate::checks::virtual_machine::bookkeeping;
 use crate::hypervisor::context::{Context, What};
 use crate::hypervisor::machine::Kind;
 use std::collections::BTreeSet;
@@ -144,9 +145,6 @@ fn memory_lock(context: &Context<'_>) -> Outcome {
     }
 }
 
-/// What a guest needs besides.
-const REST: u64 = 2 << 30;
-
 fn memory(context: &Context<'_>) -> Outcome {
     if !has_gpus(context) {
         return Outcome::unknown("which devices are GPUs is not known here");
@@ -160,24 +158,9 @@ fn memory(context: &Context<'_>) -> Outcome {
     };
     let windows: Option<Vec<u64>> = context.passed(What::Gpu).into_iter().map(largest).collect();
     let Some(windows) = windows else { return Outcome::unknown("the size of BAR1 is not known here") };
-    let pages = windows.iter().fold(0u64, |sum, window| sum.saturating_add(window / 64));
-    let needed = pages.saturating_add(REST);
-    if total >= needed {
-        return Outcome::pass(format!(
-            "{} of memory, {} of it for p2pdma's bookkeeping",
-            size(total),
-            size(pages)
-        ));
-    }
-    let mib = needed.saturating_add(REST) >> 20;
-    Outcome::fail(format!(
-        "p2pdma's bookkeeping takes {} of the guest's {}: too little is left",
-        size(pages),
-        size(total)
-    ))
-    .expected(format!("{} or more", size(needed)))
-    .actual(size(total))
-    .remedy(fix(
+    let (outcome, mib) = bookkeeping(total, &windows);
+    let Some(mib) = mib else { return outcome };
+    outcome.remedy(fix(
         context,
         "give the guest more memory",
         &format!("qm set VMID -memory {mib}"),
