@@ -3,10 +3,17 @@
 
 mod common;
 
-use common::{build, cache, folder, gdsboot, image, run, run_with_status, sha256, stderr, stdout};
+use common::{
+    build, cache, folder, gdsboot, image, program, run, run_with_status, sha256, stderr, stdout, unpacked,
+};
+use gdsboot::bench::transfer::pattern::Pattern;
+use gdsboot::builder::format::qcow2;
+use gdsboot::progress::Progress;
 use serde_json::Value;
-use std::path::Path;
-use std::process::Command;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The test image in another format, twice, so that it is seen to be the same.
 fn built(format: &str, dir: &Path) -> std::path::PathBuf {
@@ -39,10 +46,50 @@ fn console(boot: &Value) -> String {
     String::from_utf8_lossy(&std::fs::read(kept.join("console.log")).unwrap()).into_owned()
 }
 
+/// QEMU's own tool, as the archive has it.
 fn qemu_img(arguments: &[&str], files: &[&Path]) -> String {
-    let output = run(Command::new("qemu-img").args(arguments).args(files));
-    assert!(output.status.success(), "qemu-img {arguments:?}: {}{}", stdout(&output), stderr(&output));
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    let root = ROOT.get_or_init(|| unpacked("qemu-utils", &["qemu-utils"]));
+    let output = run_with_status(program(root, "usr/bin/qemu-img").args(arguments).args(files), 0);
     stdout(&output)
+}
+
+/// Zeros as holes and as data, text, noise, and an end within a cluster.
+#[test]
+fn qemu_img_reads_back_any_disk() {
+    let dir = tempfile::tempdir_in(folder()).unwrap();
+    let paths = ["disk.img", "disk.qcow2"].map(|name| dir.path().join(name));
+    let [raw, qcow2] = paths.each_ref().map(|path| File::create_new(path).unwrap());
+    let size = (700 << 20) + 512 * 3;
+    raw.set_len(size).unwrap();
+    let text: Vec<u8> = (0..40_000).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
+    let mut noise = vec![0; 300 << 10];
+    Pattern { seed: 1 }.fill(&mut noise, 0);
+    let pieces = [
+        (&text[..], 512),
+        (&noise, 5 << 20),
+        (&[0; 100_000], 9 << 20),
+        (&noise[..70_000], (513 << 20) - 40_000),
+        (&text[..20_000], 600 << 20),
+        (b"the end", size - 7),
+    ];
+    pieces.iter().for_each(|(bytes, at)| raw.write_all_at(bytes, *at).unwrap());
+    let raw = File::open(&paths[0]).unwrap();
+    qcow2::write(&raw, &qcow2, &Progress::none()).unwrap();
+    let [raw, qcow2] = paths.each_ref().map(PathBuf::as_path);
+    let said = qemu_img(&["check", "-f", "qcow2"], &[qcow2]);
+    assert!(said.contains("No errors were found"), "{said}");
+    let said = qemu_img(&["compare", "-f", "raw", "-F", "qcow2"], &[raw, qcow2]);
+    assert!(said.contains("identical"), "{said}");
+    let info: Value =
+        serde_json::from_str(&qemu_img(&["info", "--output=json", "-f", "qcow2"], &[qcow2])).unwrap();
+    assert_eq!(info["virtual-size"], size);
+    let data = &info["format-specific"]["data"];
+    assert_eq!((&data["compat"], &data["compression-type"]), (&"1.1".into(), &"zlib".into()));
+    assert_eq!(data["corrupt"], false);
+    // 440 KB of text, a little of it twice, and 380 KB of noise.
+    let bytes = std::fs::metadata(qcow2).unwrap().len();
+    assert!(bytes < 1_200_000, "{bytes} bytes");
 }
 
 #[test]

@@ -133,14 +133,7 @@ pub fn qemu() -> &'static Path {
     QEMU.get_or_init(|| {
         let path = lock_path(PROFILE);
         make_lock(PROFILE, &path);
-        let lock = Lock::read(&path).unwrap();
-        let profile = Profile::load(PROFILE).unwrap();
-        let cache = Cache::open(Some(&cache())).unwrap();
-        let pool = Pool::open(&cache.pool(), false).unwrap();
-        let mirrors = resolve::mirrors(&profile, &[], Path::new("/etc/apt")).unwrap();
-        let progress = Progress::none();
-        let place = Place { pool: &pool, mirrors: &mirrors, cache: &cache, progress: &progress };
-        let root = unpacked_root(&lock, SET_EMULATOR, &place).unwrap();
+        let root = emulator_root(PROFILE, &path);
         let (root, libraries) = (root.display(), format!("{}/usr/lib/x86_64-linux-gnu", root.display()));
         let script = format!(
             "#!/bin/sh\nexport QEMU_MODULE_DIR={libraries}/qemu\n\
@@ -155,6 +148,41 @@ pub fn qemu() -> &'static Path {
         temp.into_temp_path().persist(&path).unwrap();
         path
     })
+}
+
+/// A root with packages of the profile's archive for the tests alone, unpacked by gdsboot's own builder: a host needs none
+/// of them. `name` is that of its lock.
+pub fn unpacked(name: &str, packages: &[&str]) -> PathBuf {
+    let text = include_str!("../../image/profiles/debian-13.toml");
+    let (front, _) = text.split_once("[emulator]").unwrap();
+    // The profile holds some of them back from its image.
+    let held = packages.iter().map(|package| format!("\"{package} (= 999)\", "));
+    let front = held.fold(front.to_owned(), |front, held| front.replace(&held, ""));
+    let text = format!("{front}[emulator]\npackages = {packages:?}\n");
+    let (profile, lock) = (folder().join(format!("{name}.toml")), folder().join(format!("{name}.lock.toml")));
+    std::fs::write(&profile, text).unwrap();
+    let mut command = gdsboot();
+    command.arg("--cache").arg(cache()).arg("lock").arg(&profile).args(["--update", "--lock"]).arg(&lock);
+    run_with_status(&mut command, 0);
+    emulator_root(profile.to_str().unwrap(), &lock)
+}
+
+fn emulator_root(profile: &str, lock: &Path) -> PathBuf {
+    let lock = Lock::read(lock).unwrap();
+    let profile = Profile::load(profile).unwrap();
+    let cache = Cache::open(Some(&cache())).unwrap();
+    let pool = Pool::open(&cache.pool(), false).unwrap();
+    let mirrors = resolve::mirrors(&profile, &[], Path::new("/etc/apt")).unwrap();
+    let progress = Progress::none();
+    let place = Place { pool: &pool, mirrors: &mirrors, cache: &cache, progress: &progress };
+    unpacked_root(&lock, SET_EMULATOR, &place).unwrap()
+}
+
+/// A program of an unpacked root, run by its own dynamic loader: no sandbox, and nothing of the host's.
+pub fn program(root: &Path, path: &str) -> Command {
+    let mut command = Command::new(root.join("lib64/ld-linux-x86-64.so.2"));
+    command.arg("--library-path").arg(root.join("usr/lib/x86_64-linux-gnu")).arg(root.join(path));
+    command
 }
 
 /// SHA-256 of a file, hex.

@@ -3,14 +3,7 @@
 
 #![allow(dead_code, reason = "each test that includes this module takes what it needs")]
 
-use crate::common::{cache, folder, gdsboot, run, run_with_status};
-use gdsboot::builder::cache::Cache;
-use gdsboot::builder::image::{Place, unpacked_root};
-use gdsboot::builder::lock::{Lock, SET_EMULATOR};
-use gdsboot::builder::pool::Pool;
-use gdsboot::builder::profile::Profile;
-use gdsboot::builder::resolve;
-use gdsboot::progress::Progress;
+use crate::common::{self, folder, run, run_with_status};
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -24,36 +17,10 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A root with nginx, openssl and dnsmasq.
-fn root() -> &'static Path {
-    static ROOT: OnceLock<PathBuf> = OnceLock::new();
-    ROOT.get_or_init(|| {
-        let text = include_str!("../../image/profiles/debian-13.toml");
-        let (front, _) = text.split_once("[emulator]").unwrap();
-        let text =
-            front.replace("\"openssl (= 999)\", ", "") + "[emulator]\npackages = [\"nginx\", \"openssl\"]\n";
-        let (profile, lock) = (folder().join("servers.toml"), folder().join("servers.lock.toml"));
-        std::fs::write(&profile, text).unwrap();
-        let mut command = gdsboot();
-        command.arg("--cache").arg(cache()).arg("lock").arg(&profile).args(["--update", "--lock"]).arg(&lock);
-        run_with_status(&mut command, 0);
-        let lock = Lock::read(&lock).unwrap();
-        let profile = Profile::load(profile.to_str().unwrap()).unwrap();
-        let cache = Cache::open(Some(&cache())).unwrap();
-        let pool = Pool::open(&cache.pool(), false).unwrap();
-        let mirrors = resolve::mirrors(&profile, &[], Path::new("/etc/apt")).unwrap();
-        let progress = Progress::none();
-        let place = Place { pool: &pool, mirrors: &mirrors, cache: &cache, progress: &progress };
-        unpacked_root(&lock, SET_EMULATOR, &place).unwrap()
-    })
-}
-
-/// A program of that root, run by its own dynamic loader: no sandbox, and nothing of the host's.
+/// A program of the root with nginx and openssl.
 fn program(path: &str) -> Command {
-    let root = root();
-    let mut command = Command::new(root.join("lib64/ld-linux-x86-64.so.2"));
-    command.arg("--library-path").arg(root.join("usr/lib/x86_64-linux-gnu")).arg(root.join(path));
-    command
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    common::program(ROOT.get_or_init(|| common::unpacked("servers", &["nginx", "openssl"])), path)
 }
 
 /// A running server; it ends with this.
