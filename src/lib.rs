@@ -18,6 +18,7 @@
 //! | [`inspect`] | what an image is and what is on it |
 //! | [`http`] | fetches one file by HTTP |
 //! | [`redact`] | hides what must not be published |
+//! | [`output_stream`] | standard output, which may be closed |
 //! | [`boot_contract`] | the names that the builder writes and the live side reads |
 
 pub mod bench;
@@ -43,6 +44,7 @@ pub mod live;
 pub mod manifest;
 #[cfg(feature = "builder")]
 pub mod manual;
+pub mod output_stream;
 pub mod pasteable;
 pub mod program;
 #[cfg(feature = "builder")]

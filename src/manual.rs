@@ -1,6 +1,7 @@
 //! What a program says of its own command line in other forms than `--help`: man pages, and what shells complete.
 
 use crate::error::{Advise as _, Status, usage};
+use crate::output_stream::stdout;
 use anyhow::{Context as _, Result};
 use clap::Command;
 use std::fmt;
@@ -48,17 +49,13 @@ impl From<Shell> for clap_complete::Shell {
     }
 }
 
-/// Prints `program`'s completions. Whoever closes the pipe has seen enough.
+/// Prints `program`'s completions.
 pub fn completions(args: &CompletionsArgs, mut program: Command) -> Result<Status> {
     let name = program.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(clap_complete::Shell::from(args.shell), &mut program, name, &mut script);
-    match std::io::stdout().write_all(&script) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("writing the completions")
-        }
-        _ => Ok(Status::Pass),
-    }
+    stdout().write_all(&script).context("writing the completions")?;
+    Ok(Status::Pass)
 }
 
 /// Writes the man pages of `program` and of each of its commands, `gdsboot.1` and `gdsboot-build.1`, into a folder. Pages

@@ -126,7 +126,7 @@ fn diff_ends_as_diff_does() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["changes"][0]["area"], "pins");
     let one = run_with_status(&mut report(dir.path(), &["diff", "raw.img"]), 64);
-    assert!(stderr(&one).contains("no complete run before it"), "{}", stderr(&one));
+    assert!(stderr(&one).contains("no complete run is older than"), "{}", stderr(&one));
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn collect_makes_tables_of_what_can_be_read() {
         69,
     );
     assert!(stderr(&said).contains("problem: opening zeros.img"), "{}", stderr(&said));
-    assert!(stderr(&said).contains("1 were cut off before their first report"), "{}", stderr(&said));
+    assert!(stderr(&said).contains("1 run was cut off before its first report"), "{}", stderr(&said));
     let tables = ["fleet.csv", "fleet.jsonl", "fleet.html", "fleet.prom"]
         .map(|name| dir.path().join("out").join(name));
     for table in &tables {

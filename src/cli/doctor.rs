@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use gdsboot::builder::doctor;
 use gdsboot::builder::profile::{self, Profile};
 use gdsboot::error::Status;
+use gdsboot::output_stream::stdout;
 use std::io::Write as _;
 
 /// Say what is missing on this host
@@ -29,7 +30,7 @@ pub fn run(args: &DoctorArgs, global: &Global) -> Result<Status> {
         &args.mirror,
         cache.as_ref().map_err(|e| anyhow::anyhow!("{e:#}")),
     );
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &findings).context("writing the findings")?;
         writeln!(out)?;

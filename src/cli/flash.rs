@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use gdsboot::error::{Status, usage};
 use gdsboot::facts::Root;
 use gdsboot::flash::{Options, flash};
+use gdsboot::output_stream::stdout;
 use gdsboot::progress::bytes;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -39,7 +40,7 @@ pub fn run(args: &FlashArgs, global: &Global) -> Result<Status> {
         keep_reports: args.keep_reports.then(|| PathBuf::from(".")),
     };
     let written = flash(&Root::live(), &args.image, &args.device, &options, &mut ask, &global.progress())?;
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &written).context("writing the result")?;
         writeln!(out).context("writing the result")?;

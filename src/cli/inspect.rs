@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use gdsboot::error::Status;
 use gdsboot::inspect;
+use gdsboot::output_stream::stdout;
 use gdsboot::report::source::Image;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ pub struct InspectArgs {
 /// Runs the command.
 pub fn run(args: &InspectArgs) -> Result<Status> {
     let inspection = inspect::inspect(&Image::open(&args.image)?);
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &inspection).context("writing the result")?;
         writeln!(out).context("writing the result")?;

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use gdsboot::bench::recompute;
 use gdsboot::error::Status;
+use gdsboot::output_stream::stdout;
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -17,7 +18,7 @@ pub struct RecomputeArgs {
 pub fn run(args: &RecomputeArgs) -> Result<Status> {
     let (results, raw) = recompute::read(&args.path)?;
     let differences = recompute::differences(&results, &raw);
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     let mut say = |line: &str| writeln!(out, "{line}").context("writing the result");
     for difference in &differences {
         say(difference)?;

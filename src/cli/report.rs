@@ -6,6 +6,7 @@ use gdsboot::builder::output::Output;
 use gdsboot::error::{Advise as _, Status, one_line, usage};
 use gdsboot::fleet::row::Row;
 use gdsboot::fleet::{Fleet, collect, csv, jsonl, page, prometheus, summary};
+use gdsboot::output_stream::stdout;
 use gdsboot::report::diff::{self, Compared, Samples, diff};
 use gdsboot::report::extract::{Extracted, extract};
 use gdsboot::report::model::Report;
@@ -173,6 +174,12 @@ pub fn run(args: &ReportArgs, global: &Global) -> Result<Status> {
     }
 }
 
+/// Of what an error about runs speaks.
+fn looking_into(paths: &[PathBuf]) -> String {
+    let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    format!("looking into {}", shown.join(", "))
+}
+
 fn open(paths: &[PathBuf]) -> Result<Vec<Source>> {
     paths.iter().map(|path| Source::open(path)).collect()
 }
@@ -188,14 +195,14 @@ fn show(args: &ShowArgs, global: &Global) -> Result<Status> {
     let sources = open(&args.sources)?;
     let catalogue = Catalogue::read(&sources)?;
     say(&catalogue, global);
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     if args.list {
         for line in catalogue.lines() {
             writeln!(out, "{line}").context("writing the list")?;
         }
         return Ok(if catalogue.problems.is_empty() { Status::Pass } else { Status::Unavailable });
     }
-    let listed = catalogue.find(args.run.as_deref())?;
+    let listed = catalogue.find(args.run.as_deref()).with_context(|| looking_into(&args.sources))?;
     for newer in catalogue.newer_unreadable(listed) {
         global.progress().note(format!("a newer run cannot be read: {}", newer.words()));
     }
@@ -238,11 +245,13 @@ fn extract_runs(args: &ExtractArgs, global: &Global) -> Result<Status> {
     say(&catalogue, global);
     let wanted: Vec<&Listed<'_>> = match args.all {
         true => catalogue.runs.iter().collect(),
-        false => vec![catalogue.find(args.run.as_deref())?],
+        false => {
+            vec![catalogue.find(args.run.as_deref()).with_context(|| looking_into(&args.sources))?]
+        }
     };
     fs_err::create_dir_all(&args.output).context("making the folder for the runs")?;
     let mut failed = !catalogue.problems.is_empty();
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     for listed in &wanted {
         let line = match extract(listed, &args.output) {
             Ok(Extracted::Copied(to, files)) => format!("{}: {files} files", to.display()),
@@ -262,14 +271,17 @@ fn extract_runs(args: &ExtractArgs, global: &Global) -> Result<Status> {
 
 fn diff_runs(args: &DiffArgs, global: &Global) -> Result<Status> {
     let ((first, run), second) = (source_and_run(&args.before), args.after.as_deref().map(source_and_run));
-    let mut sources = open(&[first])?;
-    sources.extend(second.as_ref().map(|(path, _)| Source::open(path)).transpose()?);
+    let paths: Vec<PathBuf> =
+        [Some(&first), second.as_ref().map(|(path, _)| path)].into_iter().flatten().cloned().collect();
+    let sources = open(&paths)?;
     let catalogues: Vec<Catalogue<'_>> = sources.chunks(1).map(Catalogue::read).collect::<Result<_>>()?;
     catalogues.iter().for_each(|catalogue| say(catalogue, global));
-    let (before, after) = match (&second, catalogues.as_slice()) {
-        (Some((_, other)), [first, second]) => (first.find(run.as_deref())?, second.find(other.as_deref())?),
-        (_, [first, ..]) => first.two(run.as_deref())?,
-        (_, []) => unreachable!("one source was opened"),
+    let find = |at: usize, run: &Option<String>| {
+        catalogues[at].find(run.as_deref()).with_context(|| looking_into(&paths[at..=at]))
+    };
+    let (before, after) = match &second {
+        Some((_, other)) => (find(0, &run)?, find(1, other)?),
+        None => catalogues[0].two(run.as_deref()).with_context(|| looking_into(&paths))?,
     };
     let (old, new) = (before.report()?, after.report()?);
     let compared = |listed: &Listed<'_>, report| -> Result<Compared<'_>> {
@@ -277,7 +289,7 @@ fn diff_runs(args: &DiffArgs, global: &Global) -> Result<Status> {
         Ok(Compared { place: listed.place(), report, samples })
     };
     let diff = diff(&compared(before, &old)?, &compared(after, &new)?);
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     match args.json {
         true => out.write_all(&json::pretty(&diff)?).context("writing what changed")?,
         false => diff::lines(&diff)
@@ -316,7 +328,7 @@ fn collect_runs(args: &CollectArgs, global: &Global) -> Result<Status> {
     let to_stdout = outputs.iter().any(|(_, output)| output.is_none());
     for (table, output) in &outputs {
         match output {
-            None => table.write(&fleet, &mut std::io::stdout().lock())?,
+            None => table.write(&fleet, &mut stdout())?,
             Some(output) => output.write(|file| {
                 let mut out = std::io::BufWriter::new(file);
                 table.write(&fleet, &mut out)?;
@@ -329,18 +341,15 @@ fn collect_runs(args: &CollectArgs, global: &Global) -> Result<Status> {
         outputs.iter().filter_map(|(_, output)| Some(format!("wrote {}", output.as_ref()?.path().display()))),
     );
     for line in lines {
-        let said = if to_stdout {
-            writeln!(std::io::stderr(), "{line}")
-        } else {
-            writeln!(std::io::stdout(), "{line}")
-        };
+        let said =
+            if to_stdout { writeln!(std::io::stderr(), "{line}") } else { writeln!(stdout(), "{line}") };
         said.context("writing the summary")?;
     }
     fleet.notes.iter().for_each(|note| progress.note(note));
     fleet.problems.iter().for_each(|problem| progress.note(format!("problem: {problem}")));
     if fleet.rows.is_empty() && fleet.problems.is_empty() {
         return Err(usage(
-            "there is no report in it",
+            format!("{}: there is no report in it", looking_into(&args.sources)),
             "boot the image; each boot leaves a run on its report partition",
         ));
     }

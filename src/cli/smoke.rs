@@ -7,6 +7,7 @@ use gdsboot::builder::image::{Place, unpacked_root};
 use gdsboot::builder::lock;
 use gdsboot::builder::profile::Profile;
 use gdsboot::error::{Advise as _, Status};
+use gdsboot::output_stream::stdout;
 use gdsboot::progress::Progress;
 use gdsboot::report::source::Image;
 use gdsboot::smoke::accel::Wanted;
@@ -136,7 +137,7 @@ impl How {
             keep: self.keep.clone(),
         };
         let summary = smoke::run(&request, emulator, progress)?;
-        let mut out = std::io::stdout().lock();
+        let mut out = stdout();
         if self.json {
             serde_json::to_writer_pretty(&mut out, &summary).context("writing the result")?;
             writeln!(out).context("writing the result")?;

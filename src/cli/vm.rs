@@ -9,6 +9,7 @@ use gdsboot::hypervisor::judge::judge;
 use gdsboot::hypervisor::machine::{self, Kind};
 use gdsboot::hypervisor::plan::{self, PlanFile, Request, Tree};
 use gdsboot::hypervisor::{known, source};
+use gdsboot::output_stream::stdout;
 use gdsboot::report::utc::Utc;
 use gdsboot::report::{findings, json};
 use std::io::Write as _;
@@ -199,7 +200,7 @@ fn check(args: &CheckArgs) -> Result<Status> {
     } else {
         findings::write(&judgement, &mut out)?;
     }
-    std::io::stdout().write_all(&out).context("writing the result").status(Status::Unavailable)?;
+    stdout().write_all(&out).context("writing the result").status(Status::Unavailable)?;
     Ok(judgement.verdict.status())
 }
 
@@ -220,7 +221,7 @@ fn join_reports(args: &JoinArgs) -> Result<Status> {
     } else {
         join::text(&joined, &mut out)?;
     }
-    std::io::stdout().write_all(&out).context("writing the result").status(Status::Unavailable)?;
+    stdout().write_all(&out).context("writing the result").status(Status::Unavailable)?;
     Ok(joined.judgement.verdict.status())
 }
 
@@ -276,7 +277,7 @@ fn make_plan(args: &PlanArgs) -> Result<Status> {
         storage: args.storage.clone(),
     })?;
     let files = decided.write(args.kind);
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     let Some(folder) = &args.output else {
         let first = files.first().map_or("", |file| file.text.as_str());
         out.write_all(first.as_bytes()).context("writing the result").status(Status::Unavailable)?;

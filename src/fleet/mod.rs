@@ -187,16 +187,25 @@ fn sort_out(found: &[Found<'_>], read: Vec<Read>, fleet: &mut Fleet) -> Vec<(usi
             Read::Problem(what) => fleet.problems.push(what),
         }
     }
-    note(fleet, "were cut off before their first report", &without);
-    note(fleet, "are JSON and no reports of gdsboot", &foreign);
+    note(
+        fleet,
+        ("run was cut off before its first report", "runs were cut off before their first report"),
+        &without,
+    );
+    note(
+        fleet,
+        ("file is JSON and no report of gdsboot", "files are JSON and no reports of gdsboot"),
+        &foreign,
+    );
     rows
 }
 
 /// One line about several of a kind; none where there are none.
-fn note(fleet: &mut Fleet, what: &str, named: &[String]) {
+fn note(fleet: &mut Fleet, what: (&str, &str), named: &[String]) {
     if !named.is_empty() {
         let first = named.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
         let more = if named.len() > NAMED { ", ..." } else { "" };
+        let what = if named.len() == 1 { what.0 } else { what.1 };
         fleet.notes.push(format!("{} {what}: {first}{more}", named.len()));
     }
 }
@@ -231,9 +240,18 @@ fn without_copies(found: &[Found<'_>], rows: Vec<(usize, Row)>, fleet: &mut Flee
             kept.push((index, row));
         }
     }
-    note(fleet, "reports are there twice and counted once", &copies);
-    note(fleet, "are earlier states of reports that are there whole, and left out", &earlier);
-    note(fleet, "CONFLICTS: two different reports bear one run's id, and both are kept", &conflicts);
+    let twice = ("report is there twice and counted once", "reports are there twice and counted once");
+    note(fleet, twice, &copies);
+    let old = (
+        "report is an earlier state of one that is there whole, and left out",
+        "reports are earlier states of others that are there whole, and left out",
+    );
+    note(fleet, old, &earlier);
+    let bear = (
+        "CONFLICT: two different reports bear one run's id, and both are kept",
+        "CONFLICTS: different reports bear one run's id, and all are kept",
+    );
+    note(fleet, bear, &conflicts);
     kept
 }
 

@@ -210,7 +210,7 @@ impl<'a> Catalogue<'a> {
         let before = before.filter(|run| matches!(run.end, End::Complete(_))).last();
         let before = before.ok_or_else(|| {
             usage(
-                "there is no complete run before it to compare it with",
+                "no complete run is older than the one that is meant, to compare it with",
                 "name two: diff SOURCE#RUN SOURCE#RUN",
             )
         })?;

@@ -14,7 +14,7 @@ use gdsboot::error;
 #[cfg(feature = "builder")]
 use gdsboot::manual;
 use std::ffi::OsStr;
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -81,12 +81,9 @@ fn is_init() -> bool {
         && name.is_some_and(|name| Path::new(&name).file_name() == Some(OsStr::new("init")))
 }
 
-/// Prints a result. Whoever closes the pipe has seen enough.
+/// Prints a result.
 fn print(bytes: &[u8]) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(bytes) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
-    }
+    Ok(gdsboot::output_stream::stdout().write_all(bytes)?)
 }
 
 /// Prints a value as JSON.
