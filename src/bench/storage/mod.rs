@@ -52,11 +52,11 @@ struct UnderWay {
 }
 
 fn by_ring(file: &File, thread: &Thread<'_>) -> anyhow::Result<Recorder> {
-    let Thread { job, begun, .. } = thread;
+    let job = thread.job;
     let mut recorder = Recorder::new();
     let mut offsets = Offsets::new(job, thread.number);
     let mut ring = Ring::new(file, job.depth, job.block).context("making a ring of transfers")?;
-    let mut under_way = vec![UnderWay { offset: 0, begun: *begun }; job.depth as usize];
+    let mut under_way = vec![UnderWay { offset: 0, begun: Instant::now() }; job.depth as usize];
     // What is written is not what was found there; filled once where nobody compares it.
     if job.direction == Direction::Write && !job.verify {
         (0..under_way.len())
@@ -64,14 +64,15 @@ fn by_ring(file: &File, thread: &Thread<'_>) -> anyhow::Result<Recorder> {
     }
     let mut free: Vec<usize> = (0..under_way.len()).rev().collect();
     let mut ended = Vec::with_capacity(under_way.len());
-    let mut last_end = Instant::now();
-    let mut now = last_end;
+    let running = thread.start();
+    let mut now = Instant::now();
+    let mut last_end = now;
     loop {
         let mut held_back = 0;
         // The drive gets the next transfer before what is left of the ended ones is looked at.
         let mut left = ended.drain(..);
         loop {
-            while !thread.is_over(now) && recorder.error_count() < GIVE_UP {
+            while !running.is_over(now) && recorder.error_count() < GIVE_UP {
                 let Some(slot) = free.pop() else { break };
                 let Some(offset) = offsets.next() else {
                     free.push(slot);
@@ -94,7 +95,8 @@ fn by_ring(file: &File, thread: &Thread<'_>) -> anyhow::Result<Recorder> {
             match result {
                 Ok(bytes) if bytes == job.block => {
                     let latency = nanoseconds(now.duration_since(started));
-                    recorder.transfer(bytes.into(), latency, nanoseconds(now.duration_since(*begun)));
+                    let at = nanoseconds(now.duration_since(running.begun));
+                    recorder.transfer(bytes.into(), latency, at);
                     check(job, ring.buffer(slot), offset, &mut recorder);
                 }
                 Ok(bytes) => recorder.error(offset, format!("{bytes} of {} bytes", job.block), false),
@@ -120,13 +122,14 @@ fn by_ring(file: &File, thread: &Thread<'_>) -> anyhow::Result<Recorder> {
 }
 
 fn by_thread(file: &File, thread: &Thread<'_>) -> anyhow::Result<Recorder> {
-    let Thread { job, begun, .. } = thread;
+    let job = thread.job;
     let mut recorder = Recorder::new();
     let mut buffers = Buffers::new(1, job.block as usize).context("taking memory")?;
     let buffer = buffers.get_mut(0);
+    let running = thread.start();
     for offset in Offsets::new(job, thread.number) {
         let started = Instant::now();
-        if thread.is_over(started) || recorder.error_count() >= GIVE_UP {
+        if running.is_over(started) || recorder.error_count() >= GIVE_UP {
             break;
         }
         let done = match job.direction {
@@ -140,7 +143,7 @@ fn by_thread(file: &File, thread: &Thread<'_>) -> anyhow::Result<Recorder> {
             Ok(bytes) if bytes == buffer.len() => {
                 let now = Instant::now();
                 let latency = nanoseconds(now.duration_since(started));
-                recorder.transfer(bytes as u64, latency, nanoseconds(now.duration_since(*begun)));
+                recorder.transfer(bytes as u64, latency, nanoseconds(now.duration_since(running.begun)));
                 check(job, buffer, offset, &mut recorder);
             }
             Ok(bytes) => recorder.error(offset, format!("{bytes} of {} bytes", job.block), false),

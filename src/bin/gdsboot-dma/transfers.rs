@@ -170,8 +170,9 @@ fn transfers(
     let mut offsets = Offsets::new(job, thread.number);
     // Filled anew each time: between transfers nothing is allocated.
     let (mut together, mut results) = (Vec::with_capacity(width), Vec::with_capacity(width));
+    let running = thread.start();
     let mut now = Instant::now();
-    while !thread.is_over(now) && recorder.error_count() < GIVE_UP {
+    while !running.is_over(now) && recorder.error_count() < GIVE_UP {
         together.clear();
         together.extend(offsets.by_ref().take(width));
         if together.is_empty() {
@@ -191,7 +192,7 @@ fn transfers(
             match whole(result, job) {
                 Ok(bytes) => {
                     let latency = nanoseconds(now.duration_since(started));
-                    recorder.transfer(bytes, latency, nanoseconds(now.duration_since(thread.begun)));
+                    recorder.transfer(bytes, latency, nanoseconds(now.duration_since(running.begun)));
                 }
                 Err(what) => {
                     recorder.error(offset, what, false);
