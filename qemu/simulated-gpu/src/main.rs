@@ -153,7 +153,8 @@ fn serve_all(functions: Vec<Function>, socket: &Path, bus: &str) -> Result<(), E
     let mut lines = vec![
         format!("-machine q35,{property}"),
         memory.join(" "),
-        format!("-device pcie-root-port,id={bus},chassis=1,slot=1"),
+        format!("-device pcie-root-port,id={bus},chassis=1,slot=1,x-speed=32,x-width=16"),
+        format!("-fw_cfg {}", qemu::OVMF_WINDOW),
     ];
     let several = functions.len() > 1;
     let mut servers: Vec<Server> = Vec::new();

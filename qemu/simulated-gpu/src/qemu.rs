@@ -4,6 +4,10 @@ use crate::function::Function;
 use serde_json::json;
 use std::path::Path;
 
+/// The value of `-fw_cfg` by which OVMF gives 64-bit windows 512 GiB: by itself it takes an eighth of what the CPU can
+/// address, 128 GiB with TCG's 40 bits, into which the windows of one large GPU do not fit.
+pub const OVMF_WINDOW: &str = "name=opt/ovmf/X-PciMmio64Mb,string=524288";
+
 /// The value of `-device` for a function on a bus of QEMU's, such as a root port by its id, in its slot `slot`.
 ///
 /// Functions of one device share bus and slot; function 0 needs `multifunction` where there are others.

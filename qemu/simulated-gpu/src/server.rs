@@ -65,16 +65,17 @@ pub fn serve(socket: &Path, function: Function) -> Result<Server> {
     // Reset is offered even where it is refused: QEMU would not ask for it otherwise.
     let server = vfio_user::Server::from_owned_fd(listener.into(), true, interrupts(), device.regions());
     let (end, ended) = channel();
-    let path = socket.to_owned();
+    let bound = Bound(socket.to_owned());
     let thread = std::thread::Builder::new().name("simulated-gpu".into()).spawn(move || {
+        // Removed before anybody is told of the end, in a panic too.
+        let bound = bound;
         let result = server.run(&mut device);
-        let talked = device.counters().talked.load(Relaxed);
-        remove(&path);
+        let result = outcome(&bound.0, device.counters().talked.load(Relaxed), result);
+        drop(bound);
         // Nobody may be left to be told.
-        let _ = end.send(outcome(&path, talked, result));
+        let _ = end.send(result);
     });
     let thread = thread.map_err(|error| {
-        remove(socket);
         Error::new("starting a thread for a simulated GPU", "see the limits of this process").caused_by(error)
     })?;
     Ok(Server { socket: socket.to_owned(), listener: waker, counters, ended, thread: Some(thread) })
@@ -124,6 +125,15 @@ fn outcome(socket: &Path, talked: bool, result: std::result::Result<(), vfio_use
             "connect a client that speaks vfio-user: QEMU from 10.1 on",
         )
         .caused_by(error)),
+    }
+}
+
+/// A socket that is removed when nobody serves on it any more.
+struct Bound(PathBuf);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        remove(&self.0);
     }
 }
 

@@ -15,8 +15,9 @@ const CONFIG: u32 = 7;
 const SOON: Duration = Duration::from_secs(5);
 
 struct Served {
-    server: Server,
+    /// Goes away before its server, which would wait for it.
     client: Client,
+    server: Server,
     socket: PathBuf,
     /// Removed at the end.
     _folder: tempfile::TempDir,
@@ -35,7 +36,7 @@ fn served(function: Function) -> Served {
     let socket = folder.path().join("gpu.sock");
     let server = serve(&socket, function).unwrap();
     let client = Client::new(&socket).unwrap();
-    Served { server, client, socket, _folder: folder }
+    Served { client, server, socket, _folder: folder }
 }
 
 impl Served {
@@ -208,7 +209,7 @@ fn a_gpu_falls_off_the_bus_once_its_registers_have_been_read() {
 
 #[test]
 fn the_end_of_the_client_is_the_end_of_the_server() {
-    let Served { mut server, client, socket, _folder } = served(gpu("l40s", &Options::default()));
+    let Served { client, mut server, socket, _folder } = served(gpu("l40s", &Options::default()));
     assert!(!server.wait(Duration::from_millis(50)).unwrap());
     assert!(socket.exists() && server.socket() == socket);
     drop(client);
@@ -231,7 +232,7 @@ fn a_server_without_a_client_stops_at_once() {
 
 #[test]
 fn a_client_that_stays_is_told_of() {
-    let Served { server, client, .. } = served(gpu("l40s", &Options::default()));
+    let Served { client, server, .. } = served(gpu("l40s", &Options::default()));
     let error = server.stop(Duration::from_millis(100)).unwrap_err();
     assert!(error.to_string().ends_with("is still connected"), "{error}");
     assert!(error.hint().contains("QEMU"), "{}", error.hint());
@@ -264,6 +265,14 @@ fn what_does_not_speak_vfio_user_is_an_error() {
     drop(stream);
     let error = server.wait(SOON).unwrap_err();
     assert!(error.hint().contains("vfio-user"), "{error}");
+    assert!(!socket.exists());
+
+    // A version whose text does not end: `vfio_user` panics at it.
+    let mut server = serve(&socket, gpu("l40s", &Options::default())).unwrap();
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream.write_all(&[1u8, 0, 1, 0, 22, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, b'{', b'}']).unwrap();
+    let error = server.wait(SOON).unwrap_err();
+    assert!(error.to_string().ends_with("has panicked"), "{error}");
     assert!(!socket.exists());
 }
 
