@@ -26,7 +26,7 @@ pub struct Judgement {
     pub route: Route,
     /// From which side the machine was looked at.
     pub side: Side,
-    /// Libraries that imitate NVIDIA's took part: nothing in here says anything about a machine.
+    /// Libraries that imitate NVIDIA's took part, or a device is simulated: nothing in here says anything about a machine.
     #[serde(default)]
     pub simulated: bool,
     /// All findings, causes first.
@@ -57,9 +57,12 @@ pub fn judge(
     Judgement { verdict, route, side, simulated, findings }
 }
 
-/// Did libraries take part that only imitate NVIDIA's?
+/// Did libraries take part that only imitate NVIDIA's, or is a device simulated?
 pub fn is_simulated(facts: &Facts, bench: Option<&Results>) -> bool {
-    bench.is_some_and(|bench| bench.simulated)
+    let devices = facts.pci.value().into_iter().flatten();
+    let mut configs = devices.filter_map(|device| device.config.value());
+    configs.any(|config| config.simulated)
+        || bench.is_some_and(|bench| bench.simulated)
         || facts.dma.value().is_some_and(|probe| probe.libraries.iter().any(|library| library.simulated))
 }
 

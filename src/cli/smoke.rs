@@ -5,8 +5,9 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use gdsboot::builder::image::{Place, unpacked_root};
 use gdsboot::builder::lock;
+use gdsboot::builder::output::Output;
 use gdsboot::builder::profile::Profile;
-use gdsboot::error::{Advise as _, Status};
+use gdsboot::error::{Advise as _, Status, usage};
 use gdsboot::output_stream::stdout;
 use gdsboot::progress::Progress;
 use gdsboot::report::source::Image;
@@ -14,18 +15,34 @@ use gdsboot::smoke::accel::Wanted;
 use gdsboot::smoke::emulator::Emulator;
 use gdsboot::smoke::machine::{self, Disk, Machine};
 use gdsboot::smoke::media::ReportDisk;
-use gdsboot::smoke::{self, Request, render, sandboxed};
+use gdsboot::smoke::outcome::{Outcome, worst};
+use gdsboot::smoke::{self, Request, Summary, junit, render, sandboxed, update};
+use std::collections::HashSet;
 use std::io::Write as _;
+use std::num::NonZero;
 use std::path::PathBuf;
 
 /// Boot an image in QEMU and show what it reported
 ///
-/// The image is copied and never changed. It is booted once per firmware; the exit status is that of the worst boot:
-/// 0 PASS, 2 INCOMPLETE (what an image reports where there is no GPU), 1 FAIL or no complete report, 69 QEMU failed.
+/// The image is copied and never changed. It is booted once per machine and firmware. The exit status is that of the
+/// worst boot: 0 its report is what the machine file expects, 1 it is not or there is no complete report, 69 QEMU failed.
+/// A machine file without expectations ends with the report's own: 0 PASS, 1 FAIL, 2 INCOMPLETE.
 #[derive(Debug, clap::Args)]
 pub struct SmokeArgs {
     /// The image to boot
     pub image: PathBuf,
+    /// Machines to boot it in: built-in names, machine files, or all
+    #[arg(long, value_name = "NAME", num_args = 1.., default_value = machine::DEFAULT)]
+    pub machine: Vec<String>,
+    /// How many boots at a time [default: what cores and memory are there for]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZero<usize>>,
+    /// Write the boots as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Show what differs, then make it what the machine files expect
+    #[arg(long)]
+    pub update: bool,
     #[command(flatten)]
     pub how: How,
     #[command(flatten)]
@@ -35,9 +52,6 @@ pub struct SmokeArgs {
 /// How to boot; shared with `try`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct How {
-    /// Machine to boot it in: a built-in name or a machine file
-    #[arg(long, default_value = machine::DEFAULT)]
-    pub machine: String,
     /// Firmware to boot it with [default: as the machine says]
     #[arg(long)]
     pub firmware: Option<Firmware>,
@@ -94,9 +108,32 @@ impl Firmware {
     }
 }
 
+/// The machines of these names; `all` are those that gdsboot brings.
+fn machines(names: &[String]) -> Result<(Vec<String>, Vec<Machine>)> {
+    let is_all = |name: &&String| name.as_str() == "all";
+    let all = names.iter().filter(is_all).flat_map(|_| Machine::built_in().map(str::to_owned));
+    let mut wanted: Vec<String> = names.iter().filter(|name| !is_all(name)).cloned().chain(all).collect();
+    let mut seen = HashSet::new();
+    wanted.retain(|name| seen.insert(name.clone()));
+    let machines: Vec<Machine> = wanted.iter().map(|name| Machine::load(name)).collect::<Result<_>>()?;
+    let mut names = HashSet::new();
+    match machines.iter().find(|machine| !names.insert(machine.name.as_str())) {
+        Some(twice) => Err(usage(
+            format!("two machines are called {}", twice.name),
+            "a machine is called after its file: rename one",
+        )),
+        None => Ok((wanted, machines)),
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &SmokeArgs, global: &Global) -> Result<Status> {
     let progress = global.progress();
+    let (names, machines) = machines(&args.machine)?;
+    if args.update {
+        names.iter().try_for_each(|name| update::check(name))?;
+    }
+    let junit = args.junit.as_deref().map(Output::new).transpose()?;
     let emulator = match &args.how.qemu {
         Some(_) => args.how.host_emulator(),
         None => {
@@ -107,7 +144,25 @@ pub fn run(args: &SmokeArgs, global: &Global) -> Result<Status> {
             pinned_emulator(&args.packages.resolve(profile, global, &progress)?, &progress)?
         }
     };
-    args.how.boot(args.image.clone(), &emulator, &progress)
+    let request = Request {
+        compare: true,
+        jobs: args.jobs.map(NonZero::get),
+        ..args.how.request(args.image.clone(), machines)
+    };
+    let summary = smoke::run(&request, &emulator, &progress)?;
+    args.how.show(&summary)?;
+    if let Some(output) = junit {
+        output.write(|file| junit::write(&summary, &mut &*file))?;
+    }
+    if !args.update {
+        return Ok(summary.status);
+    }
+    for (name, machine) in names.iter().zip(&request.machines) {
+        progress.note(update::update(name, machine, &summary)?);
+    }
+    // What QEMU did not make is no expectation.
+    let failed = summary.boots.iter().filter(|boot| boot.result.is_err()).map(Outcome::status);
+    Ok(worst(failed))
 }
 
 /// The emulator that a profile's lock pins.
@@ -122,11 +177,13 @@ impl How {
         Emulator::of_host(self.qemu.as_deref(), self.firmware_dir.as_deref())
     }
 
-    /// Boots an image and prints what came of it.
-    pub fn boot(&self, image: PathBuf, emulator: &Emulator, progress: &Progress) -> Result<Status> {
-        let request = Request {
+    /// What is asked of a boot.
+    pub fn request(&self, image: PathBuf, machines: Vec<Machine>) -> Request {
+        Request {
             image,
-            machine: Machine::load(&self.machine)?,
+            machines,
+            compare: false,
+            jobs: Some(1),
             firmware: self.firmware.map(Firmware::list),
             disk: self.disk,
             read_only: self.read_only,
@@ -135,15 +192,16 @@ impl How {
             timeout_scale: self.timeout_scale,
             capture: self.capture,
             keep: self.keep.clone(),
-        };
-        let summary = smoke::run(&request, emulator, progress)?;
+        }
+    }
+
+    /// Prints what came of it.
+    pub fn show(&self, summary: &Summary) -> Result<()> {
         let mut out = stdout();
         if self.json {
-            serde_json::to_writer_pretty(&mut out, &summary).context("writing the result")?;
-            writeln!(out).context("writing the result")?;
-        } else {
-            render::text(&summary, &mut out).context("writing the result")?;
+            serde_json::to_writer_pretty(&mut out, summary).context("writing the result")?;
+            return writeln!(out).context("writing the result");
         }
-        Ok(summary.status)
+        render::text(summary, &mut out).context("writing the result")
     }
 }

@@ -26,6 +26,8 @@ pub struct PciConfig {
     /// The clique that a hypervisor put the GPU into, NVIDIA's GPUDirect P2P capability: GPUs of one clique may reach
     /// each other. It says nothing about NVMe controllers.
     pub p2p_clique: Option<u8>,
+    /// The device says of itself that it is simulated: the vendor-specific capability of gdsboot's own GPUs for QEMU.
+    pub simulated: bool,
     /// Access Control Services.
     pub acs: Option<Acs>,
     /// Address Translation Service: is it enabled? `None` where the device has none.
@@ -113,6 +115,8 @@ pub struct ResizableBar {
 /// The capability ids of the first 256 bytes.
 const CAP_VENDOR: u8 = 0x09;
 const CAP_EXPRESS: u8 = 0x10;
+/// What follows id, next and length in the capability of a simulated device (qemu/simulated-gpu/README.md).
+const SIMULATED: &[u8] = b"SIMULATE";
 /// The capability ids behind them.
 const EXT_AER: u16 = 0x0001;
 const EXT_SERIAL: u16 = 0x0003;
@@ -144,6 +148,7 @@ impl PciConfig {
         for (id, at) in space.capabilities() {
             match id {
                 CAP_EXPRESS if config.express.is_none() => config.express = space.express(at),
+                CAP_VENDOR if space.is_mark(at) => config.simulated = true,
                 CAP_VENDOR if config.p2p_clique.is_none() => config.p2p_clique = space.p2p_clique(at),
                 _ => {}
             }
@@ -244,6 +249,10 @@ impl Space<'_> {
 
     /// NVIDIA's capability of 8 bytes: id, next, length, "P2P", then a byte with the version in bits 0 to 2 and the clique
     /// in bits 3 to 6 (QEMU: hw/vfio/pci-quirks.c; the driver: `NV_PCI_VIRTUAL_P2P_APPROVAL_CAP`).
+    fn is_mark(&self, at: usize) -> bool {
+        self.0.get(at + 3..).is_some_and(|bytes| bytes.starts_with(SIMULATED))
+    }
+
     fn p2p_clique(&self, at: usize) -> Option<u8> {
         (self.0.get(at + 2..at + 6)? == b"\x08P2P").then_some(())?;
         Some(self.u8(at + 6)? >> 3 & 0xf)

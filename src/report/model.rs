@@ -60,7 +60,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Did libraries that only imitate NVIDIA's take part? Then it says nothing about the machine, and every form of it says
+    /// Did libraries that only imitate NVIDIA's take part, or is a device simulated? Then it says nothing about the machine, and every form of it says
     /// that first.
     pub fn is_simulated(&self) -> bool {
         is_simulated(&self.facts, self.benchmark.as_ref())

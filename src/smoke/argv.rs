@@ -1,8 +1,9 @@
 //! From a machine and a host to QEMU's arguments: pure, one small function per part. Options are those of QEMU 7.2 and
 //! newer (`qemu-system-x86_64(1)`).
 
-use super::machine::{Chipset, DataDrive, Disk, Machine};
+use super::machine::{Chipset, DataDrive, Disk, DriveKind, Machine};
 use super::media::Media;
+use super::pci::{Layout, Slot};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::fmt;
@@ -45,26 +46,46 @@ pub enum FirmwareFiles {
     },
 }
 
-/// The arguments that boot `media` in `machine`. The guest's first serial port is QEMU's standard output.
-pub fn boot(
-    machine: &Machine,
-    media: &Media,
-    firmware: &FirmwareFiles,
-    data: &[PathBuf],
-    accel: Accel,
-) -> Vec<OsString> {
+/// What a boot's arguments are made of, besides the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// The image and the report disk.
+    pub media: &'a Media,
+    /// The firmware's files.
+    pub firmware: &'a FirmwareFiles,
+    /// Where the machine's devices hang.
+    pub layout: &'a Layout,
+    /// The files of the machine's drives, in their order.
+    pub data: &'a [PathBuf],
+    /// What attaches the simulated GPUs.
+    pub gpus: &'a [OsString],
+    /// What executes the guest.
+    pub accel: Accel,
+}
+
+/// The arguments that boot a machine. The guest's first serial port is QEMU's standard output.
+pub fn boot(machine: &Machine, parts: Parts<'_>) -> Vec<OsString> {
+    let Parts { media, firmware, layout, data, gpus, accel } = parts;
     [
         common(),
         network(machine.network),
-        board(machine.chipset, firmware),
-        accelerator(accel),
+        board(machine.chipset, firmware, machine),
+        accelerator(accel, machine.hypervisor_bit),
         size(machine.cpus, machine.memory_mib),
+        memory(machine),
+        identity(machine),
         flash(firmware),
+        // The devices that it translates for come after it.
+        if machine.viommu { arguments(["-device", "intel-iommu,caching-mode=on"]) } else { Vec::new() },
         drive(media),
         attachment(media.disk, machine.chipset),
         report_disk(media),
-        data_drives(&machine.drives, data),
+        layout.arguments.clone(),
+        gpus.to_vec(),
+        data_drives(&machine.drives, data, &layout.drives),
+        if machine.balloon { arguments(["-device", "virtio-balloon-pci"]) } else { Vec::new() },
         firmware_texts(machine),
+        window(machine, firmware),
         arguments(["-device", "VGA"]),
         serial(),
     ]
@@ -90,8 +111,8 @@ pub fn kernel_only(kernel: &Path, accel: Accel) -> Vec<OsString> {
     [
         common(),
         network(false),
-        board(Chipset::Q35, &FirmwareFiles::Bios),
-        accelerator(accel),
+        arguments(["-machine", "q35"]),
+        accelerator(accel, true),
         size(1, 512),
         kernel_args,
         console,
@@ -117,27 +138,91 @@ fn network(wanted: bool) -> Vec<OsString> {
     }
 }
 
-fn board(chipset: Chipset, firmware: &FirmwareFiles) -> Vec<OsString> {
-    match (chipset, firmware) {
-        // OvmfPkg/README of edk2, "SMM support".
-        (Chipset::Q35, FirmwareFiles::Uefi { secure: true, .. }) => arguments([
-            "-machine",
-            "q35,smm=on",
+fn board(chipset: Chipset, firmware: &FirmwareFiles, machine: &Machine) -> Vec<OsString> {
+    let name = match chipset {
+        Chipset::Q35 => "q35",
+        Chipset::I440fx => "pc",
+    };
+    // OvmfPkg/README of edk2, "SMM support".
+    let is_secure = chipset == Chipset::Q35 && matches!(firmware, FirmwareFiles::Uefi { secure: true, .. });
+    let smm = if is_secure { ",smm=on" } else { "" };
+    // NUMA nodes bring memory of their own.
+    let shared = if shares_memory(machine) && machine.numa_nodes == 1 { ",memory-backend=mem0" } else { "" };
+    let mut board = arguments(["-machine", &format!("{name}{smm}{shared}")]);
+    if is_secure {
+        board.extend(arguments([
             "-global",
             "driver=cfi.pflash01,property=secure,value=on",
             "-global",
             "ICH9-LPC.disable_s3=1",
-        ]),
-        (Chipset::Q35, _) => arguments(["-machine", "q35"]),
-        (Chipset::I440fx, _) => arguments(["-machine", "pc"]),
+        ]));
+    }
+    board
+}
+
+/// What serves a simulated GPU has the guest's memory mapped too, as vfio-user demands.
+fn shares_memory(machine: &Machine) -> bool {
+    !machine.gpus.is_empty()
+}
+
+fn memory(machine: &Machine) -> Vec<OsString> {
+    let nodes = u32::from(machine.numa_nodes);
+    if nodes == 1 && !shares_memory(machine) {
+        return Vec::new();
+    }
+    let share = if shares_memory(machine) { "on" } else { "off" };
+    let node = |node: u32| {
+        // The first ones get what does not divide.
+        let part = |all: u32| all / nodes + u32::from(node < all % nodes);
+        let before =
+            |all: u32| (0..node).map(|node| all / nodes + u32::from(node < all % nodes)).sum::<u32>();
+        let cpus = u32::from(machine.cpus);
+        let mib = part(machine.memory_mib);
+        let mut words =
+            arguments(["-object", &format!("memory-backend-memfd,id=mem{node},size={mib}M,share={share}")]);
+        if nodes > 1 {
+            let (first, last) = (before(cpus), before(cpus) + part(cpus) - 1);
+            words.extend(arguments([
+                "-numa",
+                &format!("node,nodeid={node},cpus={first}-{last},memdev=mem{node}"),
+            ]));
+        }
+        words
+    };
+    (0..nodes).flat_map(node).collect()
+}
+
+/// SMBIOS.
+fn identity(machine: &Machine) -> Vec<OsString> {
+    let mut words = Vec::new();
+    if let Some([manufacturer, product]) = &machine.product {
+        words
+            .extend(arguments(["-smbios", &format!("type=1,manufacturer={manufacturer},product={product}")]));
+    }
+    if !machine.oem_strings.is_empty() {
+        let values: Vec<String> = machine.oem_strings.iter().map(|text| format!(",value={text}")).collect();
+        words.extend(arguments(["-smbios", &format!("type=11{}", values.concat())]));
+    }
+    words
+}
+
+/// The windows of large GPUs do not fit into the space that OVMF gives by itself.
+fn window(machine: &Machine, firmware: &FirmwareFiles) -> Vec<OsString> {
+    match firmware {
+        FirmwareFiles::Uefi { .. } if !machine.gpus.is_empty() => {
+            arguments(["-fw_cfg", simulated_gpu::qemu::OVMF_WINDOW])
+        }
+        _ => Vec::new(),
     }
 }
 
-fn accelerator(accel: Accel) -> Vec<OsString> {
-    arguments(match accel {
-        Accel::Kvm => ["-accel", "kvm", "-cpu", "host"],
-        Accel::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
-    })
+fn accelerator(accel: Accel, hypervisor_bit: bool) -> Vec<OsString> {
+    let (accel, cpu) = match accel {
+        Accel::Kvm => ("kvm", "host"),
+        Accel::Tcg => ("tcg,thread=multi", "max"),
+    };
+    let hidden = if hypervisor_bit { "" } else { ",-hypervisor" };
+    arguments(["-accel", accel, "-cpu", &format!("{cpu}{hidden}")])
 }
 
 fn size(cpus: u8, memory_mib: u32) -> Vec<OsString> {
@@ -227,12 +312,18 @@ fn attachment(disk: Disk, chipset: Chipset) -> Vec<OsString> {
     }
 }
 
-/// NVMe drives besides the image, each with its file.
-fn data_drives(drives: &[DataDrive], files: &[PathBuf]) -> Vec<OsString> {
-    let one = |(n, (drive, file)): (usize, (&DataDrive, &PathBuf))| {
+/// Drives besides the image, each with its file.
+fn data_drives(drives: &[DataDrive], files: &[PathBuf], slots: &[Option<Slot>]) -> Vec<OsString> {
+    let one = |(n, ((drive, file), slot)): (usize, ((&DataDrive, &PathBuf), &Option<Slot>))| {
         let DataDrive { serial, block, .. } = drive;
+        let name = match drive.kind {
+            DriveKind::Nvme => "nvme",
+            DriveKind::VirtioBlk => "virtio-blk-pci",
+        };
+        let place = slot.as_ref().map(|slot| format!(",bus={},addr={:x}", slot.bus, slot.number));
         let device = format!(
-            "nvme,serial={serial},drive=data{n},logical_block_size={block},physical_block_size={block}"
+            "{name},serial={serial},drive=data{n},logical_block_size={block},physical_block_size={block}{}",
+            place.unwrap_or_default()
         );
         vec![
             "-drive".into(),
@@ -241,7 +332,7 @@ fn data_drives(drives: &[DataDrive], files: &[PathBuf]) -> Vec<OsString> {
             device.into(),
         ]
     };
-    drives.iter().zip(files).enumerate().flat_map(one).collect()
+    drives.iter().zip(files).zip(slots).enumerate().flat_map(one).collect()
 }
 
 /// What the machine file has for the guest to read.
@@ -277,6 +368,7 @@ mod tests {
     use super::*;
     use crate::pasteable::pasteable;
     use crate::report::kind::Kind;
+    use crate::smoke::machine::Firmware;
     use crate::smoke::media::Medium;
 
     fn media(disk: Disk, path: &str) -> Media {
@@ -287,6 +379,46 @@ mod tests {
     fn line(argv: &[OsString]) -> String {
         // One option with its value per line, for people who read the snapshot.
         pasteable(argv).replace(" -", "\n-")
+    }
+
+    /// The arguments of a machine, its GPUs not served but named.
+    fn booted(machine: &Machine, image: &str, firmware: &FirmwareFiles, accel: Accel) -> Vec<OsString> {
+        let layout = Layout::of(machine).unwrap();
+        let data: Vec<PathBuf> =
+            (0..machine.drives.len()).map(|n| format!("/scratch/data{n}.img").into()).collect();
+        let mut gpus = Vec::new();
+        for (n, (gpu, slot)) in (0..).zip(machine.gpus.iter().zip(&layout.gpus)) {
+            let functions = gpu.functions(n).unwrap();
+            for function in &functions {
+                let socket = format!("/scratch/gpu{n}.{}", function.number);
+                let multi = functions.len() > 1 && function.number == 0;
+                let device =
+                    simulated_gpu::qemu::device(function, multi, &slot.bus, slot.number, Path::new(&socket));
+                gpus.extend(["-device".into(), device.into()]);
+            }
+        }
+        let media = media(machine.disk, image);
+        let parts = Parts { media: &media, firmware, layout: &layout, data: &data, gpus: &gpus, accel };
+        boot(machine, parts)
+    }
+
+    /// Every machine that gdsboot brings, by its first firmware.
+    #[test]
+    fn every_machine() {
+        for name in Machine::built_in() {
+            let machine = Machine::load(name).unwrap();
+            let firmware = match machine.firmware[0] {
+                Firmware::Bios => FirmwareFiles::Bios,
+                Firmware::Uefi if machine.secure_boot => FirmwareFiles::Uefi {
+                    code: "/scratch/code.fd".into(),
+                    vars: "/scratch/vars.fd".into(),
+                    secure: true,
+                },
+                Firmware::Uefi => uefi(),
+            };
+            let argv = booted(&machine, "/scratch/image.img", &firmware, Accel::Tcg);
+            insta::assert_snapshot!(name, line(&argv));
+        }
     }
 
     fn uefi() -> FirmwareFiles {
@@ -300,7 +432,7 @@ mod tests {
     #[test]
     fn no_gpu_by_uefi() {
         let machine = Machine::load("no-gpu").unwrap();
-        let argv = boot(&machine, &media(machine.disk, "/scratch/image.img"), &uefi(), &[], Accel::Tcg);
+        let argv = booted(&machine, "/scratch/image.img", &uefi(), Accel::Tcg);
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults
@@ -326,7 +458,8 @@ mod tests {
     fn data_drives_and_texts_for_the_guest() {
         let machine = Machine::load("drives").unwrap();
         let files = ["/scratch/data0.img".into(), "/scratch/data,1.img".into()];
-        let argv = [data_drives(&machine.drives, &files), firmware_texts(&machine)].concat();
+        let layout = Layout::of(&machine).unwrap();
+        let argv = [data_drives(&machine.drives, &files, &layout.drives), firmware_texts(&machine)].concat();
         insta::assert_snapshot!(line(&argv), @r"
         -drive if=none,id=data0,format=raw,cache=unsafe,file=/scratch/data0.img
         -device nvme,serial=gdsboot-512,drive=data0,logical_block_size=512,physical_block_size=512
@@ -345,7 +478,7 @@ mod tests {
     fn secure_boot() {
         let machine = Machine::load("secure-boot").unwrap();
         let firmware = FirmwareFiles::Uefi { code: "/code.fd".into(), vars: "/vars.fd".into(), secure: true };
-        let argv = boot(&machine, &media(machine.disk, "/image.img"), &firmware, &[], Accel::Tcg);
+        let argv = booted(&machine, "/image.img", &firmware, Accel::Tcg);
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults
@@ -372,8 +505,7 @@ mod tests {
     #[test]
     fn no_gpu_by_bios() {
         let machine = Machine::load("no-gpu").unwrap();
-        let argv =
-            boot(&machine, &media(machine.disk, "/scratch/image.img"), &FirmwareFiles::Bios, &[], Accel::Kvm);
+        let argv = booted(&machine, "/scratch/image.img", &FirmwareFiles::Bios, Accel::Kvm);
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults
@@ -396,8 +528,7 @@ mod tests {
     #[test]
     fn i440fx() {
         let machine = Machine::load("i440fx").unwrap();
-        let argv =
-            boot(&machine, &media(machine.disk, "/scratch/image.img"), &FirmwareFiles::Bios, &[], Accel::Tcg);
+        let argv = booted(&machine, "/scratch/image.img", &FirmwareFiles::Bios, Accel::Tcg);
         insta::assert_snapshot!(line(&argv), @r"
         -no-user-config
         -nodefaults

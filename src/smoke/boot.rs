@@ -4,11 +4,13 @@ use super::argv::{self, Accel};
 use super::console::Console;
 use super::data_drive;
 use super::emulator::Emulator;
+use super::gpus::Gpus;
 use super::guest::{Guest, Line};
 use super::log::Log;
 use super::machine::{Disk, Firmware, Machine};
 use super::media::{Media, ReportDisk};
 use super::outcome::{Outcome, judge};
+use super::pci::Layout;
 use super::wait::{End, Next, wait};
 use crate::boot_contract::{REPORT_RUNS, RUN_CAPTURE, RUN_SAMPLES};
 use crate::progress::{Progress, Unit};
@@ -39,6 +41,8 @@ pub struct Boot<'a> {
     pub timeout_scale: f64,
     /// Is the run asked for a capture?
     pub capture: bool,
+    /// Is the report compared with what the machine file expects?
+    pub compare: bool,
 }
 
 /// When to give up on a boot, since QEMU's start.
@@ -68,7 +72,7 @@ impl Boot<'_> {
     /// Boots in `folder`, which is empty and stays as it is afterwards: `image.img` (or `.qcow2`, `.iso`), `report.img` where
     /// there is a report disk, `console.log`, `command`, and `report.txt`, `report.json` and `capture.tar.zst` where the guest wrote them. An error means that it could not be tried.
     pub fn run(&self, emulator: &Emulator, folder: &Path, progress: &Progress) -> Result<Outcome> {
-        let name = format!("boot {} {}", self.firmware, self.disk);
+        let name = format!("boot {} {} {}", self.machine.name, self.firmware, self.disk);
         let stage = progress.stage(&format!("{name}: copy"), self.image.size(), Unit::Bytes);
         let media = Media::copy(self.image, self.disk, self.read_only, self.report, folder, &stage)?;
         drop(stage);
@@ -78,7 +82,17 @@ impl Boot<'_> {
         };
         let firmware = emulator.firmware(self.firmware, self.machine.secure_boot, folder)?;
         let data = data_drive::make(&self.machine.drives, folder)?;
-        let mut arguments = argv::boot(self.machine, &media, &firmware, &data, self.accel);
+        let layout = Layout::of(self.machine).map_err(anyhow::Error::msg)?;
+        let gpus = Gpus::serve(self.machine, &layout.gpus, folder)?;
+        let parts = argv::Parts {
+            media: &media,
+            firmware: &firmware,
+            layout: &layout,
+            data: &data,
+            gpus: gpus.arguments(),
+            accel: self.accel,
+        };
+        let mut arguments = argv::boot(self.machine, parts);
         if self.capture {
             arguments.extend(argv::setting("capture", "yes"));
         }
@@ -117,13 +131,19 @@ impl Boot<'_> {
             notes.extend(dirty.then(|| "the report partition was not unmounted".to_owned()));
             run
         });
+        let result = judge(end, age, &console, found);
+        let expected = self.machine.expect.as_ref().filter(|_| self.compare);
+        let differences = expected
+            .zip(result.as_ref().ok())
+            .map(|(expected, reported)| expected.differences(&reported.report, self.accel));
         Ok(Outcome {
             machine: self.machine.name.clone(),
             firmware: self.firmware,
             disk: self.disk,
             accel: self.accel,
             phases: console.marks.phases(),
-            result: judge(end, age, &console, found),
+            result,
+            differences,
             notes,
             command,
             kept: None,

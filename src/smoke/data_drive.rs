@@ -46,11 +46,19 @@ fn make_one(number: u64, drive: &DataDrive, folder: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smoke::machine::DriveKind;
 
     #[test]
     fn drives_hold_what_their_file_says() {
         let dir = tempfile::tempdir().unwrap();
-        let drive = |holds| DataDrive { serial: "S".into(), size_mib: 2, block: 512, holds };
+        let drive = |holds| DataDrive {
+            serial: "S".into(),
+            size_mib: 2,
+            block: 512,
+            holds,
+            kind: DriveKind::Nvme,
+            behind: None,
+        };
         let paths = make(&[drive(Holds::Data), drive(Holds::Nothing)], dir.path()).unwrap();
         let data = fs_err::read(&paths[0]).unwrap();
         assert_eq!((data.len(), Pattern { seed: 0 }.check(&data, 0)), (2 << 20, Ok(())));

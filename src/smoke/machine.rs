@@ -1,6 +1,8 @@
 //! A machine file, `qemu/machines/*.toml`: the guest that an image is booted in. It describes a machine, never an
 //! accelerator or a path: those belong to the host.
 
+use super::expectation::{self, Expectation};
+use super::pci::{Bridge, Gpu, Layout};
 use crate::error::usage;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -44,15 +46,50 @@ pub struct Machine {
     /// A network card behind QEMU's own network, in which this host's loopback is 10.0.2.2.
     #[serde(default)]
     pub network: bool,
-    /// NVMe drives besides the image.
+    /// Does the CPU tell that a hypervisor runs it?
+    #[serde(default = "yes")]
+    pub hypervisor_bit: bool,
+    /// A memory balloon.
+    #[serde(default)]
+    pub balloon: bool,
+    /// An Intel IOMMU of the guest's own.
+    #[serde(default)]
+    pub viommu: bool,
+    /// NUMA nodes, 1 to 8; CPUs and memory are dealt out evenly.
+    #[serde(default = "one")]
+    pub numa_nodes: u8,
+    /// What the machine says that it is (SMBIOS type 1): manufacturer and product. Absent: what QEMU says.
+    #[serde(default)]
+    pub product: Option<[String; 2]>,
+    /// SMBIOS type 11, strings that an operator gives a guest.
+    #[serde(default)]
+    pub oem_strings: Vec<String>,
+    /// Buses, switches and ports, each after what it is behind.
+    #[serde(default, rename = "bridge")]
+    pub bridges: Vec<Bridge>,
+    /// Simulated GPUs.
+    #[serde(default, rename = "gpu")]
+    pub gpus: Vec<Gpu>,
+    /// Drives besides the image.
     #[serde(default, rename = "drive")]
     pub drives: Vec<DataDrive>,
     /// Texts for the guest by their names in QEMU's fw_cfg: `opt/gdsboot/bench` is the setting `bench`.
     #[serde(default)]
     pub fw_cfg: BTreeMap<String, String>,
+    /// What the report must say. The last table of the file.
+    #[serde(default)]
+    pub expect: Option<Expectation>,
 }
 
-/// An NVMe drive that is not the image.
+fn yes() -> bool {
+    true
+}
+
+fn one() -> u8 {
+    1
+}
+
+/// A drive that is not the image.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DataDrive {
@@ -66,6 +103,23 @@ pub struct DataDrive {
     /// What is on it.
     #[serde(default)]
     pub holds: Holds,
+    /// What the guest sees.
+    #[serde(default)]
+    pub kind: DriveKind,
+    /// The bridge that it hangs below. Absent: the root bus.
+    #[serde(default)]
+    pub behind: Option<String>,
+}
+
+/// What a drive looks like to the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriveKind {
+    /// An NVMe controller with one namespace.
+    #[default]
+    Nvme,
+    /// A virtio block device.
+    VirtioBlk,
 }
 
 /// What is on a drive.
@@ -229,6 +283,23 @@ impl Machine {
         if let Some(complaint) = machine.drives.iter().find_map(DataDrive::complaint) {
             return Err(refuse(key("[[drive]]"), complaint));
         }
+        if !(1..=8).contains(&machine.numa_nodes) || machine.numa_nodes > machine.cpus {
+            return Err(refuse(key("numa-nodes"), "a machine has 1 to 8 NUMA nodes, each with a CPU"));
+        }
+        if machine.viommu && machine.chipset != Chipset::Q35 {
+            return Err(refuse(key("viommu"), "an IOMMU needs the chipset q35"));
+        }
+        let texts = machine.oem_strings.iter().chain(machine.product.iter().flatten());
+        if texts.into_iter().any(|text| text.is_empty() || text.contains(',')) {
+            return Err(refuse(key("oem-strings"), "SMBIOS strings are not empty and have no commas"));
+        }
+        for (number, gpu) in (0..).zip(&machine.gpus) {
+            gpu.functions(number).map_err(|e| refuse(key("[[gpu]]"), &format!("{e}; {}", e.hint())))?;
+        }
+        if let Some(what) = machine.expect.as_ref().and_then(expectation::complaint) {
+            return Err(refuse(key("[expect"), &what));
+        }
+        Layout::of(&machine).map_err(|what| refuse(key("[[bridge]]"), &what))?;
         // QEMU: docs/specs/fw_cfg.rst; names of 55 characters at most, and `opt/` is what is left to users.
         let is_name = |name: &String| name.starts_with("opt/") && name.len() <= 55 && !name.contains(',');
         if !machine.fw_cfg.iter().all(|(name, text)| is_name(name) && !text.contains(',')) {

@@ -1,12 +1,15 @@
 //! Boots an image in QEMU and reads back what it reported.
 //!
-//! An image is copied, never written to. It is booted once per firmware; each boot is judged by [`outcome`], and the
-//! worst of them is the result. A QEMU that failed, or could not be started, is [`Status::Unavailable`], so that broken
+//! An image is copied, never written to. It is booted once per machine and firmware; each boot is judged by [`outcome`], and
+//! the worst of them is the result. A QEMU that failed, or could not be started, is [`Status::Unavailable`], so that broken
 //! infrastructure is never taken for a verdict.
 //!
 //! | file | what it is about |
 //! |---|---|
-//! | [`machine`] | machine files |
+//! | [`machine`], [`pci`], [`expectation`] | machine files: the guest, its buses and devices, what its report must say |
+//! | [`gpus`] | the simulated GPUs of a boot |
+//! | [`jobs`] | several boots at a time |
+//! | [`update`] | makes what was reported what a machine file expects |
 //! | [`argv`] | QEMU's arguments |
 //! | [`emulator`] | where QEMU comes from |
 //! | [`accel`] | KVM, where a guest really boots under it |
@@ -15,7 +18,7 @@
 //! | [`wait`] | the one waiting loop |
 //! | [`console`], [`phases`] | what the lines mean, and the times between them |
 //! | [`boot`], [`outcome`] | one boot, and the judgement on it |
-//! | [`render`] | the result for people |
+//! | [`render`], [`junit`] | the result for people, and for CI systems |
 
 pub mod accel;
 pub mod argv;
@@ -24,15 +27,21 @@ pub mod console;
 pub mod copy;
 pub mod data_drive;
 pub mod emulator;
+pub mod expectation;
+pub mod gpus;
 pub mod guest;
+pub mod jobs;
+pub mod junit;
 pub mod log;
 pub mod machine;
 pub mod media;
 pub mod outcome;
+pub mod pci;
 pub mod phases;
 pub mod render;
 pub mod sandboxed;
 pub mod serial;
+pub mod update;
 pub mod wait;
 
 use crate::error::{Advise as _, Status, usage};
@@ -53,8 +62,12 @@ use std::path::{Path, PathBuf};
 pub struct Request {
     /// The image.
     pub image: PathBuf,
-    /// The guest.
-    pub machine: Machine,
+    /// The guests, one after the other.
+    pub machines: Vec<Machine>,
+    /// Are the reports compared with what the machine files expect?
+    pub compare: bool,
+    /// How many guests may run at a time; `None` as many as cores and memory are there for.
+    pub jobs: Option<usize>,
     /// Firmwares other than the machine file's.
     pub firmware: Option<Vec<Firmware>>,
     /// An attachment other than the machine file's.
@@ -87,51 +100,62 @@ pub struct Summary {
     pub boots: Vec<Outcome>,
 }
 
-/// Boots the image as asked, one boot after the other.
+/// Boots the image as asked.
 pub fn run(request: &Request, emulator: &Emulator, progress: &Progress) -> Result<Summary> {
     if !(request.timeout_scale > 0.0 && request.timeout_scale.is_finite()) {
         return Err(usage("--timeout-scale must be more than 0", "2 doubles every deadline"));
-    }
-    let firmwares = request.firmware.as_ref().unwrap_or(&request.machine.firmware);
-    if request.machine.secure_boot && firmwares.contains(&Firmware::Bios) {
-        return Err(usage(
-            format!("the machine {} has Secure Boot, which a BIOS has not", request.machine.name),
-            "leave --firmware out, or name another machine",
-        ));
     }
     let image = Image::open(&request.image)?;
     if image.kind() != Kind::Iso {
         image.report_partition()?;
     }
     image.esp()?;
-    let usual = if image.kind() == Kind::Iso { Disk::UsbCdrom } else { request.machine.disk };
-    let disk = request.disk.unwrap_or(usual);
-    media::check(&image, disk)?;
+    let boots = boots(request, &image)?;
     let folders = Folders::new(request.keep.as_deref())?;
     let (qemu, accel) = folders.temporary(|folder| {
         let qemu = emulator.version(folder)?;
         Ok((qemu, accel::choose(request.accel, emulator, || image.kernel(), folder)?))
     })?;
     progress.note(format!("{qemu}; accelerator {}: {}", accel.accel, accel.why));
+    let boots: Vec<Boot<'_>> = boots.into_iter().map(|boot| Boot { accel: accel.accel, ..boot }).collect();
+    let needs: Vec<jobs::Need> = boots.iter().map(|boot| jobs::Need::of(boot.machine)).collect();
+    let outcomes = jobs::run(&needs, request.jobs, |n| {
+        let boot = &boots[n];
+        let name = format!("{}-{}-{}", boot.machine.name, boot.firmware, boot.disk);
+        folders.boot(&name, |folder| boot.run(emulator, folder, progress))
+    })?;
+    let status = outcome::worst(outcomes.iter().map(Outcome::status));
+    Ok(Summary { status, qemu, accel, boots: outcomes })
+}
 
+/// All boots that are asked for. Their accelerator is not chosen yet.
+fn boots<'a>(request: &'a Request, image: &'a Image) -> Result<Vec<Boot<'a>>> {
     let mut boots = Vec::new();
-    for firmware in firmwares {
-        let boot = Boot {
-            image: &image,
-            machine: &request.machine,
+    for machine in &request.machines {
+        let firmwares = request.firmware.as_ref().unwrap_or(&machine.firmware);
+        if machine.secure_boot && firmwares.contains(&Firmware::Bios) {
+            return Err(usage(
+                format!("the machine {} has Secure Boot, which a BIOS has not", machine.name),
+                "leave --firmware out, or name another machine",
+            ));
+        }
+        let usual = if image.kind() == Kind::Iso { Disk::UsbCdrom } else { machine.disk };
+        let disk = request.disk.unwrap_or(usual);
+        media::check(image, disk)?;
+        boots.extend(firmwares.iter().map(|firmware| Boot {
+            image,
+            machine,
             firmware: *firmware,
             disk,
             read_only: request.read_only,
             report: &request.report,
-            accel: accel.accel,
+            accel: argv::Accel::Tcg,
             timeout_scale: request.timeout_scale,
             capture: request.capture,
-        };
-        let name = format!("{}-{}-{}", boot.machine.name, boot.firmware, boot.disk);
-        boots.push(folders.boot(&name, |folder| boot.run(emulator, folder, progress))?);
+            compare: request.compare,
+        }));
     }
-    let status = outcome::worst(boots.iter().map(Outcome::status));
-    Ok(Summary { status, qemu, accel, boots })
+    Ok(boots)
 }
 
 /// Where boots happen.

@@ -30,6 +30,8 @@ pub struct Outcome {
     /// The report, or why there is none that counts.
     #[serde(flatten, serialize_with = "report_or_failure")]
     pub result: Result<Reported, Failure>,
+    /// Where the machine says what to expect, how the report differs from it; nothing where it does not.
+    pub differences: Option<Vec<String>>,
     /// What is worth knowing and no failure.
     pub notes: Vec<String>,
     /// QEMU's command line, for a POSIX shell.
@@ -80,17 +82,19 @@ pub(super) fn status_number<S: Serializer>(status: &Status, serializer: S) -> Re
 }
 
 impl Outcome {
-    /// The exit status of this boot: its verdict's, or its failure's.
+    /// The exit status of this boot: its failure's, else whether it is as the machine file expects, else its verdict's.
     pub fn status(&self) -> Status {
-        match &self.result {
-            Ok(reported) => reported.report.verdict.status(),
-            Err(failure) => failure.status,
+        match (&self.result, &self.differences) {
+            (Err(failure), _) => failure.status,
+            (Ok(_), Some(differences)) if differences.is_empty() => Status::Pass,
+            (Ok(_), Some(_)) => Status::Fail,
+            (Ok(reported), None) => reported.report.verdict.status(),
         }
     }
 
-    /// `uefi, virtio-blk`.
+    /// `no-gpu, uefi, virtio-blk`.
     pub fn name(&self) -> String {
-        format!("{}, {}", self.firmware, self.disk)
+        format!("{}, {}, {}", self.machine, self.firmware, self.disk)
     }
 }
 

@@ -17,9 +17,14 @@ pub fn text(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
                     writeln!(out)?;
                 }
                 let report = &reported.report;
+                let compared = match &boot.differences {
+                    Some(differences) if differences.is_empty() => ", as expected",
+                    Some(_) => ", NOT AS EXPECTED",
+                    None => "",
+                };
                 writeln!(
                     out,
-                    "{}: {}, route {}, run {}",
+                    "{}: {}, route {}, run {}{compared}",
                     boot.name(),
                     report.verdict_words(),
                     report.route,
@@ -27,6 +32,9 @@ pub fn text(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
                 )?;
             }
             Err(failure) => failed(boot, failure, out)?,
+        }
+        for difference in boot.differences.iter().flatten() {
+            writeln!(out, "  not as expected: {difference}")?;
         }
         for note in &boot.notes {
             writeln!(out, "  note: {note}")?;
