@@ -75,45 +75,57 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
         }
     };
-    match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let mut text = error.to_string();
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                text.push_str(&format!(": {cause}"));
-                source = cause.source();
-            }
-            eprintln!("simulated-gpu: error: {text}\nhint: {}", error.hint());
-            ExitCode::from(69)
-        }
-    }
-}
-
-fn run(arguments: Arguments) -> Result<(), Error> {
     if arguments.list {
-        let models = match &arguments.models {
-            Some(path) => Model::load_all(path)?,
-            None => Model::all(),
+        return match models(&arguments) {
+            Ok(models) => {
+                print(&list(&models));
+                ExitCode::SUCCESS
+            }
+            Err(error) => failed(&error, 64),
         };
-        print(&list(&models));
-        return Ok(());
     }
-    let model = match &arguments.models {
-        Some(path) => Model::load(path, &arguments.model)?,
-        None => Model::named(&arguments.model)?,
+    let functions = match prepare(&arguments) {
+        Ok(functions) => functions,
+        Err(error) => return failed(&error, 64),
     };
-    let mut functions = functions(&model, &options(&arguments))?;
-    functions.retain(|function| function.number == 0 || arguments.audio);
     match &arguments.socket {
-        Some(socket) if !arguments.dump => serve_all(functions, socket, &arguments.bus),
+        Some(socket) if !arguments.dump => match serve_all(functions, socket, &arguments.bus) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error, 69),
+        },
         _ => {
             for function in &functions {
                 print(&ConfigSpace::new(function).lspci(&format!("01:00.{}", function.number)));
             }
-            Ok(())
+            ExitCode::SUCCESS
         }
     }
+}
+
+/// gdsboot's statuses: 64 for what the user wrote, 69 for what failed.
+fn failed(error: &Error, status: u8) -> ExitCode {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    eprintln!("simulated-gpu: error: {text}\nhint: {}", error.hint());
+    ExitCode::from(status)
+}
+
+fn models(arguments: &Arguments) -> Result<Vec<Model>, Error> {
+    arguments.models.as_deref().map_or_else(|| Ok(Model::all()), Model::load_all)
+}
+
+fn prepare(arguments: &Arguments) -> Result<Vec<Function>, Error> {
+    let model = match &arguments.models {
+        Some(path) => Model::load(path, &arguments.model)?,
+        None => Model::named(&arguments.model)?,
+    };
+    let mut functions = functions(&model, &options(arguments))?;
+    functions.retain(|function| function.number == 0 || arguments.audio);
+    Ok(functions)
 }
 
 fn options(arguments: &Arguments) -> Options {
