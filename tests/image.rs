@@ -23,7 +23,9 @@ fn smoke_of(image: &Image, arguments: &[&str]) -> Vec<Value> {
     let mut command = gdsboot();
     command.arg("--cache").arg(cache()).arg("smoke").arg(&image.path).arg("--lock").arg(&image.lock);
     command.args(["--json", "--capture", "--timeout-scale", "2", "--keep"]).arg(keep.path()).args(arguments);
-    let output = run_with_status(&mut command, 2);
+    // A machine that was changed is not compared with what its file expects.
+    let status = if arguments.contains(&"--disk") { 2 } else { 0 };
+    let output = run_with_status(&mut command, status);
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     let boots = summary["boots"].as_array().unwrap().clone();
     for boot in &boots {

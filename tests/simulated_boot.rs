@@ -5,7 +5,7 @@
 mod common;
 mod simulated;
 
-use common::{cache, folder, gdsboot, image, run_with_status, stdout};
+use common::{cache, folder, gdsboot, image, machine_without_expectations, run_with_status, stdout};
 use gdsboot::bench::results::{Cause, Kind, Pair, Purpose, Results};
 use gdsboot::bench::route::{Outcome, Route};
 use gdsboot::boot_contract::{
@@ -57,15 +57,15 @@ fn boot(path: &Path, machine: Result<&str, &str>) -> Boot {
     let keep = tempfile::tempdir_in(folder()).unwrap();
     let file = keep.path().join("machine.toml");
     let machine = match machine {
-        Ok(name) => Path::new(name),
+        Ok(name) => machine_without_expectations(name, keep.path()),
         Err(text) => {
             fs_err::write(&file, text).unwrap();
-            &file
+            file
         }
     };
     let mut command = gdsboot();
     command.arg("--cache").arg(cache()).arg("smoke").arg(path).arg("--lock").arg(&image().lock);
-    command.arg("--machine").arg(machine).args(["--json", "--timeout-scale", "2", "--keep"]);
+    command.arg("--machine").arg(&machine).args(["--json", "--timeout-scale", "2", "--keep"]);
     command.arg(keep.path().join("boots"));
     // Without a GPU nothing is proven, whatever imitations do.
     let output = run_with_status(&mut command, 2);

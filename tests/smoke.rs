@@ -7,6 +7,7 @@
 mod common;
 
 use assert_cmd::Command;
+use common::machine_without_expectations;
 use gdsboot::boot_contract::REPORT_LABEL;
 use gdsboot::report::gpt::{TYPE_BASIC_DATA, TYPE_ESP};
 use serde_json::{Value, json};
@@ -220,6 +221,9 @@ fn smoke(guest: &Guest, folder: &Path, arguments: &[&str]) -> Ran {
     let before = Sha256::digest(fs_err::read(&image).unwrap());
     let mut command = gdsboot();
     command.arg("smoke").arg(&image).arg("--qemu").arg(qemu).args(["--firmware", "bios"]).args(arguments);
+    if !arguments.contains(&"--machine") {
+        command.arg("--machine").arg(machine_without_expectations("no-gpu", folder));
+    }
     if !arguments.contains(&"--accel") {
         command.args(["--accel", "tcg"]);
     }
@@ -250,6 +254,61 @@ fn the_verdict_of_the_report_is_the_exit_status() {
     }
 }
 
+/// A copy of no-gpu that expects this, and its path.
+fn expecting(verdict: &str, findings: &str, folder: &Path, name: &str) -> String {
+    let path = machine_without_expectations("no-gpu", folder);
+    let text = fs_err::read_to_string(&path).unwrap();
+    let text = text.replace("\"uefi\", ", "");
+    let expect = format!("[expect]\nverdict = '{verdict}'\nroute = 'none'\nsimulated = false\n");
+    let path = folder.join(format!("{name}.toml"));
+    fs_err::write(&path, format!("{text}{expect}\n[expect.findings.unknown]\n{findings}\n")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_machine_that_says_what_to_expect_decides_the_exit_status() {
+    let folder = folder();
+    let (right, wrong) = (folder.path().join("a"), folder.path().join("b"));
+    [&right, &wrong].map(|dir| fs_err::create_dir(dir).unwrap());
+    let right = expecting("INCOMPLETE", "", &right, "right");
+    let wrong = expecting("PASS", "fail = ['gpu.present']", &wrong, "wrong");
+    let junit = folder.path().join("junit.xml");
+    let junit = junit.to_str().unwrap();
+    let guest = Guest::good("INCOMPLETE");
+    let good = smoke(&guest, folder.path(), &["--machine", &right, "--junit", junit]);
+    assert_eq!(good.status, 0);
+    assert!(good.stdout.contains(
+        "right, bios, virtio-blk: INCOMPLETE, route none, run 20261122T105601Z-0a1b2c3d, as expected\n"
+    ));
+    assert!(fs_err::read_to_string(junit).unwrap().contains("failures=\"0\" errors=\"0\""));
+    let both = ["--machine", &right, &wrong, "--jobs", "2", "--junit", junit];
+    let bad = smoke(&guest, folder.path(), &both);
+    assert_eq!(bad.status, 1);
+    assert!(bad.stdout.contains("0a1b2c3d, NOT AS EXPECTED\n"));
+    assert!(bad.stdout.contains("  not as expected: verdict: expected PASS, found INCOMPLETE\n"));
+    assert!(
+        bad.stdout.contains("  not as expected: finding gpu.present: expected fail, and there is none\n")
+    );
+    let xml = fs_err::read_to_string(junit).unwrap();
+    assert!(xml.contains("classname=\"gdsboot.wrong\"") && xml.contains("failures=\"1\" errors=\"0\""));
+    // Another machine than the file's is not judged by it.
+    let other = smoke(&guest, folder.path(), &["--machine", &wrong, "--disk", "sata"]);
+    assert_eq!(other.status, 2);
+
+    let updated = smoke(&guest, folder.path(), &["--machine", &wrong, "--update"]);
+    assert_eq!(updated.status, 0);
+    assert!(
+        updated.stdout.contains("not as expected: verdict: expected PASS"),
+        "the difference is shown first"
+    );
+    assert!(updated.stderr.contains("wrong.toml: rewritten by 1 boot"));
+    assert_eq!(smoke(&guest, folder.path(), &["--machine", &wrong]).status, 0);
+    assert!(smoke(&guest, folder.path(), &["--machine", &wrong, "--update"]).stderr.contains("already so"));
+    let built_in = smoke(&guest, folder.path(), &["--machine", "no-gpu", "--update"]);
+    assert_eq!(built_in.status, 64);
+    assert!(built_in.stderr.contains("hint: name the file: --machine qemu/machines/no-gpu.toml"));
+}
+
 #[test]
 fn every_attachment_boots() {
     for disk in ["virtio-scsi", "nvme", "usb-storage", "sata"] {
@@ -263,7 +322,8 @@ fn every_attachment_boots() {
 #[test]
 fn the_old_chipset_boots() {
     let folder = folder();
-    let ran = smoke(&Guest::good("INCOMPLETE"), folder.path(), &["--machine", "i440fx"]);
+    let machine = machine_without_expectations("i440fx", folder.path());
+    let ran = smoke(&Guest::good("INCOMPLETE"), folder.path(), &["--machine", machine.to_str().unwrap()]);
     assert_eq!(ran.status, 2);
     assert!(ran.stdout.contains("bios, virtio-scsi: INCOMPLETE"));
 }

@@ -120,7 +120,8 @@ pub fn to_vfio(context: &Context<'_>, text: &str) -> Remedy {
 /// A size as people say it.
 pub fn size(bytes: u64) -> String {
     match bytes {
-        0x4000_0000.. => format!("{} GiB", bytes >> 30),
+        0x4000_0000.. if bytes & 0x3fff_ffff == 0 => format!("{} GiB", bytes >> 30),
+        0x4000_0000.. => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
         0x10_0000.. => format!("{} MiB", bytes >> 20),
         _ => format!("{bytes} bytes"),
     }

@@ -313,9 +313,10 @@ pub(crate) fn bookkeeping(total: u64, windows: &[u64]) -> (Outcome, Option<u64>)
         return (Outcome::pass(said), None);
     }
     let outcome = Outcome::fail(format!(
-        "p2pdma's bookkeeping takes {} of the guest's {}: too little is left",
+        "p2pdma's bookkeeping takes {} of the guest's {}, and less than {} is left",
         size(pages),
-        size(total)
+        size(total),
+        size(REST)
     ))
     .expected(format!("{} or more", size(needed)))
     .actual(size(total));

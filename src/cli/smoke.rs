@@ -26,7 +26,8 @@ use std::path::PathBuf;
 ///
 /// The image is copied and never changed. It is booted once per machine and firmware. The exit status is that of the
 /// worst boot: 0 its report is what the machine file expects, 1 it is not or there is no complete report, 69 QEMU failed.
-/// A machine file without expectations ends with the report's own: 0 PASS, 1 FAIL, 2 INCOMPLETE.
+/// Where the file expects nothing, or options make another machine of it, the report's own verdict counts: 0 PASS, 1 FAIL,
+/// 2 INCOMPLETE.
 #[derive(Debug, clap::Args)]
 pub struct SmokeArgs {
     /// The image to boot

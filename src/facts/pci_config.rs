@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct PciConfig {
     /// How many bytes could be read.
     pub length: u32,
-    /// Every byte is ff: the device does not answer, it has fallen off the bus or sleeps without power.
+    /// Vendor and device id are all ones: the device does not answer, it has fallen off the bus or sleeps without power. For
+    /// one that was passed through, a hypervisor goes on to answer for some of the other bytes.
     pub all_ones: bool,
     /// The device decodes accesses to its memory windows.
     pub memory_enabled: bool,
@@ -134,7 +135,7 @@ impl PciConfig {
         let space = Space(bytes);
         let mut config = Self {
             length: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
-            all_ones: bytes.iter().all(|byte| *byte == 0xff),
+            all_ones: bytes.starts_with(&[0xff; 4]),
             ..Self::default()
         };
         if config.all_ones {
@@ -247,12 +248,12 @@ impl Space<'_> {
         })
     }
 
-    /// NVIDIA's capability of 8 bytes: id, next, length, "P2P", then a byte with the version in bits 0 to 2 and the clique
-    /// in bits 3 to 6 (QEMU: hw/vfio/pci-quirks.c; the driver: `NV_PCI_VIRTUAL_P2P_APPROVAL_CAP`).
     fn is_mark(&self, at: usize) -> bool {
         self.0.get(at + 3..).is_some_and(|bytes| bytes.starts_with(SIMULATED))
     }
 
+    /// NVIDIA's capability of 8 bytes: id, next, length, "P2P", then a byte with the version in bits 0 to 2 and the clique
+    /// in bits 3 to 6 (QEMU: hw/vfio/pci-quirks.c; the driver: `NV_PCI_VIRTUAL_P2P_APPROVAL_CAP`).
     fn p2p_clique(&self, at: usize) -> Option<u8> {
         (self.0.get(at + 2..at + 6)? == b"\x08P2P").then_some(())?;
         Some(self.u8(at + 6)? >> 3 & 0xf)
@@ -362,6 +363,20 @@ mod tests {
             let config = PciConfig::parse(&vec![0xff; length]).unwrap();
             assert!(config.all_ones && config.express.is_none() && !config.sees_capabilities());
         }
+        // As QEMU shows a device that is gone behind vfio.
+        let mut bytes = gpu();
+        put(&mut bytes, 0, &[0xff; 4]);
+        assert!(PciConfig::parse(&bytes).unwrap().all_ones);
+    }
+
+    #[test]
+    fn a_simulated_device_says_so() {
+        assert!(!PciConfig::parse(&gpu()).unwrap().simulated);
+        let mut bytes = gpu();
+        bytes[0xc9] = 0xd8;
+        put(&mut bytes, 0xd8, b"\x09\x00\x0bSIMULATE");
+        let config = PciConfig::parse(&bytes).unwrap();
+        assert!(config.simulated && config.p2p_clique == Some(3));
     }
 
     #[test]

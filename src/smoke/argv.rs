@@ -76,17 +76,23 @@ pub fn boot(machine: &Machine, parts: Parts<'_>) -> Vec<OsString> {
         identity(machine),
         flash(firmware),
         // The devices that it translates for come after it.
-        if machine.viommu { arguments(["-device", "intel-iommu,caching-mode=on"]) } else { Vec::new() },
+        if machine.viommu {
+            arguments(["-device", "intel-iommu,caching-mode=on,intremap=off"])
+        } else {
+            Vec::new()
+        },
         drive(media),
         attachment(media.disk, machine.chipset),
         report_disk(media),
+        data_drives(&machine.drives, data, &layout.drives, Option::is_none),
+        if machine.balloon { arguments(["-device", "virtio-balloon-pci"]) } else { Vec::new() },
+        arguments(["-device", "VGA"]),
+        // A device without a bus of its own would land on the last host bridge.
         layout.arguments.clone(),
         gpus.to_vec(),
-        data_drives(&machine.drives, data, &layout.drives),
-        if machine.balloon { arguments(["-device", "virtio-balloon-pci"]) } else { Vec::new() },
+        data_drives(&machine.drives, data, &layout.drives, Option::is_some),
         firmware_texts(machine),
         window(machine, firmware),
-        arguments(["-device", "VGA"]),
         serial(),
     ]
     .concat()
@@ -148,7 +154,10 @@ fn board(chipset: Chipset, firmware: &FirmwareFiles, machine: &Machine) -> Vec<O
     let smm = if is_secure { ",smm=on" } else { "" };
     // NUMA nodes bring memory of their own.
     let shared = if shares_memory(machine) && machine.numa_nodes == 1 { ",memory-backend=mem0" } else { "" };
-    let mut board = arguments(["-machine", &format!("{name}{smm}{shared}")]);
+    // Remapped interrupts panic Linux under TCG ("timer doesn't work through Interrupt-remapped IO-APIC"), and this IOMMU
+    // without them wants the interrupt controllers in QEMU.
+    let irqchip = if machine.viommu { ",kernel-irqchip=off" } else { "" };
+    let mut board = arguments(["-machine", &format!("{name}{smm}{shared}{irqchip}")]);
     if is_secure {
         board.extend(arguments([
             "-global",
@@ -312,8 +321,13 @@ fn attachment(disk: Disk, chipset: Chipset) -> Vec<OsString> {
     }
 }
 
-/// Drives besides the image, each with its file.
-fn data_drives(drives: &[DataDrive], files: &[PathBuf], slots: &[Option<Slot>]) -> Vec<OsString> {
+/// Drives besides the image whose place is `wanted`, each with its file.
+fn data_drives(
+    drives: &[DataDrive],
+    files: &[PathBuf],
+    slots: &[Option<Slot>],
+    wanted: fn(&Option<Slot>) -> bool,
+) -> Vec<OsString> {
     let one = |(n, ((drive, file), slot)): (usize, ((&DataDrive, &PathBuf), &Option<Slot>))| {
         let DataDrive { serial, block, .. } = drive;
         let name = match drive.kind {
@@ -332,7 +346,8 @@ fn data_drives(drives: &[DataDrive], files: &[PathBuf], slots: &[Option<Slot>]) 
             device.into(),
         ]
     };
-    drives.iter().zip(files).zip(slots).enumerate().flat_map(one).collect()
+    let all = drives.iter().zip(files).zip(slots).enumerate();
+    all.filter(|(_, (_, slot))| wanted(slot)).flat_map(one).collect()
 }
 
 /// What the machine file has for the guest to read.
@@ -459,7 +474,9 @@ mod tests {
         let machine = Machine::load("drives").unwrap();
         let files = ["/scratch/data0.img".into(), "/scratch/data,1.img".into()];
         let layout = Layout::of(&machine).unwrap();
-        let argv = [data_drives(&machine.drives, &files, &layout.drives), firmware_texts(&machine)].concat();
+        let argv =
+            [data_drives(&machine.drives, &files, &layout.drives, Option::is_none), firmware_texts(&machine)]
+                .concat();
         insta::assert_snapshot!(line(&argv), @r"
         -drive if=none,id=data0,format=raw,cache=unsafe,file=/scratch/data0.img
         -device nvme,serial=gdsboot-512,drive=data0,logical_block_size=512,physical_block_size=512

@@ -41,7 +41,7 @@ pub struct Boot<'a> {
     pub timeout_scale: f64,
     /// Is the run asked for a capture?
     pub capture: bool,
-    /// Is the report compared with what the machine file expects?
+    /// Is the report compared with what the machine file expects? Not where the machine is another than that.
     pub compare: bool,
 }
 

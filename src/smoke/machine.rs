@@ -11,11 +11,22 @@ use std::fmt;
 use std::path::Path;
 
 /// The machine files that gdsboot brings: name and text.
-const BUILT_IN: [(&str, &str); 4] = [
+const BUILT_IN: [(&str, &str); 15] = [
     ("no-gpu", include_str!("../../qemu/machines/no-gpu.toml")),
-    ("i440fx", include_str!("../../qemu/machines/i440fx.toml")),
+    ("balloon", include_str!("../../qemu/machines/balloon.toml")),
+    ("bare-metal-like", include_str!("../../qemu/machines/bare-metal-like.toml")),
     ("drives", include_str!("../../qemu/machines/drives.toml")),
+    ("i440fx", include_str!("../../qemu/machines/i440fx.toml")),
+    ("many", include_str!("../../qemu/machines/many.toml")),
+    ("proxmox-flat", include_str!("../../qemu/machines/proxmox-flat.toml")),
+    ("proxmox-nopcie", include_str!("../../qemu/machines/proxmox-nopcie.toml")),
     ("secure-boot", include_str!("../../qemu/machines/secure-boot.toml")),
+    ("small-bar", include_str!("../../qemu/machines/small-bar.toml")),
+    ("switch", include_str!("../../qemu/machines/switch.toml")),
+    ("two-sockets", include_str!("../../qemu/machines/two-sockets.toml")),
+    ("two-switches", include_str!("../../qemu/machines/two-switches.toml")),
+    ("vfio-viommu", include_str!("../../qemu/machines/vfio-viommu.toml")),
+    ("virtual-disk", include_str!("../../qemu/machines/virtual-disk.toml")),
 ];
 
 /// The machine that is booted when none is named.
@@ -323,8 +334,13 @@ mod tests {
         one_line(&error)
     }
 
+    /// A machine without expectations.
+    fn plain() -> &'static str {
+        BUILT_IN[0].1.split("[expect]").next().unwrap().trim_end()
+    }
+
     fn changed(from: &str, to: &str) -> String {
-        let text = BUILT_IN[0].1;
+        let text = plain();
         assert!(text.contains(from));
         text.replace(from, to)
     }
@@ -355,7 +371,8 @@ mod tests {
         assert_eq!(
             error(&changed("cpus", "cpu")),
             "m.toml:5: unknown field `cpu`, expected one of `description`, `chipset`, `firmware`, `secure-boot`, \
-             `disk`, `cpus`, `memory-mib`, `network`, `drive`, `fw-cfg`"
+             `disk`, `cpus`, `memory-mib`, `network`, `hypervisor-bit`, `balloon`, `viommu`, `numa-nodes`, `product`, \
+             `oem-strings`, `bridge`, `gpu`, `drive`, `fw-cfg`, `expect`"
         );
         assert_eq!(
             error(&changed("\"virtio-blk\"", "\"floppy\"")),
@@ -372,13 +389,35 @@ mod tests {
         assert_eq!(error(&changed("\"uefi\", \"bios\"", "")), "m.toml:3: name at least one firmware");
         assert_eq!(error(&changed("cpus = 2\n", "")), "m.toml:1: missing field `cpus`");
         assert!(error("é = [").starts_with("m.toml:1: "));
-        let with = |text: &str| error(&format!("{}\n{text}\n", BUILT_IN[0].1));
+        let with = |text: &str| error(&format!("{}\n\n{text}\n", plain()));
         assert_eq!(
             with("[[drive]]\nserial = 'a b'\nsize-mib = 64"),
             "m.toml:8: a serial number has 1 to 20 letters, digits, dashes, dots or underscores"
         );
         assert!(with("[[drive]]\nserial = 'a'\nsize-mib = 64\nblock = 520").ends_with("512 or 4096 bytes"));
         assert!(with("[[drive]]\nserial = 'a'\nsize-mib = 0").ends_with("between 1 MiB and 1 TiB"));
+        assert!(
+            with("[[gpu]]\nmodel = 'h101'").starts_with("m.toml:8: "),
+            "{}",
+            with("[[gpu]]\nmodel = 'h101'")
+        );
+        assert!(
+            with("[[gpu]]\nmodel = 'l40s'\nbehind = 'x'")
+                .ends_with("gpu0 is behind x, and no bridge before it is called so")
+        );
+        assert!(
+            with("[[bridge]]\nname = 'a'\nkind = 'host-bridge'\nnuma-node = 1")
+                .ends_with("the bridge a: there are 1 NUMA nodes")
+        );
+        let port = "[[bridge]]\nname = 'a'\nkind = 'root-port'\n";
+        let two = "[[gpu]]\nmodel = 'l40s'\nbehind = 'a'\n[[gpu]]\nmodel = 'l40s'\nbehind = 'a'";
+        assert!(with(&format!("{port}{two}")).ends_with("has room for one device; put a switch behind it"));
+        assert!(with(&format!("{port}{port}")).ends_with("two bridges are called a"));
+        assert_eq!(
+            error(&changed("cpus = 2", "cpus = 2\nnuma-nodes = 3")),
+            "m.toml:6: a machine has 1 to 8 NUMA nodes, each with a CPU"
+        );
+        assert!(error(&changed("cpus = 2", "cpus = 2\noem-strings = ['a,b']")).ends_with("have no commas"));
         assert!(with("[fw-cfg]\n'org/x' = 'y'").contains("m.toml:8: a name begins with opt/"));
         assert!(with("[fw-cfg]\n'opt/x' = 'y,z'").ends_with("no commas"));
     }

@@ -142,6 +142,10 @@ fn boots<'a>(request: &'a Request, image: &'a Image) -> Result<Vec<Boot<'a>>> {
         let usual = if image.kind() == Kind::Iso { Disk::UsbCdrom } else { machine.disk };
         let disk = request.disk.unwrap_or(usual);
         media::check(image, disk)?;
+        let is_as_written = disk == machine.disk
+            && !request.read_only
+            && request.report == ReportDisk::AsNeeded
+            && image.kind() != Kind::Iso;
         boots.extend(firmwares.iter().map(|firmware| Boot {
             image,
             machine,
@@ -152,7 +156,7 @@ fn boots<'a>(request: &'a Request, image: &'a Image) -> Result<Vec<Boot<'a>>> {
             accel: argv::Accel::Tcg,
             timeout_scale: request.timeout_scale,
             capture: request.capture,
-            compare: request.compare,
+            compare: request.compare && is_as_written && machine.firmware.contains(firmware),
         }));
     }
     Ok(boots)

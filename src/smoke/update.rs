@@ -48,5 +48,9 @@ pub fn update(path: &str, machine: &Machine, summary: &Summary) -> Result<String
     output.write(|mut file| {
         file.write_all(new.put_into(&text).as_bytes()).context("writing the machine file")
     })?;
-    Ok(format!("{path}: rewritten by {} boots", boots.len()))
+    let boots = match boots.len() {
+        1 => "1 boot".to_owned(),
+        several => format!("{several} boots"),
+    };
+    Ok(format!("{path}: rewritten by {boots}"))
 }

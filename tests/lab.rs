@@ -1,0 +1,104 @@
+//! The lab: every machine that gdsboot brings boots the image that a user gets, with the real drivers, and reports what its
+//! file says; a machine that was changed does not.
+
+mod common;
+
+use common::{PROFILE, cache, folder, gdsboot, image, run_with_status, stderr, stdout};
+use gdsboot::smoke::machine::Machine;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn smoke(machines: &[&str], keep: &Path, status: i32) -> (Value, String) {
+    let mut command = gdsboot();
+    command.arg("--cache").arg(cache()).arg("smoke").arg(&image().path).arg("--lock").arg(&image().lock);
+    command.args(["--json", "--timeout-scale", "2", "--keep"]).arg(keep).arg("--machine").args(machines);
+    let output = run_with_status(&mut command, status);
+    (serde_json::from_slice(stdout(&output).as_bytes()).unwrap(), stderr(&output))
+}
+
+/// What a machine file expects of the test image: findings with their status, and pairs with what they are called.
+fn expected(name: &str) -> BTreeSet<(String, String)> {
+    let expected = Machine::load(name).unwrap().expect.unwrap_or_else(|| panic!("{name} expects nothing"));
+    let findings =
+        expected.findings.get(PROFILE).unwrap_or_else(|| panic!("{name} says nothing of {PROFILE}"));
+    let findings =
+        findings.iter().flat_map(|(status, ids)| ids.iter().map(|id| (id.clone(), status.clone())));
+    let pairs = expected.pairs;
+    findings.chain(pairs).collect()
+}
+
+/// What a run must find on one machine it must find on no other. `no-gpu` is what the others are changes of.
+#[test]
+fn every_machine_expects_something_that_no_other_does() {
+    for name in Machine::built_in().filter(|name| *name != "no-gpu") {
+        let others: BTreeSet<_> =
+            Machine::built_in().filter(|other| *other != name).flat_map(expected).collect();
+        let own: Vec<_> = expected(name).difference(&others).cloned().collect();
+        println!("{name}: {own:?}");
+        assert!(!own.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn every_machine_reports_what_its_file_says() {
+    let keep = tempfile::tempdir_in(folder()).unwrap();
+    let (summary, said) = smoke(&["all"], keep.path(), 0);
+    let boots = summary["boots"].as_array().unwrap();
+    assert!(boots.len() > Machine::built_in().count(), "some are booted by UEFI and by BIOS");
+    for boot in boots {
+        let name = boot["machine"].as_str().unwrap();
+        assert_eq!(boot["differences"], Value::Array(Vec::new()), "{boot:#}\n{said}");
+        let report = &boot["reported"]["report"];
+        let has_gpu = !Machine::load(name).unwrap().gpus.is_empty();
+        // Simulation is never mistaken for hardware.
+        let text =
+            std::fs::read_to_string(Path::new(boot["kept"].as_str().unwrap()).join("report.txt")).unwrap();
+        assert_eq!(text.lines().next().unwrap().contains("INCOMPLETE (SIMULATED)"), has_gpu, "{text}");
+        // nvidia-fs and the validator find the same distances.
+        let distance =
+            report["findings"].as_array().unwrap().iter().find(|f| f["id"] == "topology.peer-distance");
+        let loaded = report["facts"]["nvidia_fs"]["peers"]["state"] == "known";
+        let status = distance.unwrap()["status"].as_str().unwrap();
+        assert!(status != "fail" && (!loaded || status == "pass"), "{name}: {distance:#?}");
+    }
+}
+
+#[test]
+fn a_machine_that_was_changed_is_noticed() {
+    let dir = tempfile::tempdir_in(folder()).unwrap();
+    let text = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("qemu/machines/two-switches.toml"),
+    );
+    let text = text.unwrap();
+    let changed = |name: &str, from: &str, to: &str| -> PathBuf {
+        assert!(text.contains(from), "{from}");
+        let path = dir.path().join(format!("{name}.toml"));
+        std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        path
+    };
+    let drive = "behind = \"lower\"";
+    let machines = [
+        ("moved", changed("moved", drive, "behind = \"upper\""), "pair "),
+        (
+            "virtual",
+            changed("virtual", drive, "kind = \"virtio-blk\""),
+            "finding nvme.present: expected pass, is fail",
+        ),
+        (
+            "small",
+            changed("small", "[[gpu]]\n", "[[gpu]]\nbar1 = \"64M\"\n"),
+            "finding gpu.bar1-size: expected pass, is fail",
+        ),
+    ];
+    let paths: Vec<&str> = machines.iter().map(|(_, path, _)| path.to_str().unwrap()).collect();
+    let (summary, _) = smoke(&paths, &dir.path().join("kept"), 1);
+    for (name, _, difference) in machines {
+        let boot = summary["boots"].as_array().unwrap().iter().find(|boot| boot["machine"] == name).unwrap();
+        let differences = boot["differences"].as_array().unwrap();
+        assert!(
+            differences.iter().any(|d| d.as_str().unwrap().starts_with(difference)),
+            "{name}: {differences:#?}"
+        );
+    }
+}
