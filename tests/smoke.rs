@@ -269,7 +269,7 @@ fn expecting(verdict: &str, findings: &str, folder: &Path, name: &str) -> String
 fn a_machine_that_says_what_to_expect_decides_the_exit_status() {
     let folder = folder();
     let (right, wrong) = (folder.path().join("a"), folder.path().join("b"));
-    [&right, &wrong].map(|dir| fs_err::create_dir(dir).unwrap());
+    [&right, &wrong].iter().for_each(|dir| fs_err::create_dir(dir).unwrap());
     let right = expecting("INCOMPLETE", "", &right, "right");
     let wrong = expecting("PASS", "fail = ['gpu.present']", &wrong, "wrong");
     let junit = folder.path().join("junit.xml");

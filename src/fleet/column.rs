@@ -110,7 +110,7 @@ columns! {
     started Time "when the run began, by the machine's clock, UTC" = |row| Cell::Time(row.started);
     finished Time "when its verdict was reached" = |row| Cell::Time(row.finished);
     complete Flag "false where the run was cut off" = |row| Cell::Flag(row.complete);
-    simulated Flag "true where libraries that imitate NVIDIA's took part: nothing in the row is about a machine"
+    simulated Flag "true where devices or libraries that imitate NVIDIA's took part: nothing in the row is about a machine"
         = |row| Cell::Flag(row.simulated);
     verdict Text "PASS, FAIL or INCOMPLETE" = |row| text(&row.verdict.map(|verdict| verdict.word().to_owned()));
     route Text "the route that was proven: nvfs, p2pdma, c2c, direct, compat or none" = |row| Cell::Text(row.route.clone());

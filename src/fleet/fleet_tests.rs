@@ -76,7 +76,7 @@ fn one_run_twice_is_one_and_two_of_one_id_are_a_conflict() {
     assert_eq!(ids(&fleet), ["aaaaaaaa"]);
     assert!(fleet.rows[0].complete);
     assert!(fleet.notes[0].starts_with("1 report is there twice and counted once: "), "{:?}", fleet.notes);
-    assert!(fleet.notes[1].starts_with("1 are earlier states"), "{:?}", fleet.notes);
+    assert!(fleet.notes[1].starts_with("1 report is an earlier state of one"), "{:?}", fleet.notes);
     put(dir.path(), "z.json", &run("M2", 5, "aaaaaaaa"));
     // The same figures in every column, and another content.
     let mut other = run("M1", 1, "aaaaaaaa");

@@ -55,7 +55,7 @@ const METRICS: &[Metric] = &[
     },
     Metric {
         name: "gdsboot_run_simulated",
-        help: "1 where libraries that imitate NVIDIA's took part.",
+        help: "1 where devices or libraries that imitate NVIDIA's took part.",
         of: |row| vec![(Vec::new(), f64::from(u8::from(row.simulated)))],
     },
     Metric {

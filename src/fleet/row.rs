@@ -44,7 +44,7 @@ pub struct Row {
     pub finished: Utc,
     /// Did it come to its end?
     pub complete: bool,
-    /// Did libraries that imitate NVIDIA's take part?
+    /// Did devices or libraries that imitate NVIDIA's take part?
     pub simulated: bool,
     /// The verdict.
     pub verdict: Option<Verdict>,

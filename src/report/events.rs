@@ -113,7 +113,7 @@ pub enum What {
         verdict: Verdict,
         /// What was proven.
         route: Route,
-        /// Did libraries that imitate NVIDIA's take part?
+        /// Did devices or libraries that imitate NVIDIA's take part?
         #[serde(default)]
         simulated: bool,
         /// The exit status that goes with it.

@@ -105,8 +105,7 @@ impl Report {
 /// What stands over every page of a report of imitations.
 pub const SIMULATED: &str = "SIMULATED";
 /// The same in a sentence.
-pub const SIMULATED_WORDS: &str =
-    "SIMULATED: libraries that imitate NVIDIA's took part; nothing here says anything about this machine";
+pub const SIMULATED_WORDS: &str = "SIMULATED: devices or libraries that imitate NVIDIA's took part; nothing here says anything about this machine";
 
 /// The outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -83,7 +83,7 @@ fn section(out: &mut dyn Write, title: &str) -> io::Result<()> {
 
 fn head(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     const TITLE: &str = "gdsboot report";
-    let verdict = report.verdict.word();
+    let verdict = report.verdict_words();
     writeln!(out, "{TITLE}{verdict:>width$}", width = WIDTH - TITLE.len())?;
     writeln!(out, "{}", "=".repeat(WIDTH))?;
     simulated(report, out)?;
