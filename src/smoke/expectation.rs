@@ -114,7 +114,7 @@ impl Expectation {
             let same = |other: &&Report| {
                 other.findings.iter().any(|f| f.id == finding.id && f.status == finding.status)
             };
-            if others.iter().all(|other| same(other)) {
+            if others.iter().all(same) {
                 findings.entry(word(finding)).or_default().insert(finding.id.clone());
             }
         }
