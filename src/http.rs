@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use std::io::{Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The longest head of an answer that is read, in bytes.
 const HEAD_LIMIT: usize = 16 << 10;
@@ -111,19 +111,30 @@ fn part(value: &str) -> Option<(u64, u64)> {
     Some((first.trim().parse().ok()?, whole.trim().parse().ok()?))
 }
 
+/// How long a fetch may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long the server may be silent.
+    pub silence: Duration,
+    /// When it is over, however much comes; the last silence may end later.
+    pub deadline: Instant,
+}
+
 /// Asks for a file of `size` bytes from byte `from` on and gives what comes to `take`, each piece with its place. Ends when
 /// the connection does or all is there; whether it is all is for the caller to see.
 ///
 /// # Errors
-/// No connection; an answer that is not that file; silence for `patience`; what `take` says.
+/// No connection; an answer that is not that file; too long a silence; the end of time; what `take` says.
 pub fn fetch(
     url: &Url,
     from: u64,
     size: u64,
-    patience: Duration,
+    limits: Limits,
     take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let connecting = || format!("connecting to {}", url.address);
+    let patience = limits.silence.min(limits.deadline.saturating_duration_since(Instant::now()));
+    ensure!(!patience.is_zero(), "time is up");
     let mut stream = TcpStream::connect_timeout(&url.address.into(), patience).with_context(connecting)?;
     stream.set_read_timeout(Some(patience)).with_context(connecting)?;
     stream.set_write_timeout(Some(patience)).with_context(connecting)?;
@@ -135,21 +146,25 @@ pub fn fetch(
         env!("CARGO_PKG_VERSION")
     );
     stream.write_all(request.as_bytes()).context("asking the server")?;
-    receive(&mut stream, from, size, take)
+    receive(&mut stream, from, size, limits.deadline, take)
 }
 
 fn receive(
     stream: &mut dyn Read,
     from: u64,
     size: u64,
+    deadline: Instant,
     take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
+    // A server that sends a byte now and then is never silent.
+    let in_time = || ensure_in_time(deadline);
     let mut buffer = vec![0; 256 << 10];
     let mut filled = 0;
     let (head, end) = loop {
         let count =
             stream.read(&mut buffer[filled..HEAD_LIMIT]).context("waiting for the server's answer")?;
         filled += count;
+        in_time().context("waiting for the server's answer")?;
         match Head::parse(&buffer[..filled])? {
             Some(found) => break found,
             None if count == 0 => bail!("the server closed the connection before it had answered"),
@@ -167,12 +182,18 @@ fn receive(
         if at == size {
             return Ok(());
         }
+        in_time().with_context(|| format!("reading at byte {at}"))?;
         let count = stream.read(&mut buffer).with_context(|| format!("reading at byte {at}"))?;
         if count == 0 {
             return Ok(());
         }
         piece = 0..count;
     }
+}
+
+fn ensure_in_time(deadline: Instant) -> Result<()> {
+    ensure!(Instant::now() < deadline, "time is up");
+    Ok(())
 }
 
 #[cfg(test)]
@@ -202,7 +223,8 @@ mod tests {
     fn received(answer: &[u8], from: u64, size: u64) -> Result<Vec<u8>> {
         let mut got = vec![b'.'; usize::try_from(size).unwrap()];
         let mut stream = answer;
-        receive(&mut stream, from, size, &mut |at, bytes| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        receive(&mut stream, from, size, deadline, &mut |at, bytes| {
             let at = usize::try_from(at).unwrap();
             got[at..at + bytes.len()].copy_from_slice(bytes);
             Ok(())
@@ -221,6 +243,33 @@ mod tests {
         assert_eq!(received(part, 3, 6).unwrap(), b"...def");
         let short = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc";
         assert_eq!(received(short, 0, 6).unwrap(), b"abc...");
+    }
+
+    /// Gives a byte at a time, and lets time pass.
+    struct Slow<'a>(&'a [u8]);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            std::thread::sleep(Duration::from_millis(1));
+            self.0.read(&mut buffer[..1])
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_never_silent_and_never_done_is_left_in_time() {
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n".to_vec();
+        let body = [head.clone(), vec![b'x'; 100_000]].concat();
+        let endless = b"a: b\r\n".repeat(2000);
+        for (answer, milliseconds, why) in
+            [(&body[..], 200, "reading at byte"), (&endless, 20, "waiting for the server's answer")]
+        {
+            let begun = Instant::now();
+            let deadline = begun + Duration::from_millis(milliseconds);
+            let error = receive(&mut Slow(answer), 0, 100_000, deadline, &mut |_, _| Ok(())).unwrap_err();
+            let error = format!("{error:#}");
+            assert!(error.starts_with(why) && error.ends_with("time is up"), "{error}");
+            assert!(begun.elapsed() < Duration::from_secs(5));
+        }
     }
 
     #[test]

@@ -151,8 +151,8 @@ fn value(text: &str, start: usize, is_one_word: bool) -> (usize, usize) {
     };
     // QEMU's -smbios type=11 has several values, and a comma in one of them is doubled.
     let is_list = text[word..start].contains("type=11");
-    let next = text[start..end].match_indices(",value=").map(|(at, _)| start + at);
-    let next = next.filter(|at| is_list && !text[..*at].ends_with(',')).next();
+    let mut commas = text[start..end].match_indices(",value=").map(|(at, _)| start + at);
+    let next = commas.find(|at| is_list && !text[..*at].ends_with(','));
     (start, next.unwrap_or(end))
 }
 
