@@ -133,8 +133,9 @@ pub fn fetch(
     take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let connecting = || format!("connecting to {}", url.address);
-    let patience = limits.silence.min(limits.deadline.saturating_duration_since(Instant::now()));
-    ensure!(!patience.is_zero(), "time is up");
+    // Nothing waits for no time at all.
+    let left = limits.deadline.saturating_duration_since(Instant::now());
+    let patience = limits.silence.min(left).max(Duration::from_millis(1));
     let mut stream = TcpStream::connect_timeout(&url.address.into(), patience).with_context(connecting)?;
     stream.set_read_timeout(Some(patience)).with_context(connecting)?;
     stream.set_write_timeout(Some(patience)).with_context(connecting)?;
@@ -146,25 +147,21 @@ pub fn fetch(
         env!("CARGO_PKG_VERSION")
     );
     stream.write_all(request.as_bytes()).context("asking the server")?;
-    receive(&mut stream, from, size, limits.deadline, take)
+    receive(&mut InTime(stream, limits.deadline), from, size, take)
 }
 
 fn receive(
     stream: &mut dyn Read,
     from: u64,
     size: u64,
-    deadline: Instant,
     take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
-    // A server that sends a byte now and then is never silent.
-    let in_time = || ensure_in_time(deadline);
     let mut buffer = vec![0; 256 << 10];
     let mut filled = 0;
     let (head, end) = loop {
         let count =
             stream.read(&mut buffer[filled..HEAD_LIMIT]).context("waiting for the server's answer")?;
         filled += count;
-        in_time().context("waiting for the server's answer")?;
         match Head::parse(&buffer[..filled])? {
             Some(found) => break found,
             None if count == 0 => bail!("the server closed the connection before it had answered"),
@@ -182,7 +179,6 @@ fn receive(
         if at == size {
             return Ok(());
         }
-        in_time().with_context(|| format!("reading at byte {at}"))?;
         let count = stream.read(&mut buffer).with_context(|| format!("reading at byte {at}"))?;
         if count == 0 {
             return Ok(());
@@ -191,9 +187,16 @@ fn receive(
     }
 }
 
-fn ensure_in_time(deadline: Instant) -> Result<()> {
-    ensure!(Instant::now() < deadline, "time is up");
-    Ok(())
+/// What can be read until then. A server that sends a byte now and then is never silent.
+struct InTime<R>(R, Instant);
+
+impl<R: Read> Read for InTime<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if Instant::now() >= self.1 {
+            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "time is up"));
+        }
+        self.0.read(buffer)
+    }
 }
 
 #[cfg(test)]
@@ -223,8 +226,7 @@ mod tests {
     fn received(answer: &[u8], from: u64, size: u64) -> Result<Vec<u8>> {
         let mut got = vec![b'.'; usize::try_from(size).unwrap()];
         let mut stream = answer;
-        let deadline = Instant::now() + Duration::from_secs(60);
-        receive(&mut stream, from, size, deadline, &mut |at, bytes| {
+        receive(&mut stream, from, size, &mut |at, bytes| {
             let at = usize::try_from(at).unwrap();
             got[at..at + bytes.len()].copy_from_slice(bytes);
             Ok(())
@@ -265,7 +267,8 @@ mod tests {
         {
             let begun = Instant::now();
             let deadline = begun + Duration::from_millis(milliseconds);
-            let error = receive(&mut Slow(answer), 0, 100_000, deadline, &mut |_, _| Ok(())).unwrap_err();
+            let error =
+                receive(&mut InTime(Slow(answer), deadline), 0, 100_000, &mut |_, _| Ok(())).unwrap_err();
             let error = format!("{error:#}");
             assert!(error.starts_with(why) && error.ends_with("time is up"), "{error}");
             assert!(begun.elapsed() < Duration::from_secs(5));

@@ -14,6 +14,9 @@ pub const SHORTEST_TRY: Duration = Duration::from_secs(1);
 pub const GRACE: Duration = Duration::from_secs(2);
 /// No answer is kept or read further.
 const ANSWER_LIMIT: u64 = 64 << 10;
+/// A command that can make no file larger than that: an answer may be endless, and `/run` is memory. Its write fails then, and
+/// it goes on. `ulimit -f` counts in 512 bytes (POSIX).
+const LIMITED: &str = "trap '' XFSZ; ulimit -f 128; exec \"$0\" \"$@\"";
 
 /// What one try came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +57,7 @@ pub fn put(config: &str, limit: Duration) -> Tried {
     let _ = std::fs::remove_file(&answer);
     let seconds = limit.saturating_sub(GRACE).max(SHORTEST_TRY).as_secs().to_string();
     // curl must see --disable first, or it reads a configuration of its own.
-    let arguments = limited(&[CURL, "--disable", "--max-time", &seconds, "--config", config]);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let arguments = ["-c", LIMITED, CURL, "--disable", "--max-time", &seconds, "--config", config];
     match program::run(SHELL, &arguments, limit) {
         Ok(finished) => match finished.status.code() {
             Some(code) => of_end(code, finished.stdout.trim(), finished.stderr.trim(), &beginning(&answer)),
@@ -63,15 +65,6 @@ pub fn put(config: &str, limit: Duration) -> Tried {
         },
         Err(error) => Tried::Later(None, crate::error::one_line(&error)),
     }
-}
-
-/// The shell's arguments for a command that can make no file larger than [`ANSWER_LIMIT`]: an answer may be endless, and
-/// `/run` is memory. Its write fails then, and it goes on.
-fn limited(command: &[&str]) -> Vec<String> {
-    // `ulimit -f` counts in 512 bytes (POSIX).
-    let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", ANSWER_LIMIT / 512);
-    let command = command.iter().map(|word| (*word).to_owned());
-    ["-c".to_owned(), script].into_iter().chain(command).collect()
 }
 
 /// As much of the answer as is read.
@@ -200,8 +193,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("answer");
         let to = format!("of={}", file.display());
-        let arguments = limited(&["dd", "if=/dev/zero", &to, "bs=1000", "count=1000"]);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let arguments = ["-c", LIMITED, "dd", "if=/dev/zero", &to, "bs=1000", "count=1000"];
         let finished = program::run(SHELL, &arguments, Duration::from_secs(60)).unwrap();
         // Its write failed, and no signal ended it.
         assert_eq!(finished.status.code(), Some(1), "{finished:?}");

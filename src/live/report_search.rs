@@ -95,18 +95,18 @@ impl Search<'_> {
 
     /// Opens the best place that is there now. `open` mounts it and begins the run's folder, so that what takes no file is
     /// passed over like what cannot be mounted.
-    pub fn open<T>(&self, open: impl FnMut(&Place) -> Result<T>) -> Found<T> {
+    pub fn open<T>(&self, open: &mut dyn FnMut(&Place) -> Result<T>) -> Found<T> {
         open_one_of(&self.named(), &mut Vec::new(), open)
     }
 
     /// Opens the best place, labelled filesystems too, and waits for one: sticks appear late.
-    pub fn open_at_last<T>(&self, mut open: impl FnMut(&Place) -> Result<T>) -> Found<T> {
+    pub fn open_at_last<T>(&self, open: &mut dyn FnMut(&Place) -> Result<T>) -> Found<T> {
         let deadline = Instant::now() + PATIENCE;
         let mut tried = Vec::new();
         let mut refused = Vec::new();
         loop {
             let places: Vec<Place> = self.named().into_iter().chain(labelled(self.root)).collect();
-            let found = open_one_of(&places, &mut tried, &mut open);
+            let found = open_one_of(&places, &mut tried, open);
             refused.extend(found.refused);
             if found.opened.is_some() || Instant::now() >= deadline {
                 if found.opened.is_none() && refused.is_empty() {
@@ -149,7 +149,7 @@ impl Search<'_> {
 fn open_one_of<T>(
     places: &[Place],
     tried: &mut Vec<String>,
-    mut open: impl FnMut(&Place) -> Result<T>,
+    open: &mut dyn FnMut(&Place) -> Result<T>,
 ) -> Found<T> {
     let mut found = Found { opened: None, same: None, refused: Vec::new() };
     for place in places {
@@ -321,7 +321,7 @@ mod tests {
             (&["sdb1", "sdc1", "sda1"], None, 3, false),
         ] {
             let mut asked = Vec::new();
-            let found = search.open(|place| {
+            let found = search.open(&mut |place| {
                 asked.push(place.partition.name.clone());
                 anyhow::ensure!(!bad.contains(&place.partition.name.as_str()), "it is full");
                 Ok(place.partition.name.clone())
@@ -334,7 +334,7 @@ mod tests {
         }
         // What is known to fail is not asked again.
         let mut tried = vec!["sdb1".to_owned()];
-        let found = open_one_of(&search.named(), &mut tried, |place| Ok(place.partition.name.clone()));
+        let found = open_one_of(&search.named(), &mut tried, &mut |place| Ok(place.partition.name.clone()));
         assert_eq!(found.opened.unwrap().0, "sdc1");
         assert_eq!(found.refused, [""; 0]);
     }

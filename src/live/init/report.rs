@@ -42,7 +42,8 @@ impl Run {
         let may_lack = self.is_from_network() && self.report_url.is_some();
         let report = self.report(false);
         let found = self.journal.stage("report-partition", |_| {
-            let open = |place: &Place| ReportPartition::open(&place.partition, &report);
+            let open: &mut dyn FnMut(&Place) -> _ =
+                &mut |place| ReportPartition::open(&place.partition, &report);
             Ok(if is_last && !may_lack { search.open_at_last(open) } else { search.open(open) })
         });
         let Some(found) = found else { return };
