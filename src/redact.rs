@@ -99,26 +99,28 @@ fn values(text: &str, is_one_word: bool) -> Vec<usize> {
     let url_key = PARAM_REPORT_URL.trim_start_matches("gdsboot.");
     let mut found = Vec::new();
     let is_fw_cfg = |at: usize, name: &str| text[word(text, at, is_one_word)].contains(name);
-    for (at, _) in text.match_indices('=') {
-        let is_key = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_');
-        let key = text.as_bytes()[..at].iter().rposition(|byte| !is_key(byte)).map_or(0, |other| other + 1);
-        let key = &text[key..at];
-        let is_ours = key.contains("gdsboot.") || key.contains(url_key);
-        if is_ours || key == "string" && is_fw_cfg(at, "gdsboot/") {
-            found.push(at + 1);
+    for (at, byte) in text.bytes().enumerate() {
+        if byte == b'=' {
+            let is_key = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_');
+            let before = text.as_bytes()[..at].iter().rposition(|byte| !is_key(byte));
+            let key = &text[before.map_or(0, |before| before + 1)..at];
+            let is_ours = key.contains("gdsboot.") || key.contains(url_key);
+            if is_ours || key == "string" && is_fw_cfg(at, "gdsboot/") {
+                found.push(at + 1);
+            }
+        } else if text.as_bytes()[at..].starts_with(url_key.as_bytes()) {
+            // Whatever else stands between the key and its value.
+            let after = at + url_key.len();
+            let front = text[..at].strip_suffix(['.', '/', '_']);
+            if front.is_some_and(|front| front.ends_with("gdsboot"))
+                && let Some(other) = text[after..].chars().next()
+                && other != '='
+                && !(other == ',' && is_fw_cfg(at, "string="))
+            {
+                found.push(after + other.len_utf8());
+            }
         }
     }
-    // Whatever else stands between the key and its value.
-    for (at, _) in text.match_indices(url_key) {
-        let after = at + url_key.len();
-        let is_key = text[..at].strip_suffix(['.', '/', '_']).is_some_and(|front| front.ends_with("gdsboot"));
-        if let Some(other) = text[after..].chars().next().filter(|other| is_key && *other != '=')
-            && !(other == ',' && is_fw_cfg(at, "string="))
-        {
-            found.push(after + other.len_utf8());
-        }
-    }
-    found.sort_unstable();
     found
 }
 

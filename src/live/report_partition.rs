@@ -153,10 +153,8 @@ impl ReportPartition {
     fn take_back(&self) -> anyhow::Result<()> {
         let folder = self.root.join(&self.run);
         for name in [RUN_STARTED.to_owned(), unfinished(RUN_STARTED)] {
-            match fs::remove_file(folder.join(name)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-                _ => {}
-            }
+            // Where it is still there, the folder is too.
+            let _ = std::fs::remove_file(folder.join(name));
         }
         fs::remove_dir(&folder).with_context(|| format!("taking back {}", self.folder()))
     }

@@ -51,7 +51,7 @@ pub fn ask(root: &Root, deadline: Instant, say: &mut dyn FnMut(&str)) -> Result<
                 daemon: false,
             };
             run.to_end()?;
-            Ok(std::fs::read_to_string(&lease).ok())
+            Ok(fs_err::read_to_string(&lease).ok())
         };
         if let Some(answered) = first_answer(&cards, &mut ask, &mut complaint)? {
             return Ok(answered);
