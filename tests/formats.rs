@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::report_volume::Volume;
 use common::{
     build, cache, folder, gdsboot, image, program, run, run_with_status, sha256, stderr, stdout, unpacked,
 };
@@ -156,6 +157,28 @@ fn a_read_only_image_reports_to_a_separate_disk() {
     assert_eq!(inspect(&report)["runs"], Value::Array(Vec::new()), "the report disk is copied");
 }
 
+/// The disk beside the image can be mounted and takes no file: the report goes to the image's own partition.
+#[test]
+fn a_report_disk_that_is_full_does_not_cost_the_report() {
+    let dir = tempfile::tempdir_in(folder()).unwrap();
+    let report = dir.path().join("full.img");
+    run_with_status(gdsboot().args(["split-report", "--size", "36M", "-o"]).arg(&report), 0);
+    Volume::open(&report).fill();
+    let keep = dir.path().join("kept");
+    // No report is where smoke looks for it.
+    let arguments = ["--firmware", "bios", "--report-disk", report.to_str().unwrap()];
+    let boot = smoke(&image().path, &keep, &arguments, 1);
+    let said = console(&boot);
+    assert!(said.contains("vdb1 (a separate report disk): ") && said.contains("No space left"), "{said}");
+    assert!(said.contains("(the image's own partition)"), "{said}");
+    let kept = Path::new(boot["kept"].as_str().unwrap());
+    assert_eq!(inspect(&kept.join("image.img"))["runs"].as_array().unwrap().len(), 1);
+    assert_eq!(inspect(&kept.join("report.img"))["runs"], Value::Array(Vec::new()));
+    let show = run(gdsboot().args(["report", "show", "--format", "json"]).arg(kept.join("image.img")));
+    let shown: Value = serde_json::from_slice(&show.stdout).unwrap();
+    assert_eq!(shown["complete"], true, "{said}");
+}
+
 #[test]
 fn an_iso_boots_as_a_cdrom_and_reports_to_a_stick_or_to_the_screen() {
     let dir = tempfile::tempdir_in(folder()).unwrap();
@@ -178,7 +201,12 @@ fn an_iso_boots_as_a_cdrom_and_reports_to_a_stick_or_to_the_screen() {
         said.contains("-----END GDSBOOT REPORT-----") && said.contains("\"verdict\":\"INCOMPLETE\""),
         "{said}"
     );
-    assert!(said.contains("no disk has a partition or a FAT filesystem GDSREPORT"), "{said}");
+    assert!(
+        said.contains(
+            "no disk has a partition GDSREPORT, and none without GPT a FAT filesystem with that label"
+        ),
+        "{said}"
+    );
 
     let output = run_with_status(gdsboot().arg("flash").arg(&iso).arg("/dev/null"), 64);
     assert!(stderr(&output).contains("is an ISO for CD-ROM drives"), "{}", stderr(&output));

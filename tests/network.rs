@@ -3,11 +3,11 @@
 mod common;
 mod servers;
 
+use common::report_volume::Volume;
 use common::{cache, folder, gdsboot, image, qemu, run_with_status};
 use gdsboot::report::utc::Utc;
 use serde_json::Value;
 use servers::{certificates, free_port, nginx, presign, put_status, requests, s3};
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -57,49 +57,10 @@ fn console(folder: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(folder.join("console.log")).unwrap()).into_owned()
 }
 
-/// Part of a file, as a filesystem sees it.
-struct Window(std::fs::File, u64);
-
-impl Read for Window {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        self.0.read(buf)
-    }
-}
-
-impl Write for Window {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        self.0.write(buf)
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl Seek for Window {
-    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-        let to = match to {
-            SeekFrom::Start(at) => SeekFrom::Start(at + self.1),
-            other => other,
-        };
-        Ok(self.0.seek(to)? - self.1)
-    }
-}
-
 /// A copy of the image with files on its report partition, as a technician puts them there.
 fn with_files(to: &Path, files: &[(&str, &[u8])]) {
     std::fs::copy(&image().path, to).unwrap();
-    let offset = {
-        let image = gdsboot::report::source::Image::open(to).unwrap();
-        image.report_partition().unwrap().start
-    };
-    let mut file = std::fs::File::options().read(true).write(true).open(to).unwrap();
-    file.seek(SeekFrom::Start(offset)).unwrap();
-    let filesystem = fatfs::FileSystem::new(Window(file, offset), fatfs::FsOptions::new()).unwrap();
-    for (name, bytes) in files {
-        let mut file = filesystem.root_dir().create_file(name).unwrap();
-        file.truncate().unwrap();
-        file.write_all(bytes).unwrap();
-    }
+    Volume::open(to).put(files);
 }
 
 /// A server that is busy at first. The address comes by DHCP.
@@ -145,8 +106,8 @@ fn the_report_is_sent_again_until_it_is_taken() {
     }
 }
 
-/// A pre-signed URL of a server that checks it, behind TLS by an authority of the operator's own; an address by hand. Nothing
-/// that the run leaves holds the signature.
+/// A pre-signed URL of a server that checks it, behind TLS by an authority of the operator's own; an address by hand, with a
+/// gateway outside of the network. Nothing that the run leaves holds the signature.
 #[test]
 fn a_presigned_url_is_used_as_it_is_and_shown_nowhere() {
     let dir = tempfile::tempdir_in(folder()).unwrap();
@@ -169,7 +130,7 @@ fn a_presigned_url_is_used_as_it_is_and_shown_nowhere() {
     assert_eq!(put_status(&local, &server.join("ca.pem")), "200");
 
     let settings = format!(
-        "report_url = \"{url}\"\r\nreport_ca = \"ca.pem\"\r\nnet = \"any,10.0.2.77/24,10.0.2.2,10.0.2.3\"\r\n"
+        "report_url = \"{url}\"\r\nreport_ca = \"ca.pem\"\r\nnet = \"any,10.0.2.77/255.255.255.255,10.0.2.2,10.0.2.3\"\r\n"
     );
     let ca = std::fs::read(server.join("ca.pem")).unwrap();
     let stick = dir.path().join("stick.img");

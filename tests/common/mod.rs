@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test that includes this module takes what it needs")]
 
+pub mod report_volume;
+
 use gdsboot::builder::cache::Cache;
 use gdsboot::builder::image::{Place, unpacked_root};
 use gdsboot::builder::lock::{Lock, SET_EMULATOR};
