@@ -124,8 +124,17 @@ fn build(checkout: &Path, progress: &Progress) -> Result<Programs> {
         stage.advance(1);
         Ok(())
     };
-    // Code and constants share pages: nothing lies between them in the file.
-    let mut flags = vec!["--", "-C", "target-feature=+crt-static", "-C", "link-arg=-Wl,-z,noseparate-code"];
+    // Code and constants share pages: nothing lies between them in the file. Functions of the same code are one; nobody here
+    // tells functions apart by their addresses. Rust's own linker, LLVM's, is the one that can.
+    let mut flags = vec![
+        "--",
+        "-C",
+        "target-feature=+crt-static",
+        "-C",
+        "link-arg=-Wl,-z,noseparate-code",
+        "-C",
+        "link-arg=-Wl,--icf=all",
+    ];
     if has_relative_relocations() {
         flags.extend(["-C", "link-arg=-Wl,-z,pack-relative-relocs"]);
     }

@@ -38,6 +38,9 @@ pub struct SmokeArgs {
     /// How many boots at a time [default: what cores and memory are there for]
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZero<usize>>,
+    /// Profile whose QEMU is taken, and whose lock --lock names [default: the image's]
+    #[arg(long, value_name = "PROFILE", conflicts_with = "qemu")]
+    pub emulator: Option<String>,
     /// Write the boots as JUnit XML
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
@@ -138,10 +141,14 @@ pub fn run(args: &SmokeArgs, global: &Global) -> Result<Status> {
     let emulator = match &args.how.qemu {
         Some(_) => args.how.host_emulator(),
         None => {
-            let manifest = gdsboot::inspect::manifest(&Image::open(&args.image)?)
-                .hint("name a QEMU of this host instead: --qemu qemu-system-x86_64")?;
-            let profile =
-                Profile::load(&manifest.profile).hint("name a QEMU of this host: --qemu PROGRAM")?;
+            let profile = match &args.emulator {
+                Some(profile) => Profile::load(profile)?,
+                None => {
+                    let manifest = gdsboot::inspect::manifest(&Image::open(&args.image)?)
+                        .hint("name a QEMU of this host instead: --qemu qemu-system-x86_64")?;
+                    Profile::load(&manifest.profile).hint("name a QEMU of this host: --qemu PROGRAM")?
+                }
+            };
             pinned_emulator(&args.packages.resolve(profile, global, &progress)?, &progress)?
         }
     };

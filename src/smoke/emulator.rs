@@ -124,6 +124,29 @@ fn last_line(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).lines().last().unwrap_or("it said nothing").to_owned()
 }
 
+/// The first release of QEMU that attaches simulated GPUs (`vfio-user-pci`).
+const VFIO_USER: (u32, u32) = (10, 1);
+
+/// Can a QEMU attach simulated GPUs? `said` is its `--version`; one that says something else is tried.
+///
+/// # Errors
+/// It is too old.
+pub fn has_vfio_user(said: &str) -> Result<()> {
+    let number = |text: &str| text.parse().ok();
+    let version = said.split("version ").nth(1).unwrap_or_default();
+    let mut parts = version.split(|c: char| !c.is_ascii_digit());
+    match (parts.next().and_then(number), parts.next().and_then(number)) {
+        (Some(major), Some(minor)) if (major, minor) < VFIO_USER => Err(hinted(
+            format!(
+                "the machine has simulated GPUs, which need QEMU 10.1 or newer, and this is {major}.{minor}"
+            ),
+            "take that of debian-13: --emulator debian-13; or one of this host: --qemu PROGRAM",
+        ))
+        .status(Status::Unavailable),
+        _ => Ok(()),
+    }
+}
+
 /// A program on this host. A wrapper must end with `exec`, or QEMU would outlive it.
 #[derive(Debug)]
 struct HostQemu {
@@ -188,6 +211,18 @@ pub(crate) mod tests {
     /// A shell script that stands in for QEMU; its working directory is the boot's folder.
     pub(crate) fn shell(script: &str) -> Emulator {
         Emulator::new(Box::new(Shell(script.to_owned())), Vec::new())
+    }
+
+    #[test]
+    fn a_qemu_that_is_too_old_for_simulated_gpus_is_told() {
+        for new in ["QEMU emulator version 10.1.0 (Debian)", "QEMU emulator version 11.0.50", "QEMU 11", ""] {
+            has_vfio_user(new).unwrap();
+        }
+        for old in ["QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)", "QEMU emulator version 10.0.3"] {
+            let error = has_vfio_user(old).unwrap_err();
+            assert_eq!(status_of(&error), Status::Unavailable);
+            assert!(hint_of(&error).unwrap().contains("--emulator debian-13"));
+        }
     }
 
     #[test]

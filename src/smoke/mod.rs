@@ -116,6 +116,9 @@ pub fn run(request: &Request, emulator: &Emulator, progress: &Progress) -> Resul
         let qemu = emulator.version(folder)?;
         Ok((qemu, accel::choose(request.accel, emulator, || image.kernel(), folder)?))
     })?;
+    if request.machines.iter().any(|machine| !machine.gpus.is_empty()) {
+        emulator::has_vfio_user(&qemu)?;
+    }
     progress.note(format!("{qemu}; accelerator {}: {}", accel.accel, accel.why));
     let boots: Vec<Boot<'_>> = boots.into_iter().map(|boot| Boot { accel: accel.accel, ..boot }).collect();
     let needs: Vec<jobs::Need> = boots.iter().map(|boot| jobs::Need::of(boot.machine)).collect();
