@@ -124,8 +124,8 @@ fn build(checkout: &Path, progress: &Progress) -> Result<Programs> {
         stage.advance(1);
         Ok(())
     };
-    // Code and constants share pages: nothing lies between them in the file. Functions of the same code are one; nobody here
-    // tells functions apart by their addresses. Rust's own linker, LLVM's, is the one that can.
+    // Code and constants share pages: nothing lies between them in the file. Functions of the same code are one; who
+    // compares their addresses (liblzma does) takes one for another that does the same. Rust's own linker, LLVM's, can that.
     let mut flags = vec![
         "--",
         "-C",
