@@ -175,6 +175,7 @@ fn memory_comes_and_goes_a_little() {
     };
     // On both sides of half a GiB.
     assert_eq!(changes(&with(128_511), &with(128_513)), []);
+    assert_eq!(changes(&with(128_000), &with(128_600)), []);
     let found = changes(&with(131_072), &with(122_880));
     assert_eq!(
         (found[0].before.as_deref(), found[0].after.as_deref()),
