@@ -142,7 +142,12 @@ fn every_shell_gets_a_script_with_every_command() {
             }
         }
         let help = help(program, &["completions".to_owned()], "--help");
-        assert!(!help.contains("(gdsboot completions"), "it is for each of the programs: {help}");
+        for shell in ["bash", "fish", "powershell", "elvish"] {
+            assert!(
+                help.contains(&format!("PROGRAM completions {shell}")),
+                "it is for each of the programs: {help}"
+            );
+        }
     }
     let output = run(Command::new(PROGRAMS[0].1).args(["completions", "dos"]));
     assert_eq!(output.status.code(), Some(64));
