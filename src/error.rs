@@ -3,6 +3,7 @@
 //! Everything fallible returns [`anyhow::Result`]; a hint or a status rides along in the chain and is found again by
 //! [`hint_of`] and [`status_of`], however much context was added above it.
 
+use crate::report::layout::clean_lines;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -118,6 +119,12 @@ pub fn one_line(error: &anyhow::Error) -> String {
     text
 }
 
+/// The same with the hint behind it, where there is one: for an error among several.
+pub fn advised_line(error: &anyhow::Error) -> String {
+    let hint = hint_of(error).map_or(String::new(), |hint| format!(" ({hint})"));
+    format!("{}{hint}", one_line(error))
+}
+
 /// Reads the command line. What is wrong with it, or the help that was asked for, is printed.
 ///
 /// # Errors
@@ -130,12 +137,12 @@ pub fn arguments<A: clap::Parser>() -> Result<A, ExitCode> {
     })
 }
 
-/// Ends a program: prints the error with its hint, where there is one.
+/// Ends a program: prints the error with its hint, where there is one, without anything that a terminal would obey.
 pub fn exit(program: &str, result: anyhow::Result<Status>) -> ExitCode {
     let status = result.unwrap_or_else(|error| {
-        eprintln!("{program}: error: {}", one_line(&error));
+        eprintln!("{program}: error: {}", clean_lines(&one_line(&error)));
         if let Some(hint) = hint_of(&error) {
-            eprintln!("hint: {hint}");
+            eprintln!("hint: {}", clean_lines(hint));
         }
         status_of(&error)
     });

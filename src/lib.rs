@@ -45,6 +45,8 @@ pub mod manifest;
 #[cfg(feature = "builder")]
 pub mod manual;
 pub mod output_stream;
+#[cfg(feature = "builder")]
+pub mod parallel;
 pub mod pasteable;
 pub mod program;
 #[cfg(feature = "builder")]

@@ -25,15 +25,15 @@ pub struct ManArgs {
 /// The shells that are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Shell {
-    /// source <(gdsboot completions bash)
+    /// source <(PROGRAM completions bash)
     Bash,
-    /// Put it into a folder of $fpath, named _gdsboot
+    /// Put it into a folder of $fpath, named _PROGRAM
     Zsh,
-    /// gdsboot completions fish | source
+    /// PROGRAM completions fish | source
     Fish,
-    /// gdsboot completions powershell | Out-String | Invoke-Expression
+    /// PROGRAM completions powershell | Out-String | Invoke-Expression
     Powershell,
-    /// eval (gdsboot completions elvish | slurp)
+    /// eval (PROGRAM completions elvish | slurp)
     Elvish,
 }
 

@@ -3,6 +3,7 @@
 //! Work is a sequence of stages; a stage has a name, and counts bytes or steps towards a total that may be unknown.
 //! Everything goes to standard error, so that standard output stays the command's result.
 
+use crate::report::layout::clean_lines;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
@@ -90,16 +91,18 @@ impl Progress {
     }
 
     /// A line for the user that is not an error: a decision that was taken for him, or a warning.
+    /// What a terminal would obey is taken out: it may quote what strangers wrote.
     pub fn note(&self, text: impl AsRef<str>) {
         let text = text.as_ref();
+        let shown = clean_lines(text);
         match self.mode {
             Mode::Json => emit(&serde_json::json!({"v": 1, "event": "note", "text": text})),
             Mode::None => {}
             Mode::Auto | Mode::Plain => match &self.bars {
                 Some(bars) => {
-                    let _ = bars.println(text);
+                    let _ = bars.println(shown);
                 }
-                None => eprintln!("{text}"),
+                None => eprintln!("{shown}"),
             },
         }
     }

@@ -109,14 +109,44 @@ fn bash_completes_commands_options_and_values() {
     assert_eq!(complete(&["gdsboot", "smoke", "x.img", "--firmware", "b"]), ["bios", "both"]);
 }
 
+/// Does a script offer a command of just this name? A description may have the word in it.
+fn offers(shell: &str, script: &str, word: &str) -> bool {
+    let mut lines = script.lines().map(str::trim);
+    match shell {
+        "bash" => {
+            let lists = lines.filter_map(|line| line.strip_prefix("opts=\"")?.strip_suffix('"'));
+            lists.flat_map(str::split_whitespace).any(|offered| offered == word)
+        }
+        "zsh" => lines.any(|line| line.starts_with(&format!("'{word}:")) && line.ends_with('\\')),
+        "fish" => script.contains(&format!(" -a \"{word}\" ")),
+        "powershell" => {
+            script.contains(&format!("::new('{word}', '{word}', [CompletionResultType]::ParameterValue"))
+        }
+        "elvish" => lines.any(|line| line.starts_with(&format!("cand {word} '"))),
+        other => panic!("{other}"),
+    }
+}
+
 #[test]
 fn every_shell_gets_a_script_with_every_command() {
-    let known = commands(PROGRAMS[0].1);
-    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        let output = run_with_status(Command::new(PROGRAMS[0].1).args(["completions", shell]), 0);
-        let script = stdout(&output);
-        for word in known.iter().flatten() {
-            assert!(script.contains(word.as_str()), "{shell}: {word}");
+    for (name, program) in PROGRAMS {
+        let known = commands(program);
+        for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+            let output = run_with_status(Command::new(program).args(["completions", shell]), 0);
+            let script = stdout(&output);
+            for word in known.iter().flatten() {
+                assert!(offers(shell, &script, word), "{name}, {shell}: {word}");
+            }
+            for word in ["vmm", "ma", "mans", "pages"] {
+                assert!(!offers(shell, &script, word), "{name}, {shell}: {word:?}");
+            }
+        }
+        let help = help(program, &["completions".to_owned()], "--help");
+        for shell in ["bash", "fish", "powershell", "elvish"] {
+            assert!(
+                help.contains(&format!("PROGRAM completions {shell}")),
+                "it is for each of the programs: {help}"
+            );
         }
     }
     let output = run(Command::new(PROGRAMS[0].1).args(["completions", "dos"]));

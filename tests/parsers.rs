@@ -26,7 +26,7 @@ fn disks() -> (Vec<u8>, Vec<u8>) {
     fatfs::format_volume(Cursor::new(&mut fat), fatfs::FormatVolumeOptions::new()).unwrap();
     {
         let fs = fatfs::FileSystem::new(Cursor::new(&mut fat), fatfs::FsOptions::new()).unwrap();
-        let run = fs.root_dir().create_dir("runs").unwrap().create_dir("x").unwrap();
+        let run = fs.root_dir().create_dir("reports").unwrap().create_dir("x").unwrap();
         run.create_file("report.json").unwrap().write_all(b"{}").unwrap();
         fs.root_dir().create_file("a longer name.txt").unwrap().write_all(&[7; 5000]).unwrap();
     }
@@ -163,6 +163,13 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             let now = gdsboot::report::utc::Utc(0);
             let report = gdsboot::report::model::Report::of_check(facts, None, judgement, "aaaaaaaa".into(), now);
             vec![serde_json::to_vec(&report).unwrap()]
+        }
+        "samples" => {
+            let line = |number: u32| {
+                let bytes: Vec<u64> = (0..30).map(|n| 100_000_000 + n * 1000).collect();
+                format!("{{\"number\":{number},\"ran\":{{\"samples\":{{\"seconds\":3.0,\"bytes\":{bytes:?}}}}}}}\n")
+            };
+            vec![(1..=3).map(line).collect::<String>().into_bytes()]
         }
         _ => panic!("{target} has no seeds"),
     }

@@ -93,6 +93,99 @@ fn what_cannot_be_read_is_named_with_a_hint() {
     assert!(!dir.path().join("out").exists(), "nothing is made where nothing is extracted");
 }
 
+#[test]
+fn a_report_that_cannot_be_read_was_not_cut_off() {
+    let dir = images();
+    fs_err::create_dir(dir.path().join("site")).unwrap();
+    let newer = r#"{"schema":9,"gdsboot":"7.0.0","run_id":"x"}"#;
+    fs_err::write(dir.path().join("site/20261130T000000Z-cccccccc.json"), newer).unwrap();
+    edited(dir.path(), "site/good.json", |_| {});
+    for format in ["text", "json"] {
+        let arguments = ["show", "site", "--run", "2", "--format", format];
+        let output = run_with_status(&mut report(dir.path(), &arguments), 69);
+        let said = stderr(&output);
+        assert!(said.contains("its schema 9 is newer than 1") && !said.contains("cut off"), "{said}");
+        assert!(said.contains("hint: read it with gdsboot 7.0.0"), "{said}");
+        assert_eq!(stdout(&output), "");
+    }
+    // Nobody is told of an older one without a word.
+    let shown = run_with_status(&mut report(dir.path(), &["show", "site"]), 1);
+    assert!(stderr(&shown).contains("a newer run cannot be read: "), "{}", stderr(&shown));
+    let named = run_with_status(&mut report(dir.path(), &["show", "site", "--run", "0a1b2c3d"]), 1);
+    assert!(!stderr(&named).contains("newer run"), "{}", stderr(&named));
+}
+
+#[test]
+fn a_newer_run_that_hung_is_told_of() {
+    let dir = images();
+    edited(dir.path(), "site/one.json", |_| {});
+    edited(dir.path(), "site/two.json", |value| {
+        value["run_id"] = "cccccccc".into();
+        value["started"] = "2026-11-23T00:00:00Z".into();
+    });
+    fs_err::create_dir(dir.path().join("site/20261124T000000Z-dddddddd")).unwrap();
+    fs_err::write(dir.path().join("site/20261124T000000Z-dddddddd/STARTED"), "x").unwrap();
+    let words = "a newer run, site/20261124T000000Z-dddddddd, was cut off; it left STARTED";
+    for (arguments, status) in [
+        (&["show", "site"][..], 1),
+        (&["diff", "site"], 0),
+        (&["diff", "raw.img", "site"], 0),
+        (&["extract", "site", "-o", "out"], 0),
+    ] {
+        let output = run_with_status(&mut report(dir.path(), arguments), status);
+        assert!(stderr(&output).contains(words), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+/// What a report or a disk says must not be obeyed by a terminal.
+#[test]
+fn a_terminal_is_told_nothing_by_strangers() {
+    let dir = images();
+    fs_err::create_dir(dir.path().join("site")).unwrap();
+    let evil = r#"{"schema":9,"run_id":1,"gdsboot":"\u001b]0;x\u0007"}"#;
+    fs_err::write(dir.path().join("evil.json"), evil).unwrap();
+    for (name, why) in [("site/a.json", "a"), ("site/b.json", "b")] {
+        edited(dir.path(), name, |value| {
+            value["run_id"] = "\u{1b}[2J\u{7}".into();
+            value["why"] = serde_json::json!([why]);
+        });
+    }
+    fs_err::create_dir(dir.path().join("cut\u{1b}[2J")).unwrap();
+    fs_err::write(dir.path().join("cut\u{1b}[2J/STARTED"), "x").unwrap();
+    fs_err::write(dir.path().join("cut\u{1b}[2J/\u{1b}]0;y"), "x").unwrap();
+    let quiet = |output: std::process::Output, words: &str| {
+        let said = stdout(&output) + &stderr(&output);
+        assert!(said.contains(words), "{said}");
+        assert!(!said.contains(['\u{1b}', '\u{7}']), "{said:?}");
+    };
+    quiet(run_with_status(&mut report(dir.path(), &["show", "evil.json"]), 69), "gdsboot ?]0;x? wrote it");
+    quiet(run_with_status(&mut report(dir.path(), &["collect", "site"]), 0), "CONFLICT");
+    quiet(run_with_status(&mut report(dir.path(), &["show", "cut\u{1b}[2J"]), 2), "  ?]0;y\n");
+}
+
+#[test]
+fn a_good_table_is_not_overwritten_by_nothing() {
+    let dir = images();
+    fs_err::create_dir(dir.path().join("empty")).unwrap();
+    fs_err::write(dir.path().join("fleet.csv"), "good").unwrap();
+    fs_err::write(dir.path().join("broken.json"), "{").unwrap();
+    for (source, status, words) in [
+        ("empty", 64, "looking into empty: there is no report in it"),
+        ("broken.json", 69, "looking into broken.json: no report could be read, and nothing was written"),
+    ] {
+        let output =
+            run_with_status(&mut report(dir.path(), &["collect", source, "-o", "fleet.csv"]), status);
+        assert!(stderr(&output).contains(words) && stderr(&output).contains("hint: "), "{}", stderr(&output));
+        assert_eq!(fs_err::read(dir.path().join("fleet.csv")).unwrap(), b"good");
+        let output =
+            run_with_status(&mut report(dir.path(), &["collect", source, "--format", "csv"]), status);
+        assert_eq!(stdout(&output), "");
+    }
+    // The hints of several sources are not lost.
+    let output = run_with_status(&mut report(dir.path(), &["collect", "raw.img", "backing.qcow2"]), 69);
+    assert!(stderr(&output).contains("(make one file of both, `qemu-img convert"), "{}", stderr(&output));
+}
+
 /// Writes a copy of an image's report that says something else.
 fn edited(folder: &Path, name: &str, edit: impl FnOnce(&mut serde_json::Value)) {
     let text = stdout(&run_with_status(&mut report(folder, &["show", "raw.img", "--format", "json"]), 1));

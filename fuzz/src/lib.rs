@@ -23,9 +23,11 @@ use gdsboot::hypervisor::context::{Context, Hints};
 use gdsboot::hypervisor::machine::Kind;
 use gdsboot::hypervisor::{judge as vm_judge, proxmox, source};
 use gdsboot::redact;
+use gdsboot::report::diff::Samples;
 use gdsboot::report::events::Event;
 use gdsboot::report::fat::{Fat, ReadAt};
 use gdsboot::report::model::Report;
+use gdsboot::report::source::Source;
 use gdsboot::report::source::qcow2::Qcow2;
 use gdsboot::report::utc::Utc;
 use gdsboot::report::{gpt, html, json, junit, menu, text as report_text};
@@ -37,7 +39,7 @@ use std::path::{Component, Path};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file of its name in `fuzz_targets/`.
-pub const TARGETS: [Target; 25] = [
+pub const TARGETS: [Target; 26] = [
     ("apt_output", apt_output),
     ("captured_machine", captured_machine),
     ("captured_text", captured_text),
@@ -63,6 +65,7 @@ pub const TARGETS: [Target; 25] = [
     ("qcow2", qcow2),
     ("report", report),
     ("row", row),
+    ("samples", samples),
 ];
 
 fn text(data: &[u8]) -> std::borrow::Cow<'_, str> {
@@ -205,8 +208,18 @@ pub fn fat(data: &[u8]) {
         let _ = fat.list(&folder.name);
         let _ = fat.read(&folder.name, 1 << 20);
     }
-    let _ = fat.read("runs/x/report.json", 1 << 20);
+    let _ = fat.read("reports/x/report.json", 1 << 20);
     let _ = fat.label();
+    let Ok(folder) = tempfile::tempdir() else { return };
+    let path = folder.path().join("x.img");
+    if std::fs::write(&path, data).is_err() {
+        return;
+    }
+    let Ok(source) = Source::open(&path) else { return };
+    for run in source.runs().map(|listing| listing.runs).unwrap_or_default().iter().take(4) {
+        let _ = source.files(run);
+        let _ = source.read(run, "report.json", 1 << 20);
+    }
 }
 
 /// What gdsio printed.
@@ -307,4 +320,9 @@ pub fn row(data: &[u8]) {
     let _ = csv::write(&rows, &mut io::sink());
     let _ = jsonl::write(&rows, &mut io::sink());
     let _ = prometheus::write(&rows, &mut io::sink());
+}
+
+/// Raw samples of a benchmark, as two runs are compared by them.
+pub fn samples(data: &[u8]) {
+    let _ = Samples::read(data);
 }

@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod lock;
 pub mod recompute;
 pub mod report;
+pub mod report_collect;
 pub mod smoke;
 pub mod split_report;
 pub mod try_;

@@ -1,18 +1,18 @@
 //! `gdsboot report`: reports read back from wherever they are.
 
 use super::common::Global;
+use super::report_collect::{self, CollectArgs};
 use anyhow::{Context as _, Result};
-use gdsboot::builder::output::Output;
-use gdsboot::error::{Advise as _, Status, one_line, usage};
+use gdsboot::error::{Status, advised_line};
 use gdsboot::fleet::row::Row;
-use gdsboot::fleet::{Fleet, collect, csv, jsonl, page, prometheus, summary};
+use gdsboot::fleet::{jsonl, prometheus};
 use gdsboot::output_stream::stdout;
 use gdsboot::report::diff::{self, Compared, Samples, diff};
-use gdsboot::report::extract::{Extracted, extract};
+use gdsboot::report::extract::{Extracted, extract_as, names};
+use gdsboot::report::layout::clean;
 use gdsboot::report::model::Report;
 use gdsboot::report::runs::{Catalogue, End, Listed};
 use gdsboot::report::source::Source;
-use gdsboot::report::utc::Utc;
 use gdsboot::report::{html, json, junit, text};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ enum Command {
 }
 
 /// What a source is, in every command's help.
-const SOURCES: &str = "A SOURCE is an image, a qcow2 image, a stick (/dev/sdb), its report partition (/dev/sdb2), \
+pub const SOURCES: &str = "A SOURCE is an image, a qcow2 image, a stick (/dev/sdb), its report partition (/dev/sdb2), \
     a folder (a mounted stick, a run's own folder, a tree of those or of report JSON files), or a report.json.";
 
 /// Print one run's report
@@ -94,74 +94,20 @@ pub struct ExtractArgs {
 /// Say what changed between two runs
 ///
 /// Findings, versions, settings, devices, topology, and performance where it changed by more than noise: three
-/// standard errors of both runs' raw samples, and 5 % at least; 10 % where a report has no samples beside it.
+/// standard errors of both runs' raw samples, and 5 % at least; 10 % where a report has no samples beside it, or a measurement
+/// took less than 2.2 s, as the quick plan's do.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{SOURCES}\n\nExit status: 0 nothing changed, 1 something did, 64 and above an error"))]
 pub struct DiffArgs {
     /// The first run: the newest complete one of SOURCE, or the one that is named
     #[arg(value_name = "SOURCE[#RUN]")]
     before: PathBuf,
-    /// The second run [default: the last two runs of the first source are compared]
+    /// The second run [default: the last two complete runs of the first source are compared]
     #[arg(value_name = "SOURCE[#RUN]")]
     after: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-/// Make one table of many machines, and say which of them deviate from the others
-///
-/// One row for each machine: its newest complete run. Machines are compared where product and GPUs are the same.
-#[derive(Debug, clap::Args)]
-#[command(after_help = format!("{SOURCES}\n\nExit status: 0, also where machines fail or deviate; 69 where a report \
-    could not be read: the others are in the table"))]
-pub struct CollectArgs {
-    /// Where the reports are
-    #[arg(required = true, value_name = "SOURCE")]
-    sources: Vec<PathBuf>,
-    /// In which forms, separated by commas [default: what the ending of --output says, or all for a folder]
-    #[arg(long, value_name = "FORMAT", value_delimiter = ',')]
-    format: Vec<Table>,
-    /// The file, or the folder for several forms; `-` is standard output [default: a summary alone]
-    #[arg(long, short, value_name = "FILE|DIR")]
-    output: Option<PathBuf>,
-    /// One row for each run
-    #[arg(long)]
-    all_runs: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Table {
-    /// For spreadsheets: fleet.csv
-    Csv,
-    /// For databases, a line of JSON for each row: fleet.jsonl
-    Jsonl,
-    /// A page with filters that needs no server: fleet.html
-    Html,
-    /// Metrics of each machine's newest run: fleet.prom
-    Prometheus,
-}
-
-const TABLES: [Table; 4] = [Table::Csv, Table::Jsonl, Table::Html, Table::Prometheus];
-
-impl Table {
-    fn ending(self) -> &'static str {
-        match self {
-            Self::Csv => "csv",
-            Self::Jsonl => "jsonl",
-            Self::Html => "html",
-            Self::Prometheus => "prom",
-        }
-    }
-
-    fn write(self, fleet: &Fleet, out: &mut dyn Write) -> Result<()> {
-        match self {
-            Self::Csv => csv::write(&fleet.rows, out),
-            Self::Jsonl => jsonl::write(&fleet.rows, out),
-            Self::Html => page::write(fleet, Utc::now(), out),
-            Self::Prometheus => prometheus::write(&fleet.current(), out),
-        }
-    }
 }
 
 /// Runs the command.
@@ -170,12 +116,12 @@ pub fn run(args: &ReportArgs, global: &Global) -> Result<Status> {
         Command::Show(args) => show(args, global),
         Command::Extract(args) => extract_runs(args, global),
         Command::Diff(args) => diff_runs(args, global),
-        Command::Collect(args) => collect_runs(args, global),
+        Command::Collect(args) => report_collect::run(args, global),
     }
 }
 
 /// Of what an error about runs speaks.
-fn looking_into(paths: &[PathBuf]) -> String {
+pub fn looking_into(paths: &[PathBuf]) -> String {
     let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     format!("looking into {}", shown.join(", "))
 }
@@ -187,8 +133,18 @@ fn open(paths: &[PathBuf]) -> Result<Vec<Source>> {
 /// Says on standard error what could not be listed, and what should be known.
 fn say(catalogue: &Catalogue<'_>, global: &Global) {
     let progress = global.progress();
-    catalogue.problems.iter().for_each(|problem| progress.note(format!("problem: {}", one_line(problem))));
+    catalogue
+        .problems
+        .iter()
+        .for_each(|problem| progress.note(format!("problem: {}", advised_line(problem))));
     catalogue.notes.iter().for_each(|note| progress.note(note));
+}
+
+/// Says on standard error what speaks against the run that was taken where none was named.
+fn doubt(catalogue: &Catalogue<'_>, taken: &Listed<'_>, named: Option<&str>, global: &Global) {
+    if named.is_none() {
+        catalogue.doubts(taken).iter().for_each(|line| global.progress().note(line));
+    }
 }
 
 fn show(args: &ShowArgs, global: &Global) -> Result<Status> {
@@ -203,16 +159,18 @@ fn show(args: &ShowArgs, global: &Global) -> Result<Status> {
         return Ok(if catalogue.problems.is_empty() { Status::Pass } else { Status::Unavailable });
     }
     let listed = catalogue.find(args.run.as_deref()).with_context(|| looking_into(&args.sources))?;
-    for newer in catalogue.newer_unreadable(listed) {
-        global.progress().note(format!("a newer run cannot be read: {}", newer.words()));
+    doubt(&catalogue, listed, args.run.as_deref(), global);
+    if let Some(error) = listed.unreadable() {
+        return Err(error);
     }
     if !matches!(listed.end, End::Complete(_)) {
         let has = listed.source.files(&listed.run)?.join(", ");
         global.progress().note(format!("the run {} was cut off: it left {has}", listed.run.name));
     }
     if let End::Without(files) = &listed.end {
-        writeln!(out, "The run {} was cut off before its first report. It left:", listed.run.name)?;
-        files.iter().try_for_each(|file| writeln!(out, "  {file}"))?;
+        let name = clean(&listed.run.name);
+        writeln!(out, "The run {name} was cut off before its first report. It left:")?;
+        files.iter().try_for_each(|file| writeln!(out, "  {}", clean(file)))?;
         return Ok(Status::Incomplete);
     }
     print(listed, args.format, &mut out)?;
@@ -246,21 +204,23 @@ fn extract_runs(args: &ExtractArgs, global: &Global) -> Result<Status> {
     let wanted: Vec<&Listed<'_>> = match args.all {
         true => catalogue.runs.iter().collect(),
         false => {
-            vec![catalogue.find(args.run.as_deref()).with_context(|| looking_into(&args.sources))?]
+            let listed = catalogue.find(args.run.as_deref()).with_context(|| looking_into(&args.sources))?;
+            doubt(&catalogue, listed, args.run.as_deref(), global);
+            vec![listed]
         }
     };
     fs_err::create_dir_all(&args.output).context("making the folder for the runs")?;
     let mut failed = !catalogue.problems.is_empty();
     let mut out = stdout();
-    for listed in &wanted {
-        let line = match extract(listed, &args.output) {
+    for (listed, name) in wanted.iter().zip(names(&wanted)) {
+        let line = match extract_as(&name, listed, &args.output) {
             Ok(Extracted::Copied(to, files)) => format!("{}: {files} files", to.display()),
             Ok(Extracted::AlreadyThere(to)) => format!("{}: the same files were there already", to.display()),
             // Of one run, the error is the command's own.
             Err(error) if wanted.len() == 1 || gdsboot::interrupt::requested() => return Err(error),
             Err(error) => {
                 failed = true;
-                global.progress().note(format!("problem: {}", one_line(&error)));
+                global.progress().note(format!("problem: {}", advised_line(&error)));
                 continue;
             }
         };
@@ -277,11 +237,17 @@ fn diff_runs(args: &DiffArgs, global: &Global) -> Result<Status> {
     let catalogues: Vec<Catalogue<'_>> = sources.chunks(1).map(Catalogue::read).collect::<Result<_>>()?;
     catalogues.iter().for_each(|catalogue| say(catalogue, global));
     let find = |at: usize, run: &Option<String>| {
-        catalogues[at].find(run.as_deref()).with_context(|| looking_into(&paths[at..=at]))
+        let found = catalogues[at].find(run.as_deref()).with_context(|| looking_into(&paths[at..=at]))?;
+        doubt(&catalogues[at], found, run.as_deref(), global);
+        anyhow::Ok(found)
     };
     let (before, after) = match &second {
         Some((_, other)) => (find(0, &run)?, find(1, other)?),
-        None => catalogues[0].two(run.as_deref()).with_context(|| looking_into(&paths))?,
+        None => {
+            let two = catalogues[0].two(run.as_deref()).with_context(|| looking_into(&paths))?;
+            doubt(&catalogues[0], two.1, run.as_deref(), global);
+            two
+        }
     };
     let (old, new) = (before.report()?, after.report()?);
     let compared = |listed: &Listed<'_>, report| -> Result<Compared<'_>> {
@@ -308,86 +274,4 @@ fn source_and_run(path: &Path) -> (PathBuf, Option<String>) {
         Some((source, run)) if !path.exists() => (source.into(), Some(run.to_owned())),
         _ => (path.to_owned(), None),
     }
-}
-
-fn collect_runs(args: &CollectArgs, global: &Global) -> Result<Status> {
-    let outputs = outputs(args)?;
-    let progress = global.progress();
-    let mut sources = Vec::new();
-    let mut unopened = Vec::new();
-    for path in &args.sources {
-        match Source::open(path) {
-            Ok(source) => sources.push(source),
-            // Of one source, the error is the command's own.
-            Err(error) if args.sources.len() == 1 => return Err(error),
-            Err(error) => unopened.push(one_line(&error)),
-        }
-    }
-    let mut fleet = collect(&sources, args.all_runs, &progress)?;
-    fleet.problems.splice(0..0, unopened);
-    let to_stdout = outputs.iter().any(|(_, output)| output.is_none());
-    for (table, output) in &outputs {
-        match output {
-            None => table.write(&fleet, &mut stdout())?,
-            Some(output) => output.write(|file| {
-                let mut out = std::io::BufWriter::new(file);
-                table.write(&fleet, &mut out)?;
-                out.flush().context("writing the table")
-            })?,
-        }
-    }
-    let mut lines = summary::lines(&fleet);
-    lines.extend(
-        outputs.iter().filter_map(|(_, output)| Some(format!("wrote {}", output.as_ref()?.path().display()))),
-    );
-    for line in lines {
-        let said =
-            if to_stdout { writeln!(std::io::stderr(), "{line}") } else { writeln!(stdout(), "{line}") };
-        said.context("writing the summary")?;
-    }
-    fleet.notes.iter().for_each(|note| progress.note(note));
-    fleet.problems.iter().for_each(|problem| progress.note(format!("problem: {problem}")));
-    if fleet.rows.is_empty() && fleet.problems.is_empty() {
-        return Err(usage(
-            format!("{}: there is no report in it", looking_into(&args.sources)),
-            "boot the image; each boot leaves a run on its report partition",
-        ));
-    }
-    Ok(if fleet.problems.is_empty() { Status::Pass } else { Status::Unavailable })
-}
-
-/// What is written, and where: `None` is standard output. Checked before anything is read.
-fn outputs(args: &CollectArgs) -> Result<Vec<(Table, Option<Output>)>> {
-    let Some(path) = &args.output else {
-        return match args.format.as_slice() {
-            [] => Ok(Vec::new()),
-            [table] => Ok(vec![(*table, None)]),
-            _ => Err(usage("several forms do not fit on standard output", "name a folder for them: -o DIR")),
-        };
-    };
-    let by_ending =
-        TABLES.into_iter().find(|table| path.extension().is_some_and(|ending| ending == table.ending()));
-    let tables = match (args.format.as_slice(), by_ending) {
-        ([], Some(table)) if !path.is_dir() => vec![table],
-        ([], _) => TABLES.to_vec(),
-        (named, _) => named.to_vec(),
-    };
-    if path.as_os_str() == "-" {
-        return match tables.as_slice() {
-            [table] if !args.format.is_empty() => Ok(vec![(*table, None)]),
-            _ => Err(usage("one form fits on standard output", "name it: --format csv")),
-        };
-    }
-    if let ([table], false) = (tables.as_slice(), path.is_dir()) {
-        return Ok(vec![(*table, Some(Output::new(path)?))]);
-    }
-    if by_ending.is_some() && !path.is_dir() {
-        return Err(usage(
-            format!("several forms do not fit into the file {}", path.display()),
-            "name a folder for them: -o DIR",
-        ));
-    }
-    fs_err::create_dir_all(path).context("making the folder for the tables").status(Status::Usage)?;
-    let output = |table: Table| Output::new(&path.join(format!("fleet.{}", table.ending())));
-    tables.into_iter().map(|table| Ok((table, Some(output(table)?)))).collect()
 }

@@ -5,7 +5,7 @@ use crate::report::utc::Utc;
 use serde_json::Value;
 
 /// The version of the table's form. Columns are added at the end; what is there keeps its name and meaning, or this changes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ fn text(value: &Option<String>) -> Cell {
 }
 
 fn number(value: Option<f64>) -> Cell {
-    // Three digits after the point are more than any measurement has.
+    // Four digits after the point are more than any measurement has.
     value
         .filter(|value| value.is_finite())
         .map_or(Cell::Empty, |value| Cell::Number((value * 1e4).round() / 1e4))
@@ -104,7 +104,7 @@ macro_rules! columns {
 }
 
 columns! {
-    machine Text "the machine: its serial number, else its UUID, else a GPU's UUID or a drive's serial number"
+    machine Text "the machine: its serial number, else its UUID, else a GPU's UUID, `drive SERIAL` or `run ID`; `SERIAL/UUID` where several have one serial number"
         = |row| Cell::Text(row.machine.clone());
     run_id Text "the run: 8 hex digits" = |row| Cell::Text(row.run_id.clone());
     started Time "when the run began, by the machine's clock, UTC" = |row| Cell::Time(row.started);
@@ -148,10 +148,10 @@ columns! {
     profile Text "the image's profile" = |row| text(&row.profile);
     image_id Text "which image it is" = |row| text(&row.image_id);
     direct_gib_s Number "the best throughput of reads that were proven to be direct, in GiB/s" = |row| number(row.direct_gib_s);
-    direct_cpu_s_per_gib Number "CPU seconds for each GiB in that measurement" = |row| number(row.direct_cpu_s_per_gib);
-    direct_p99_us Number "latency that 99 of 100 transfers of it kept, in microseconds" = |row| number(row.direct_p99_us);
+    direct_cpu_s_per_gib Number "CPU seconds for each GiB in direct sequential reads of 1 MiB by at most 4 threads, the median of all pairs" = |row| number(row.direct_cpu_s_per_gib);
+    direct_p99_us Number "latency that 99 of 100 of those reads kept, in microseconds, the median of all pairs" = |row| number(row.direct_p99_us);
     bounce_gib_s Number "the best throughput of reads by way of the CPU's memory, in GiB/s" = |row| number(row.bounce_gib_s);
-    bounce_cpu_s_per_gib Number "CPU seconds for each GiB in that measurement" = |row| number(row.bounce_cpu_s_per_gib);
+    bounce_cpu_s_per_gib Number "CPU seconds for each GiB in such reads by way of the CPU's memory" = |row| number(row.bounce_cpu_s_per_gib);
     storage_gib_s Number "the best throughput of reads from a drive alone, in GiB/s" = |row| number(row.storage_gib_s);
     host_copy_gib_s Number "the best throughput from the CPU's memory into a GPU, in GiB/s" = |row| number(row.host_copy_gib_s);
     source Text "where the report was read" = |row| Cell::Text(row.source.clone());

@@ -1,15 +1,20 @@
 //! Which machines deviate from the others like them.
 //!
-//! Machines are alike where product and GPUs are the same. In words (a driver, a link's width) a machine deviates where more than
-//! half of at least [`LEAST`] machines have one value and it has another. In figures it deviates where it is further from the
-//! median than three and a half standard deviations, these estimated from the median of all distances (MAD), so that outliers
-//! do not hide themselves (Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993); and by at least some percent, as
-//! the others may be alike by chance. Runs that were cut off are left out, and what is simulated has no figures.
+//! Machines are alike where the product and the kinds of GPU are the same, by their PCI ids: a driver that does not load, or a
+//! GPU of eight that is gone, makes no other machine. One that shows no GPU at all is compared with most of its product. In
+//! words (a driver, a link's width) a machine deviates where more than half of at least [`LEAST`] machines have one value and
+//! it has another; lists of devices are counted, as their order is the kernel's. In figures it deviates where it is further
+//! from the median than three and a half standard deviations, these estimated from the median of all distances (MAD), so that
+//! outliers do not hide themselves (Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993); and by at least some
+//! percent, as the others may be alike by chance. Figures are compared among benchmarks of one thoroughness. Runs that were
+//! cut off are left out, and what is simulated: it says nothing about a machine.
 
 use super::column::{Cell, column};
-use super::row::Row;
+use super::row::{self, Row};
+use crate::bench::plan::Thoroughness;
+use crate::report::diff::CPU_LEAST;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A majority of fewer machines means nothing.
 const LEAST: usize = 3;
@@ -21,7 +26,7 @@ const SIGMAS: f64 = 3.5;
 const MAD_OF_SIGMA: f64 = 0.674_5;
 
 /// What is compared in words.
-const WORDS: [&str; 22] = [
+const WORDS: [&str; 23] = [
     "verdict",
     "route",
     "side",
@@ -29,6 +34,7 @@ const WORDS: [&str; 22] = [
     "firmware",
     "firmware_date",
     "cpu",
+    "gpu_models",
     "gpu_links",
     "nvme_models",
     "nvme_firmware",
@@ -45,21 +51,23 @@ const WORDS: [&str; 22] = [
     "image_id",
     "cause",
 ];
-/// What is compared in figures, and the least difference that counts, in percent of the median.
-const FIGURES: [(&str, f64); 7] = [
-    ("direct_gib_s", 5.0),
-    ("bounce_gib_s", 5.0),
-    ("storage_gib_s", 5.0),
-    ("host_copy_gib_s", 5.0),
-    ("direct_cpu_s_per_gib", 20.0),
-    ("bounce_cpu_s_per_gib", 20.0),
-    ("direct_p99_us", 30.0),
+/// Those of them that have a word for each device.
+const OF_DEVICES: [&str; 5] = ["gpu_models", "gpu_links", "nvme_models", "nvme_firmware", "nvme_links"];
+/// What is compared in figures, and the least difference that counts: in percent of the median, and in the figure's unit.
+const FIGURES: [(&str, f64, f64); 7] = [
+    ("direct_gib_s", 5.0, 0.0),
+    ("bounce_gib_s", 5.0, 0.0),
+    ("storage_gib_s", 5.0, 0.0),
+    ("host_copy_gib_s", 5.0, 0.0),
+    ("direct_cpu_s_per_gib", 20.0, CPU_LEAST),
+    ("bounce_cpu_s_per_gib", 20.0, CPU_LEAST),
+    ("direct_p99_us", 30.0, 0.0),
 ];
 
 /// Machines that are alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Group {
-    /// Product and GPUs, in words.
+    /// Product and GPUs, in words; those of most of its machines.
     pub name: String,
     /// How many machines.
     pub machines: usize,
@@ -94,18 +102,19 @@ impl Deviation {
 
 /// Finds them among rows of one run for each machine.
 pub fn find(rows: &[Row]) -> (Vec<Group>, Vec<Deviation>) {
-    let mut alike: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.complete) {
-        alike.entry(group(row)).or_default().push(index);
-    }
     let (mut groups, mut all) = (Vec::new(), Vec::new());
-    for (name, members) in alike {
+    for members in alike(rows) {
+        let name = group_name(rows, &members);
         let found = all.len();
         for what in WORDS {
             in_words(rows, &name, &members, what, &mut all);
         }
-        for (what, least) in FIGURES {
-            in_figures(rows, &name, &members, what, least, &mut all);
+        for thoroughness in [Thoroughness::Quick, Thoroughness::Full] {
+            let such = |index: &usize| rows[*index].thoroughness == Some(thoroughness);
+            let members: Vec<usize> = members.iter().copied().filter(such).collect();
+            for least in FIGURES {
+                in_figures(rows, &name, &members, least, &mut all);
+            }
         }
         let mut deviating: Vec<usize> = all[found..].iter().map(|deviation| deviation.row).collect();
         deviating.sort_unstable();
@@ -118,22 +127,60 @@ pub fn find(rows: &[Row]) -> (Vec<Group>, Vec<Deviation>) {
     (groups, all)
 }
 
-/// Product and GPUs: `ProLiant DL380 Gen11, 4 x NVIDIA H100`.
-fn group(row: &Row) -> String {
-    let product = row.product.as_deref().unwrap_or("unknown product");
-    let mut models: BTreeMap<&str, usize> = BTreeMap::new();
-    for model in &row.gpu_models {
-        *models.entry(model).or_default() += 1;
+/// The machines that are compared with each other, by their numbers.
+fn alike(rows: &[Row]) -> Vec<Vec<usize>> {
+    let mut products: BTreeMap<Option<&str>, BTreeMap<BTreeSet<&str>, Vec<usize>>> = BTreeMap::new();
+    for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.complete && !row.simulated) {
+        let kinds = row.gpu_ids.iter().map(String::as_str).collect();
+        products.entry(row.product.as_deref()).or_default().entry(kinds).or_default().push(index);
     }
-    let gpus: Vec<String> = models.into_iter().map(|(model, count)| format!("{count} x {model}")).collect();
-    let gpus = if gpus.is_empty() { "no GPU".into() } else { gpus.join(" + ") };
-    format!("{product}, {gpus}")
+    let groups = products.into_values().flat_map(|mut kinds| {
+        let without = kinds.remove(&BTreeSet::new()).unwrap_or_default();
+        let mut groups: Vec<Vec<usize>> = kinds.into_values().collect();
+        match groups.iter_mut().max_by_key(|members| members.len()) {
+            Some(most) => {
+                most.extend(without);
+                most.sort_unstable();
+            }
+            None => groups.push(without),
+        }
+        groups
+    });
+    groups.collect()
+}
+
+/// Product and GPUs of most of these machines: `ProLiant DL380 Gen11, 4 x NVIDIA H100`.
+fn group_name(rows: &[Row], members: &[usize]) -> String {
+    let mut names: BTreeMap<String, usize> = BTreeMap::new();
+    for row in members.iter().map(|index| &rows[*index]) {
+        let product = row.product.as_deref().unwrap_or("unknown product");
+        let gpus: Vec<String> =
+            counted(&row.gpu_models).iter().map(|(model, count)| format!("{count} x {model}")).collect();
+        let gpus = if gpus.is_empty() { "no GPU".into() } else { gpus.join(" + ") };
+        *names.entry(format!("{product}, {gpus}")).or_default() += 1;
+    }
+    names.into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name).unwrap_or_default()
+}
+
+/// How often each word is there.
+fn counted(words: &[String]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for word in words {
+        *counts.entry(word.as_str()).or_default() += 1;
+    }
+    counts
 }
 
 fn in_words(rows: &[Row], group: &str, members: &[usize], what: &'static str, all: &mut Vec<Deviation>) {
     let Some(column) = column(what).filter(|_| members.len() >= LEAST) else { return };
     let word = |index: &usize| {
-        let words = (column.of)(&rows[*index]).words();
+        let words = match (column.of)(&rows[*index]) {
+            Cell::List(list) if OF_DEVICES.contains(&what) => {
+                let words = counted(&list).into_iter().map(|(word, count)| format!("{count} {word}"));
+                words.collect::<Vec<_>>().join("; ")
+            }
+            cell => cell.words(),
+        };
         if words.is_empty() { "none".to_owned() } else { words }
     };
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -163,13 +210,12 @@ fn in_figures(
     rows: &[Row],
     group: &str,
     members: &[usize],
-    what: &'static str,
-    least_percent: f64,
+    (what, least_percent, least): (&'static str, f64, f64),
     all: &mut Vec<Deviation>,
 ) {
     let Some(column) = column(what) else { return };
     let figure = |index: &usize| match (column.of)(&rows[*index]) {
-        Cell::Number(number) if !rows[*index].simulated => Some((*index, number)),
+        Cell::Number(number) => Some((*index, number)),
         _ => None,
     };
     let figures: Vec<(usize, f64)> = members.iter().filter_map(figure).collect();
@@ -178,7 +224,7 @@ fn in_figures(
     }
     let usual = median(figures.iter().map(|(_, number)| *number).collect());
     let sigma = median(figures.iter().map(|(_, number)| (number - usual).abs()).collect()) / MAD_OF_SIGMA;
-    let least = (SIGMAS * sigma).max(usual.abs() * least_percent / 100.0);
+    let least = (SIGMAS * sigma).max(usual.abs() * least_percent / 100.0).max(least);
     for (index, number) in figures {
         let off = number - usual;
         if off.abs() > least {
@@ -196,16 +242,9 @@ fn in_figures(
     }
 }
 
-/// The middle of at least one number; the mean of the two that are.
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    let middle = numbers.len() / 2;
-    let number = match numbers.len().is_multiple_of(2) {
-        true => f64::midpoint(numbers[middle - 1], numbers[middle]),
-        false => numbers[middle],
-    };
-    // As the table writes figures.
-    (number * 1e4).round() / 1e4
+/// As the table writes figures.
+fn median(numbers: Vec<f64>) -> f64 {
+    (row::median(numbers) * 1e4).round() / 1e4
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ fn row(n: usize) -> Row {
         complete: true,
         verdict: Some(Verdict::Pass),
         product: Some("P".into()),
+        gpu_ids: vec!["10de:2330".into(), "10de:2330".into()],
         gpu_models: vec!["G".into(), "G".into()],
+        thoroughness: Some(Thoroughness::Quick),
         driver: Some("580".into()),
         nvidia_fs: Some("2.27".into()),
         direct_gib_s: Some(10.0 + 0.05 * (n % 4) as f64),
@@ -27,7 +29,12 @@ fn the_majority_of_like_machines_is_usual() {
     rows[5].nvidia_fs = None;
     rows[5].verdict = Some(Verdict::Fail);
     // Another kind of machine is not compared with these, nor is what was cut off.
-    rows.push(Row { gpu_models: vec!["H".into()], driver: Some("1".into()), ..row(9) });
+    rows.push(Row {
+        gpu_ids: vec!["10de:27b8".into()],
+        gpu_models: vec!["H".into()],
+        driver: Some("1".into()),
+        ..row(9)
+    });
     rows.push(Row { complete: false, driver: Some("2".into()), ..row(10) });
     assert_eq!(
         found(&rows),
@@ -40,6 +47,67 @@ fn the_majority_of_like_machines_is_usual() {
     let (groups, _) = find(&rows);
     let words: Vec<_> = groups.iter().map(|g| (g.name.as_str(), g.machines, g.deviating)).collect();
     assert_eq!(words, [("P, 2 x G", 8, 2), ("P, 1 x H", 1, 0)]);
+}
+
+#[test]
+fn a_machine_whose_gpus_are_not_seen_is_compared_with_the_others() {
+    let mut rows: Vec<Row> = (0..50).map(row).collect();
+    // Its driver did not load; one of its GPUs is gone; all of them are.
+    rows[1].gpu_models = rows[1].gpu_ids.clone();
+    rows[1].driver = None;
+    rows[2].gpu_ids.pop();
+    rows[2].gpu_models.pop();
+    rows[3].gpu_ids.clear();
+    rows[3].gpu_models.clear();
+    assert_eq!(
+        found(&rows),
+        [
+            "m01: gpu_models is 2 10de:2330; usual is 2 G (47 of 50)",
+            "m01: driver is none; usual is 580 (49 of 50)",
+            "m02: gpu_models is 1 G; usual is 2 G (47 of 50)",
+            "m03: gpu_models is none; usual is 2 G (47 of 50)",
+        ]
+    );
+    let (groups, _) = find(&rows);
+    assert_eq!(groups, [Group { name: "P, 2 x G".into(), machines: 50, deviating: 3 }]);
+}
+
+#[test]
+fn the_order_of_drives_is_the_kernel_s() {
+    let drives = |models: &[&str]| models.iter().map(|model| (*model).to_owned()).collect::<Vec<_>>();
+    let mut rows: Vec<Row> =
+        (0..5).map(|n| Row { nvme_models: drives(&["A", "B", "B"]), ..row(n) }).collect();
+    rows[2].nvme_models = drives(&["B", "A", "B"]);
+    assert_eq!(found(&rows), Vec::<String>::new());
+    rows[2].nvme_models = drives(&["A", "A", "B"]);
+    assert_eq!(found(&rows), ["m02: nvme_models is 2 A; 1 B; usual is 1 A; 2 B (4 of 5)"]);
+}
+
+#[test]
+fn what_is_simulated_does_not_vote() {
+    let mut rows: Vec<Row> = (0..3).map(row).collect();
+    rows.extend((3..9).map(|n| Row { simulated: true, driver: Some("imitated".into()), ..row(n) }));
+    assert_eq!(found(&rows), Vec::<String>::new());
+    assert_eq!(find(&rows).0[0].machines, 3);
+}
+
+#[test]
+fn figures_are_compared_among_equals() {
+    let mut rows: Vec<Row> = (0..12).map(row).collect();
+    // A full benchmark tries more, and finds faster ones.
+    for row in &mut rows[6..] {
+        row.thoroughness = Some(Thoroughness::Full);
+        row.direct_gib_s = row.direct_gib_s.map(|figure| figure + 3.0);
+    }
+    assert_eq!(found(&rows), Vec::<String>::new());
+    rows[7].direct_gib_s = Some(10.0);
+    assert_eq!(found(&rows).len(), 1);
+    // Less CPU time than is told apart, however many percent that is.
+    let mut rows: Vec<Row> = (0..9).map(|n| Row { direct_cpu_s_per_gib: Some(0.002), ..row(n) }).collect();
+    rows[4].direct_cpu_s_per_gib = Some(0.006);
+    assert_eq!(found(&rows), Vec::<String>::new());
+    rows[4].direct_cpu_s_per_gib = Some(0.008);
+    assert_eq!(found(&rows), ["m04: direct_cpu_s_per_gib is 0.008, +300 %; usual is 0.002, the median"]);
 }
 
 #[test]
@@ -76,7 +144,7 @@ fn figures_are_compared_with_the_median() {
 
 #[test]
 fn everything_that_is_compared_is_a_column() {
-    for name in WORDS.into_iter().chain(FIGURES.map(|(name, _)| name)) {
+    for name in WORDS.into_iter().chain(FIGURES.map(|(name, ..)| name)).chain(OF_DEVICES) {
         assert!(column(name).is_some(), "{name}");
     }
 }

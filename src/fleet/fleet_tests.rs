@@ -76,7 +76,12 @@ fn one_run_twice_is_one_and_two_of_one_id_are_a_conflict() {
     assert_eq!(ids(&fleet), ["aaaaaaaa"]);
     assert!(fleet.rows[0].complete);
     assert!(fleet.notes[0].starts_with("1 report is there twice and counted once: "), "{:?}", fleet.notes);
-    assert!(fleet.notes[1].starts_with("1 report is an earlier state of one"), "{:?}", fleet.notes);
+    let early = "1 report is an earlier state of another, and left out: ";
+    assert!(
+        fleet.notes[1].starts_with(early) && fleet.notes[1].ends_with("early/a.json"),
+        "{:?}",
+        fleet.notes
+    );
     put(dir.path(), "z.json", &run("M2", 5, "aaaaaaaa"));
     // The same figures in every column, and another content.
     let mut other = run("M1", 1, "aaaaaaaa");
@@ -86,6 +91,23 @@ fn one_run_twice_is_one_and_two_of_one_id_are_a_conflict() {
     assert_eq!(fleet.rows.len(), 3);
     let conflicts = fleet.notes.iter().find(|note| note.contains("CONFLICTS")).unwrap();
     assert!(conflicts.starts_with("2 CONFLICTS: different reports bear one run's id"), "{conflicts}");
+}
+
+#[test]
+fn what_was_sent_and_what_was_written_are_one_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let sent = run("M1", 1, "aaaaaaaa");
+    let written = crate::report::same_run::tests::written(&sent);
+    put(dir.path(), "sent/aaaaaaaa.json", &sent);
+    put(dir.path(), "stick/20261118T120640Z-aaaaaaaa/report.json", &written);
+    // What was copied while it went on: which file comes first says nothing.
+    put(dir.path(), "a-early.json", &Report { complete: false, ..sent.clone() });
+    put(dir.path(), "b-early.json", &Report { complete: false, stages: Vec::new(), ..sent.clone() });
+    let fleet = gathered(dir.path(), true);
+    assert_eq!(ids(&fleet), ["aaaaaaaa"]);
+    assert_eq!(fleet.rows[0].finished, written.finished);
+    assert_eq!(fleet.notes.len(), 1, "{:?}", fleet.notes);
+    assert!(fleet.notes[0].starts_with("3 reports are earlier states of others"), "{:?}", fleet.notes);
 }
 
 #[test]
@@ -156,7 +178,9 @@ fn json_lines_have_every_column() {
 
 #[test]
 fn metrics_are_well_formed() {
-    let (_dir, fleet) = sample();
+    let (_dir, mut fleet) = sample();
+    let twice = fleet.rows[0].failed[0].clone();
+    fleet.rows[0].failed.push(twice);
     let metrics = text(|out| prometheus::write(&fleet.rows, out));
     assert!(metrics.contains("gdsboot_verdict{machine=\"M0\",verdict=\"FAIL\"} 1\n"), "{metrics}");
     assert!(

@@ -1,15 +1,66 @@
 //! The part of a report that a table of a fleet is made of. The facts are most of a report; what is not named here is skipped
 //! without being built.
 
+use crate::bench::plan::Thoroughness;
 use crate::bench::results::{Kind, Purpose};
 use crate::bench::route::{Outcome, Route};
-use crate::bench::transfer::job::Direction;
+use crate::bench::transfer::job::{Direction, Order};
 use crate::bench::transfer::measurement::Figures;
 use crate::checks::check::{Severity, Side, Status};
 use crate::facts::pci::{Class, Id, PciPath};
 use crate::report::model::Verdict;
 use crate::report::utc::Utc;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+/// More of a kind than any machine has: PCI functions, measurements. A few bytes of a report become hundreds of memory.
+pub const MOST: usize = 16_384;
+
+/// A list of at most [`MOST`]; more are an error.
+#[derive(Debug)]
+pub struct List<T>(Vec<T>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Deref for List<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Items<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+            type Value = List<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {MOST}")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<List<T>, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    if list.len() == MOST {
+                        return Err(A::Error::custom(format!("a list has more than {MOST} items")));
+                    }
+                    list.push(item);
+                }
+                Ok(List(list))
+            }
+        }
+        from.deserialize_seq(Items(PhantomData))
+    }
+}
 
 /// A fact's value, wherever it was read.
 #[derive(Debug, Deserialize)]
@@ -38,7 +89,7 @@ pub struct Report {
     #[serde(default)]
     pub side: Option<Side>,
     #[serde(default)]
-    pub findings: Vec<Finding>,
+    pub findings: List<Finding>,
     #[serde(default)]
     pub benchmark: Option<Benchmark>,
     #[serde(default)]
@@ -56,9 +107,10 @@ pub struct Finding {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Benchmark {
+    pub thoroughness: Thoroughness,
     pub simulated: bool,
-    pub gpus: Vec<GpuSeen>,
-    pub measurements: Vec<Measurement>,
+    pub gpus: List<GpuSeen>,
+    pub measurements: List<Measurement>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -106,6 +158,9 @@ impl Measurement {
 #[derive(Debug, Deserialize)]
 pub struct Job {
     pub direction: Direction,
+    pub order: Order,
+    pub block: u32,
+    pub threads: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -121,13 +176,13 @@ pub struct Facts {
     pub platform: Platform,
     pub cpu: Known<Cpu>,
     pub memory: Known<Memory>,
-    pub pci: Known<Vec<Pci>>,
-    pub numa_nodes: Known<Vec<u32>>,
-    pub nvme: Known<Vec<Nvme>>,
+    pub pci: Known<List<Pci>>,
+    pub numa_nodes: Known<List<u32>>,
+    pub nvme: Known<List<Nvme>>,
     pub nvidia: Nvidia,
     pub dma: Known<Dma>,
     pub nvidia_fs: NvidiaFs,
-    pub libraries: Known<Vec<Installed>>,
+    pub libraries: Known<List<Installed>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -194,7 +249,7 @@ pub struct Nvme {
 pub struct Nvidia {
     pub driver: Known<String>,
     pub version: Known<String>,
-    pub gpus: Known<Vec<NvidiaGpu>>,
+    pub gpus: Known<List<NvidiaGpu>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -214,7 +269,7 @@ pub struct NvidiaFs {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Dma {
-    pub libraries: Vec<Library>,
+    pub libraries: List<Library>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -222,7 +277,7 @@ pub struct Dma {
 pub struct Library {
     pub name: String,
     pub simulated: bool,
-    pub calls: Vec<Call>,
+    pub calls: List<Call>,
 }
 
 #[derive(Debug, Default, Deserialize)]

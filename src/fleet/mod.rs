@@ -14,18 +14,18 @@ mod schema;
 pub mod summary;
 
 use crate::boot_contract::RUN_REPORT_JSON;
-use crate::error::one_line;
+use crate::error::advised_line;
 use crate::interrupt;
+use crate::parallel;
 use crate::progress::{Progress, Stage, Unit};
 use crate::report::json::NotAReport;
 use crate::report::model::folder_name;
+use crate::report::same_run::{Fate, Known, fates};
 use crate::report::source::{MAX_REPORT, RunRef, Source};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use deviation::{Deviation, Group};
 use row::Row;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 /// How many of one kind are named in a note.
 const NAMED: usize = 3;
@@ -91,9 +91,9 @@ pub fn collect(sources: &[Source], all_runs: bool, progress: &Progress) -> Resul
         match source.runs() {
             Ok(listing) => {
                 found.extend(listing.runs.into_iter().map(|run| Found { source, run }));
-                fleet.problems.extend(listing.problems.iter().map(one_line));
+                fleet.problems.extend(listing.problems.iter().map(advised_line));
             }
-            Err(error) => fleet.problems.push(one_line(&error)),
+            Err(error) => fleet.problems.push(advised_line(&error)),
         }
     }
     let stage = progress.stage("reading the reports", found.len() as u64, Unit::Steps);
@@ -101,7 +101,7 @@ pub fn collect(sources: &[Source], all_runs: bool, progress: &Progress) -> Resul
     interrupt::check()?;
     drop(stage);
     let rows = sort_out(&found, read, &mut fleet);
-    let rows = without_copies(&found, rows, &mut fleet);
+    let rows = without_copies(&found, rows, &mut fleet)?;
     let mut rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
     name_machines(&mut rows);
     // By machine, then by time.
@@ -133,46 +133,24 @@ pub fn collect(sources: &[Source], all_runs: bool, progress: &Progress) -> Resul
 
 /// Reads the reports with all CPUs. What is not read because the user wants to stop is a problem.
 fn read_all(found: &[Found<'_>], stage: &Stage) -> Vec<Read> {
-    let next = AtomicUsize::new(0);
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(found.len().max(1));
-    let work = || {
-        let mut done = Vec::new();
-        while let Some(index) =
-            Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < found.len())
-        {
-            if interrupt::requested() {
-                break;
-            }
-            done.push((index, read(&found[index])));
-            stage.advance(1);
-        }
-        done
-    };
-    let mut all: Vec<Read> = found.iter().map(|_| Read::Problem("it was not read".into())).collect();
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        for thread in threads {
-            // A panic in a thread is this one's too.
-            let done = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            done.into_iter().for_each(|(index, read)| all[index] = read);
-        }
+    let read = parallel::each(found.len(), |index| {
+        let read = read(&found[index]);
+        stage.advance(1);
+        read
     });
-    all
+    read.into_iter().map(|read| read.unwrap_or_else(|| Read::Problem("it was not read".into()))).collect()
 }
 
 fn read(found: &Found<'_>) -> Read {
     let bytes = match found.json() {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Read::Without,
-        Err(error) => return Read::Problem(one_line(&error)),
+        Err(error) => return Read::Problem(advised_line(&error)),
     };
     match Row::read(&bytes, &found.place()) {
         Ok(row) => Read::Row(Box::new(row)),
         Err(error) if error.is::<NotAReport>() && found.run.is_loose() => Read::Foreign,
-        Err(error) => {
-            let hint = crate::error::hint_of(&error).map_or(String::new(), |hint| format!(" ({hint})"));
-            Read::Problem(format!("{}: {}{hint}", found.place(), one_line(&error)))
-        }
+        Err(error) => Read::Problem(format!("{}: {}", found.place(), advised_line(&error))),
     }
 }
 
@@ -210,41 +188,36 @@ fn note(fleet: &mut Fleet, what: (&str, &str), named: &[String]) {
     }
 }
 
-/// One report that is there twice is counted once; two that differ and bear one run's id are both kept, and named.
-fn without_copies(found: &[Found<'_>], rows: Vec<(usize, Row)>, fleet: &mut Fleet) -> Vec<(usize, Row)> {
-    let mut kept: Vec<(usize, Row)> = Vec::new();
-    let mut by_run: HashMap<String, Vec<usize>> = HashMap::new();
+/// A run that is there twice is counted once, in its last state; two reports that differ and bear one run's id are both kept,
+/// and named.
+fn without_copies(
+    found: &[Found<'_>],
+    rows: Vec<(usize, Row)>,
+    fleet: &mut Fleet,
+) -> Result<Vec<(usize, Row)>> {
+    let reports = rows.iter().map(|(_, row)| {
+        let Row { run_id, started, complete, .. } = row;
+        Known { run_id, started: *started, complete: *complete }
+    });
+    let reports: Vec<Known<'_>> = reports.collect();
+    let fates = fates(&reports, &|number| found[rows[number].0].json()?.context("it is gone"))?;
     let (mut copies, mut earlier, mut conflicts) = (Vec::new(), Vec::new(), Vec::new());
-    for (index, row) in rows {
-        let same_run = by_run.entry(row.run_id.clone()).or_default();
-        let is_copy = |kept_at: &&usize| {
-            let (other, other_row): &(usize, Row) = &kept[**kept_at];
-            let alike = Row { source: row.source.clone(), ..other_row.clone() } == row;
-            alike && matches!((found[*other].json(), found[index].json()), (Ok(a), Ok(b)) if a == b)
-        };
-        // A report that grew: what was sent or copied before the run had ended.
-        let same_start = |kept_at: &&usize| kept[**kept_at].1.started == row.started;
-        let grew = |kept_at: &&usize| same_start(kept_at) && kept[**kept_at].1.complete != row.complete;
-        if let Some(kept_at) = same_run.iter().find(is_copy) {
-            copies.push(format!("{} and {}", kept[*kept_at].1.source, row.source));
-        } else if let Some(kept_at) = same_run.iter().find(grew).copied() {
-            earlier.push(if row.complete { kept[kept_at].1.source.clone() } else { row.source.clone() });
-            if row.complete {
-                kept[kept_at] = (index, row);
+    for ((_, row), fate) in rows.iter().zip(&fates) {
+        let source = |other: usize| &rows[other].1.source;
+        match *fate {
+            Fate::Kept => {}
+            Fate::CopyOf(other) => copies.push(format!("{} and {}", source(other), row.source)),
+            Fate::EarlierThan(_) => earlier.push(row.source.clone()),
+            Fate::ConflictsWith(other) => {
+                conflicts.push(format!("{}: {} and {}", row.run_id, source(other), row.source));
             }
-        } else {
-            if let Some(kept_at) = same_run.first() {
-                conflicts.push(format!("{}: {} and {}", row.run_id, kept[*kept_at].1.source, row.source));
-            }
-            same_run.push(kept.len());
-            kept.push((index, row));
         }
     }
     let twice = ("report is there twice and counted once", "reports are there twice and counted once");
     note(fleet, twice, &copies);
     let old = (
-        "report is an earlier state of one that is there whole, and left out",
-        "reports are earlier states of others that are there whole, and left out",
+        "report is an earlier state of another, and left out",
+        "reports are earlier states of others, and left out",
     );
     note(fleet, old, &earlier);
     let bear = (
@@ -252,7 +225,7 @@ fn without_copies(found: &[Found<'_>], rows: Vec<(usize, Row)>, fleet: &mut Flee
         "CONFLICTS: different reports bear one run's id, and all are kept",
     );
     note(fleet, bear, &conflicts);
-    kept
+    Ok(rows.into_iter().zip(fates).filter(|(_, fate)| fate.is_kept()).map(|(row, _)| row).collect())
 }
 
 /// Two machines may bear one serial number; then their UUIDs tell them apart.

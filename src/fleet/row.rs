@@ -1,8 +1,9 @@
 //! One run as a row of a table.
 
 use super::light;
-use crate::bench::results::Kind;
-use crate::bench::transfer::job::Direction;
+use crate::bench::plan::Thoroughness;
+use crate::bench::results::{Kind, Purpose};
+use crate::bench::transfer::job::{Direction, Order};
 use crate::bench::transfer::measurement::Figures;
 use crate::checks::check::{Severity, Side, Status};
 use crate::facts::pci::NVIDIA;
@@ -28,6 +29,12 @@ const NO_SERIAL: [&str; 11] = [
     "0123456789",
     "123456789",
 ];
+/// A machine has fewer pairs of a GPU and a drive. Where a report claims more, how far they are apart is left open.
+const MOST_PAIRS: usize = 65_536;
+/// The measurement that latencies and CPU time are taken from, and no other: how fast a run was says which of several would be
+/// taken else. Every plan has it: sequential reads of so many bytes, by so many threads where the machine has the CPUs.
+const FIXED_BLOCK: u32 = 1 << 20;
+const FIXED_THREADS: u32 = 4;
 /// A UUID that many boards have.
 const NO_UUID: &str = "03000200-0400-0500-0006-000700080009";
 
@@ -80,11 +87,15 @@ pub struct Row {
     pub cpu: Option<String>,
     /// Bytes of memory.
     pub memory_bytes: Option<u64>,
+    /// PCI ids of NVIDIA's GPUs, by PCI address. They are no column: a driver that names the GPUs does not change them.
+    pub gpu_ids: Vec<String>,
+    /// How thorough the benchmark was, where there was one. No column.
+    pub thoroughness: Option<Thoroughness>,
     /// NVIDIA's GPUs, by PCI address.
     pub gpu_models: Vec<String>,
     /// How wide their links are now.
     pub gpu_links: Vec<String>,
-    /// NVMe drives, by name.
+    /// NVMe drives, by PCI address.
     pub nvme_models: Vec<String>,
     /// Their firmware.
     pub nvme_firmware: Vec<String>,
@@ -112,13 +123,13 @@ pub struct Row {
     pub image_id: Option<String>,
     /// The best throughput of reads that were proven to be direct, in GiB/s.
     pub direct_gib_s: Option<f64>,
-    /// CPU seconds for each GiB in that measurement.
+    /// CPU seconds for each GiB in sequential reads of 1 MiB, the median of all pairs.
     pub direct_cpu_s_per_gib: Option<f64>,
-    /// Latency that 99 of 100 transfers of it kept, in microseconds.
+    /// Latency that 99 of 100 of those reads kept, in microseconds.
     pub direct_p99_us: Option<f64>,
     /// The best throughput of reads by way of the CPU's memory.
     pub bounce_gib_s: Option<f64>,
-    /// CPU seconds for each GiB in that measurement.
+    /// CPU seconds for each GiB, as for the direct ones.
     pub bounce_cpu_s_per_gib: Option<f64>,
     /// The best throughput of reads from a drive alone.
     pub storage_gib_s: Option<f64>,
@@ -156,9 +167,12 @@ impl Row {
         let fails = |finding: &&light::Finding| matches!(finding.status, Status::Fail | Status::Error);
         let cause = findings.iter().filter(fails).find(|finding| finding.severity <= Severity::Major);
         let devices = Devices::of(&facts);
+        let thoroughness = benchmark.as_ref().map(|bench| bench.thoroughness);
         let bench = benchmark.unwrap_or_default();
         let direct = best(&bench, |m| m.is_direct());
         let bounce = best(&bench, |m| m.kind == Kind::Bounce);
+        let fixed_direct = fixed(&bench, |m| m.kind == Kind::Cufile && m.is_direct());
+        let fixed_bounce = fixed(&bench, |m| m.kind == Kind::Bounce);
         let cufile = bench.gpus.iter().find_map(|seen| seen.cufile.as_ref()?.version.clone());
         let cuda = bench.gpus.iter().find_map(|seen| seen.gpu.cuda_version.clone());
         let installed = facts.libraries.value.unwrap_or_default();
@@ -196,6 +210,8 @@ impl Row {
             firmware_date: text(platform.firmware_date),
             cpu: facts.cpu.value.map(|cpu| cpu.model_name).filter(|name| !name.is_empty()),
             memory_bytes: facts.memory.value.map(|memory| memory.total),
+            gpu_ids: devices.gpu_ids,
+            thoroughness,
             gpu_models: devices.gpu_models,
             gpu_links: devices.gpu_links,
             nvme_models: devices.nvme_models,
@@ -211,13 +227,13 @@ impl Row {
             gdsboot: report.gdsboot,
             profile: facts.image.value.as_ref().map(|image| image.profile.clone()),
             image_id: facts.image.value.map(|image| image.image_id),
-            direct_gib_s: direct.map(|figures| figures.gib_per_second),
-            direct_cpu_s_per_gib: direct.map(|figures| figures.cpu_seconds_per_gib),
-            direct_p99_us: direct.map(|figures| figures.p99_us),
-            bounce_gib_s: bounce.map(|figures| figures.gib_per_second),
-            bounce_cpu_s_per_gib: bounce.map(|figures| figures.cpu_seconds_per_gib),
-            storage_gib_s: best(&bench, |m| m.kind == Kind::Storage).map(|figures| figures.gib_per_second),
-            host_copy_gib_s: best(&bench, |m| m.kind == Kind::HostCopy).map(|figures| figures.gib_per_second),
+            direct_gib_s: direct,
+            direct_cpu_s_per_gib: middle(&fixed_direct, |figures| figures.cpu_seconds_per_gib),
+            direct_p99_us: middle(&fixed_direct, |figures| figures.p99_us),
+            bounce_gib_s: bounce,
+            bounce_cpu_s_per_gib: middle(&fixed_bounce, |figures| figures.cpu_seconds_per_gib),
+            storage_gib_s: best(&bench, |m| m.kind == Kind::Storage),
+            host_copy_gib_s: best(&bench, |m| m.kind == Kind::HostCopy),
             source: source.to_owned(),
         }
     }
@@ -226,6 +242,7 @@ impl Row {
 /// What the GPUs and drives of a machine are, each list in one order.
 #[derive(Default)]
 struct Devices {
+    gpu_ids: Vec<String>,
     gpu_models: Vec<String>,
     gpu_links: Vec<String>,
     nvme_models: Vec<String>,
@@ -238,9 +255,11 @@ struct Devices {
 
 impl Devices {
     fn of(facts: &light::Facts) -> Self {
-        let pci: Vec<&light::Pci> = facts.pci.value.iter().flatten().collect();
+        let pci: Vec<&light::Pci> = facts.pci.value.iter().flat_map(|list| list.iter()).collect();
         let driver = facts.nvidia.gpus.value.as_deref().unwrap_or_default();
-        let drives = facts.nvme.value.as_deref().unwrap_or_default();
+        // The kernel counts drives as it finds them; their addresses stay.
+        let mut drives: Vec<&light::Nvme> = facts.nvme.value.iter().flat_map(|list| list.iter()).collect();
+        drives.sort_by_key(|drive| drive.address.value.as_deref());
         let mut all = Self::default();
         let width =
             |device: &light::Pci| device.link_width.value.map_or("?".into(), |width| format!("x{width}"));
@@ -252,31 +271,41 @@ impl Devices {
             let known = driver.iter().find(|gpu| gpu.address.eq_ignore_ascii_case(&device.address));
             let model = known.and_then(|gpu| gpu.model.value.clone());
             let id = device.device.value.map_or_else(|| "?".into(), |id| id.to_string());
+            all.gpu_ids.push(format!("10de:{id}"));
             all.gpu_models.push(model.unwrap_or_else(|| format!("10de:{id}")));
             all.gpu_links.push(width(device));
         }
         let trimmed = |known: &light::Known<String>| known.value.as_deref().map_or("?", str::trim).to_owned();
-        for drive in drives {
+        for drive in &drives {
             all.nvme_models.push(trimmed(&drive.model));
             all.nvme_firmware.push(trimmed(&drive.firmware));
             let device = pci.iter().find(|device| Some(&device.address) == drive.address.value.as_ref());
             all.nvme_links.push(device.map_or("?".into(), |device| width(device)));
         }
-        let mut words: BTreeMap<String, usize> = BTreeMap::new();
-        let nodes = facts.numa_nodes.value.as_ref().map(Vec::len).filter(|nodes| *nodes > 0);
-        for drive in pci.iter().filter(|device| device.class.value.is_some_and(|class| class.is_nvme())) {
-            for gpu in &gpus {
-                let both = place(gpu).zip(place(drive));
-                let word = both.and_then(|(gpu, drive)| nvidia_smi(&gpu, &drive, nodes));
-                *words.entry(word.map_or("?".into(), |word| word.to_string())).or_default() += 1;
-            }
-        }
-        all.topology = words.into_iter().map(|(word, count)| format!("{count} {word}")).collect();
+        all.topology = distances(&gpus, &pci, facts.numa_nodes.value.as_ref().map(|nodes| nodes.len()));
         let uuid = driver.iter().find_map(|gpu| gpu.uuid.value.clone()).filter(|uuid| !uuid.contains('?'));
         let serial = || drives.iter().find_map(|drive| serial(drive.serial.value.clone()));
         all.identity = uuid.or_else(|| serial().map(|serial| format!("drive {serial}")));
         all
     }
+}
+
+/// nvidia-smi's words for all pairs of a GPU and an NVMe controller, counted.
+fn distances(gpus: &[&&light::Pci], pci: &[&light::Pci], nodes: Option<usize>) -> Vec<String> {
+    let is_nvme = |device: &&&light::Pci| device.class.value.is_some_and(|class| class.is_nvme());
+    let drives: Vec<Option<Place>> = pci.iter().filter(is_nvme).map(|drive| place(drive)).collect();
+    let gpus: Vec<Option<Place>> = gpus.iter().map(|gpu| place(gpu)).collect();
+    if gpus.len() * drives.len() > MOST_PAIRS {
+        return Vec::new();
+    }
+    let nodes = nodes.filter(|nodes| *nodes > 0);
+    let mut words: BTreeMap<String, usize> = BTreeMap::new();
+    for (drive, gpu) in drives.iter().flat_map(|drive| gpus.iter().map(move |gpu| (drive, gpu))) {
+        let both = gpu.as_ref().zip(drive.as_ref());
+        let word = both.and_then(|(gpu, drive)| nvidia_smi(gpu, drive, nodes));
+        *words.entry(word.map_or("?".into(), |word| word.to_string())).or_default() += 1;
+    }
+    words.into_iter().map(|(word, count)| format!("{count} {word}")).collect()
 }
 
 fn place(device: &light::Pci) -> Option<Place> {
@@ -289,11 +318,43 @@ fn place(device: &light::Pci) -> Option<Place> {
     })
 }
 
-/// The figures of the fastest read of a kind.
-fn best(bench: &light::Benchmark, is: impl Fn(&light::Measurement) -> bool) -> Option<Figures> {
+/// GiB/s of the fastest read of a kind.
+fn best(bench: &light::Benchmark, is: impl Fn(&light::Measurement) -> bool) -> Option<f64> {
     let reads =
         bench.measurements.iter().filter(|m| m.counts() && m.job.direction == Direction::Read && is(m));
-    reads.map(|m| m.figures).max_by(|a, b| a.gib_per_second.total_cmp(&b.gib_per_second))
+    reads.map(|m| m.figures.gib_per_second).max_by(f64::total_cmp)
+}
+
+/// The figures of the one job that is the same in every run, of all pairs.
+fn fixed(bench: &light::Benchmark, is: impl Fn(&light::Measurement) -> bool) -> Vec<Figures> {
+    let is_fixed = |m: &&light::Measurement| {
+        let light::Job { direction, order, block, threads } = m.job;
+        let job = (direction, order, block) == (Direction::Read, Order::Sequential, FIXED_BLOCK);
+        m.counts() && m.purpose == Purpose::Figures && job && threads <= FIXED_THREADS && is(m)
+    };
+    let most = bench.measurements.iter().filter(is_fixed).map(|m| m.job.threads).max();
+    bench
+        .measurements
+        .iter()
+        .filter(is_fixed)
+        .filter(|m| Some(m.job.threads) == most)
+        .map(|m| m.figures)
+        .collect()
+}
+
+/// The median of a figure, where there are any.
+fn middle(all: &[Figures], figure: fn(&Figures) -> f64) -> Option<f64> {
+    (!all.is_empty()).then(|| median(all.iter().map(figure).collect()))
+}
+
+/// The middle of at least one number; the mean of the two that are.
+pub(super) fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    let middle = numbers.len() / 2;
+    match numbers.len().is_multiple_of(2) {
+        true => f64::midpoint(numbers[middle - 1], numbers[middle]),
+        false => numbers[middle],
+    }
 }
 
 fn text(known: light::Known<String>) -> Option<String> {

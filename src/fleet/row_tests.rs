@@ -38,8 +38,12 @@ pub(crate) fn full() -> Report {
         device.link_width = Fact::known("x", 16);
     }
     let measured = |number, kind, gib: f64, outcome: Option<Outcome>| {
-        let mut m =
-            Measurement::new(number, kind, Purpose::Figures, parse_job("read,random,1M,1x1,1s").unwrap());
+        let mut m = Measurement::new(
+            number,
+            kind,
+            Purpose::Figures,
+            parse_job("read,sequential,1M,4x16,1s").unwrap(),
+        );
         m.bytes = 1;
         m.figures = Figures {
             gib_per_second: gib,
@@ -57,7 +61,12 @@ pub(crate) fn full() -> Report {
             measured(2, Kind::HostCopy, 20.0, None),
             measured(3, Kind::Bounce, 5.0, None),
             measured(4, Kind::Cufile, 6.0, Some(Outcome::Direct)),
-            measured(5, Kind::Cufile, 6.5, Some(Outcome::Direct)),
+            // The load is the fastest, and another job.
+            Measurement {
+                purpose: Purpose::Load,
+                job: parse_job("read,sequential,4M,4x2,1s").unwrap(),
+                ..measured(5, Kind::Cufile, 6.5, Some(Outcome::Direct))
+            },
             // cuFile fell back: that is no direct figure, however fast.
             measured(6, Kind::Cufile, 9.0, Some(Outcome::Compat)),
         ],
@@ -93,7 +102,7 @@ fn every_column_is_filled_from_a_whole_report() {
     assert_eq!((row.machine.as_str(), row.serial.as_deref()), ("SN-1", Some("SN-1")));
     assert_eq!(row.uuid.as_deref(), Some("4c4c4544-0000-1000-8000-000000000001"));
     assert_eq!((row.direct_gib_s, row.bounce_gib_s, row.storage_gib_s), (Some(6.5), Some(5.0), Some(7.0)));
-    assert_eq!(row.direct_cpu_s_per_gib, Some(0.065));
+    assert_eq!((row.direct_cpu_s_per_gib, row.bounce_cpu_s_per_gib), (Some(0.06), Some(0.05)));
     assert_eq!(
         (row.gpu_models.as_slice(), row.topology.as_slice()),
         (&["NVIDIA H100".to_owned()][..], &["1 PHB".to_owned()][..])
@@ -106,6 +115,70 @@ fn every_column_is_filled_from_a_whole_report() {
         row.cause.as_deref(),
         full().findings.iter().find(|f| f.status == Status::Fail).map(|f| f.id.as_str())
     );
+}
+
+/// Which measurement was the fastest is chance; latency and CPU time come from one job, of as many pairs as there are.
+#[test]
+fn latency_and_cpu_time_come_from_one_job() {
+    let mut report = full();
+    let bench = report.benchmark.as_mut().unwrap();
+    let direct = bench.measurements[3].clone();
+    let mut add = |job: &str, gib: f64, purpose: Purpose| {
+        let mut m = Measurement { purpose, job: parse_job(job).unwrap(), ..direct.clone() };
+        m.figures.gib_per_second = gib;
+        (m.figures.cpu_seconds_per_gib, m.figures.p99_us) = (gib / 100.0, gib);
+        bench.measurements.push(m);
+    };
+    add("read,sequential,1M,4x16,1s", 4.0, Purpose::Figures);
+    add("read,sequential,1M,4x16,1s", 5.0, Purpose::Figures);
+    let others = ["read,sequential,1M,32x16,1s", "read,sequential,1M,1x16,1s", "read,random,4K,4x32,1s"];
+    others.into_iter().for_each(|job| add(job, 8.0, Purpose::Figures));
+    add("read,sequential,1M,4x16,1s", 9.0, Purpose::Together);
+    let row = Row::read(&bytes(&report), "x").unwrap();
+    assert_eq!(
+        (row.direct_gib_s, row.direct_cpu_s_per_gib, row.direct_p99_us),
+        (Some(9.0), Some(0.05), Some(5.0))
+    );
+    assert_eq!(row.thoroughness, Some(Thoroughness::Quick));
+}
+
+#[test]
+fn drives_stand_in_the_order_of_their_addresses() {
+    let mut report = full();
+    let Fact::Known { value: nvme, .. } = &mut report.facts.nvme else { panic!("no NVMe") };
+    let first = nvme[0].clone();
+    for (name, address, model) in [("nvme10", "0000:00:03.0", "B"), ("nvme2", "0000:00:02.0", "A")] {
+        let mut drive = first.clone();
+        drive.name = name.into();
+        drive.address = Fact::known("x", address.into());
+        drive.model = Fact::known("x", model.into());
+        nvme.push(drive);
+    }
+    assert_eq!(Row::read(&bytes(&report), "x").unwrap().nvme_models, ["A", "B", "QEMU NVMe Ctrl"]);
+}
+
+/// 64 MiB of `{}` would be gigabytes.
+#[test]
+fn no_report_claims_more_than_a_machine_has() {
+    let text = bytes(&full());
+    let mut value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let mut with = |functions: Vec<serde_json::Value>| {
+        value["facts"]["pci"]["value"] = functions.into();
+        Row::read(value.to_string().as_bytes(), "x")
+    };
+    let nothing = |n| vec![serde_json::json!({}); n];
+    assert!(with(nothing(light::MOST)).is_ok());
+    let error = with(nothing(light::MOST + 1)).unwrap_err();
+    assert!(one_line(&error).contains("a list has more than 16384 items"), "{error:#}");
+    let known = |value: &str| serde_json::json!({"state": "known", "from": "x", "value": value});
+    let device =
+        |vendor: &str, class: &str| serde_json::json!({"vendor": known(vendor), "class": known(class)});
+    let pairs = |n| [vec![device("10de", "030200"); n], vec![device("144d", "010802"); n]].concat();
+    let started = std::time::Instant::now();
+    assert_eq!(with(pairs(200)).unwrap().topology, ["40000 ?"]);
+    let row = with(pairs(8000)).unwrap();
+    assert_eq!((row.gpu_models.len(), row.topology.len()), (8000, 0));
+    assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
 }
 
 /// The light reading agrees with the whole one.

@@ -7,6 +7,7 @@ use crate::error::{Advise as _, Status, hinted};
 use anyhow::{Context as _, Result, ensure};
 use fs_err::File;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -27,10 +28,29 @@ pub enum Extracted {
 /// # Errors
 /// There is another folder of that name, a file's name would lead out of it, or a file cannot be read or written.
 pub fn extract(listed: &Listed<'_>, into: &Path) -> Result<Extracted> {
+    extract_as(&folder_name(listed), listed, into)
+}
+
+/// The names of the folders that several runs get: those of [`extract`], but by time and id where several would have one.
+pub fn names(runs: &[&Listed<'_>]) -> Vec<String> {
+    let names: Vec<String> = runs.iter().map(|listed| folder_name(listed)).collect();
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    names.iter().for_each(|name| *counts.entry(name).or_default() += 1);
+    let name = |(listed, name): (&&Listed<'_>, &String)| match listed.head() {
+        Some(head) if counts[name.as_str()] > 1 => super::model::folder_name(head.started, &head.run_id),
+        _ => name.clone(),
+    };
+    runs.iter().zip(&names).map(name).collect()
+}
+
+/// Copies a run into a new folder `name` in `into`.
+///
+/// # Errors
+/// As [`extract`].
+pub fn extract_as(name: &str, listed: &Listed<'_>, into: &Path) -> Result<Extracted> {
     let context = || format!("extracting {}", listed.place());
-    let name = folder_name(listed);
-    ensure!(is_plain(&name), "{}: {name:?} is no name for a folder", context());
-    let to = into.join(&name);
+    ensure!(is_plain(name), "{}: {name:?} is no name for a folder", context());
+    let to = into.join(name);
     let files = listed.source.files(&listed.run)?;
     if let Some(bad) = files.iter().find(|file| !file.split('/').all(is_plain)) {
         return Err(hinted(

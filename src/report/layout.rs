@@ -8,6 +8,11 @@ pub fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
+/// The same for text of several lines.
+pub fn clean_lines(text: &str) -> String {
+    text.split('\n').map(clean).collect::<Vec<_>>().join("\n")
+}
+
 /// Breaks `text` into lines of at most [`WIDTH`] columns: the first begins with `first`, the others with as many
 /// spaces. A word that is too long is cut.
 pub fn wrap(first: &str, text: &str) -> Vec<String> {
@@ -106,6 +111,7 @@ mod tests {
     #[test]
     fn a_terminal_is_told_nothing() {
         assert_eq!(clean("a\x1b[2Jb\nc\u{9b}d"), "a?[2Jb?c?d");
+        assert_eq!(clean_lines("a\x1b]0;x\u{7}\nb\r\n"), "a?]0;x?\nb?\n");
         assert_eq!(cut("abcdefgh", 6), "abc...");
     }
 

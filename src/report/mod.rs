@@ -22,6 +22,8 @@ pub mod model;
 pub mod qr;
 #[cfg(feature = "builder")]
 pub mod runs;
+#[cfg(feature = "builder")]
+pub mod same_run;
 #[cfg(test)]
 mod schema;
 pub mod screen;

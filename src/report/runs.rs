@@ -3,10 +3,12 @@
 use super::json::{self, Head, NotAReport};
 use super::layout::{WIDTH, clean, cut, wrap};
 use super::model::{Report, Verdict};
+use super::same_run::{Fate, Known, fates};
 use super::source::{MAX_REPORT, RunRef, Source};
 use crate::boot_contract::{RUN_REPORT_JSON, RUN_SAMPLES};
 use crate::error::{Advise as _, Status, hint_of, hinted, one_line, usage};
 use anyhow::{Context as _, Result};
+use std::collections::HashMap;
 
 /// More than any benchmark's samples have.
 const MAX_SAMPLES: u32 = 256 << 20;
@@ -74,6 +76,12 @@ impl Listed<'_> {
         self.source.place(&self.run)
     }
 
+    /// Are the bytes of these files the same in both?
+    fn has_the_same(&self, other: &Self, files: &[String]) -> bool {
+        let read = |listed: &Self, file| listed.source.read(&listed.run, file, MAX_SAMPLES).ok().flatten();
+        files.iter().all(|file| read(self, file).is_some_and(|bytes| Some(bytes) == read(other, file)))
+    }
+
     /// How it ended, in a few words.
     pub fn words(&self) -> String {
         match &self.end {
@@ -93,12 +101,31 @@ impl Listed<'_> {
         }
     }
 
-    /// Sorts by time. gdsboot's own folder names are made of these two.
+    /// The error of a report that cannot be read.
+    pub fn unreadable(&self) -> Option<anyhow::Error> {
+        let End::Unreadable(error) = &self.end else { return None };
+        let hint = hint_of(error).unwrap_or("`gdsboot report show --list` lists the runs");
+        Err::<(), _>(hinted(one_line(error), hint)).status(Status::Unavailable).err()
+    }
+
+    /// Sorts by time. gdsboot's own folder names are made of these two; what has no time comes first.
     fn key(&self) -> String {
         match self.head() {
             Some(head) => super::model::folder_name(head.started, &head.run_id),
-            None => self.run.last().to_owned(),
+            None if self.has_time() => self.run.last().to_owned(),
+            None => format!(" {}", self.run.last()),
         }
+    }
+
+    /// Is it known when it began: by its report, or by a name such as `20261122T105600Z-1a2b3c4d`?
+    fn has_time(&self) -> bool {
+        let begins = |text: &str| {
+            let form = b"00000000T000000Z";
+            let is =
+                |(byte, form): (u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == *form };
+            text.len() >= form.len() && text.bytes().zip(form).all(is)
+        };
+        self.head().is_some() || begins(self.run.last())
     }
 }
 
@@ -144,27 +171,48 @@ impl<'a> Catalogue<'a> {
         Ok(all)
     }
 
-    /// A report that is there twice is one run.
+    /// A run that is there twice is one run, also where one of the two is an earlier state of it.
     fn leave_out_copies(&mut self) -> Result<()> {
-        let mut kept: Vec<Listed<'a>> = Vec::new();
-        for run in std::mem::take(&mut self.runs) {
-            // Sorted by time and id, copies stand side by side.
-            let same =
-                kept.iter().rev().take_while(|other| other.head().is_some() && other.head() == run.head());
-            let mut copy_of = None;
-            for other in same {
-                if other.json()? == run.json()? {
-                    copy_of = Some(other.place());
+        let numbered = self.runs.iter().enumerate();
+        let (places, known): (Vec<usize>, Vec<Known<'_>>) = numbered
+            .filter_map(|(at, run)| {
+                let head = run.head()?;
+                Some((at, Known { run_id: &head.run_id, started: head.started, complete: head.complete }))
+            })
+            .unzip();
+        let found = fates(&known, &|number| self.runs[places[number]].json())?;
+        let mut left_out = vec![false; self.runs.len()];
+        for (number, fate) in found.into_iter().enumerate() {
+            let (run, of) =
+                (self.runs[places[number]].place(), |other: usize| self.runs[places[other]].place());
+            self.notes.extend(match fate {
+                Fate::CopyOf(other) => {
+                    Some(format!("{run} is the same report as {}: listed once", of(other)))
                 }
-            }
-            match copy_of {
+                Fate::EarlierThan(other) => {
+                    Some(format!("{run} is an earlier state of {}: left out", of(other)))
+                }
+                Fate::Kept | Fate::ConflictsWith(_) => None,
+            });
+            left_out[places[number]] = !fate.is_kept();
+        }
+        let mut without: HashMap<(&str, &[String]), Vec<usize>> = HashMap::new();
+        for (at, run) in self.runs.iter().enumerate() {
+            let End::Without(files) = &run.end else { continue };
+            crate::interrupt::check()?;
+            let alike = without.entry((run.run.last(), files)).or_default();
+            match alike.iter().find(|other| self.runs[**other].has_the_same(run, files)) {
                 Some(other) => {
-                    self.notes.push(format!("{} is the same report as {other}: listed once", run.place()));
+                    left_out[at] = true;
+                    let other = self.runs[*other].place();
+                    self.notes.push(format!("{} is the same run as {other}: listed once", run.place()));
                 }
-                None => kept.push(run),
+                None => alike.push(at),
             }
         }
-        self.runs = kept;
+        drop(without);
+        let mut left_out = left_out.into_iter();
+        self.runs.retain(|_| left_out.next() == Some(false));
         Ok(())
     }
 
@@ -224,22 +272,31 @@ impl<'a> Catalogue<'a> {
         if let Some(run) = newest(&complete).or_else(|| newest(&anything)) {
             return Ok(run);
         }
-        match self.runs.last() {
-            Some(Listed { end: End::Unreadable(error), .. }) => {
-                let hint = hint_of(error).unwrap_or("`gdsboot report show --list` lists the runs");
-                Err(hinted(one_line(error), hint)).status(Status::Unavailable)
-            }
-            _ => Err(usage(
-                "there is no run in it",
-                "boot the image; each boot leaves a run on its report partition",
-            )),
-        }
+        Err(self.runs.last().and_then(Listed::unreadable).unwrap_or_else(|| {
+            usage("there is no run in it", "boot the image; each boot leaves a run on its report partition")
+        }))
     }
 
-    /// The runs after `listed` that may be the ones that are meant, were they readable.
-    pub fn newer_unreadable<'c>(&'c self, listed: &'c Listed<'a>) -> impl Iterator<Item = &'c Listed<'a>> {
-        let after = self.runs.iter().skip_while(|run| !std::ptr::eq(*run, listed)).skip(1);
-        after.filter(|run| matches!(run.end, End::Unreadable(_)))
+    /// What speaks against taking `meant` for the newest run, a line for each: newer ones that did not come to their end or
+    /// cannot be read, and such ones of which nobody knows when they began.
+    pub fn doubts(&self, meant: &Listed<'a>) -> Vec<String> {
+        let key = meant.key();
+        let mut lines = Vec::new();
+        for run in self.runs.iter().filter(|run| !std::ptr::eq(*run, meant)) {
+            let which = match run.has_time() {
+                true if run.key() > key => "a newer run",
+                true => continue,
+                false => "a run that may be newer",
+            };
+            lines.extend(match &run.end {
+                End::Complete(_) => None,
+                End::Growing(_) | End::Without(_) => {
+                    Some(format!("{which}, {}, was {}", run.place(), run.words()))
+                }
+                End::Unreadable(_) => Some(format!("{which} cannot be read: {}", run.words())),
+            });
+        }
+        lines
     }
 
     fn hint(&self) -> String {

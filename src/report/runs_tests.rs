@@ -1,6 +1,6 @@
 use super::*;
 use crate::error::status_of;
-use crate::report::extract::{Extracted, extract};
+use crate::report::extract::{Extracted, extract, names};
 use crate::report::model::tests::sample;
 use crate::report::utc::Utc;
 use std::path::Path;
@@ -77,6 +77,68 @@ fn two_runs_of_one_id_are_one_where_they_are_the_same() {
     assert!(all.find(Some("2")).is_ok());
 }
 
+/// A run that left no report.
+fn cut_off(folder: &Path, name: &str, started: &str) {
+    fs_err::create_dir_all(folder.join(name)).unwrap();
+    fs_err::write(folder.join(name).join("STARTED"), started).unwrap();
+}
+
+#[test]
+fn what_was_sent_and_what_was_written_are_one_run() {
+    let (kept, stick) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let sent = at(2, "aaaaaaaa");
+    let written = crate::report::same_run::tests::written(&sent);
+    loose(kept.path(), "aaaaaaaa.json", &sent);
+    loose(stick.path(), "reports/20261118T130640Z-aaaaaaaa/report.json", &written);
+    loose(stick.path(), "old/report.json", &at(1, "bbbbbbbb"));
+    let sources = [Source::open(kept.path()).unwrap(), Source::open(stick.path()).unwrap()];
+    let all = Catalogue::read(&sources).unwrap();
+    assert_eq!(all.runs.len(), 2);
+    assert!(all.notes[0].ends_with("/reports/20261118T130640Z-aaaaaaaa: left out"), "{:?}", all.notes);
+    assert_eq!(all.find(Some("aaaaaaaa")).unwrap().report().unwrap(), written);
+    // The run is not compared with itself.
+    let (before, after) = all.two(None).unwrap();
+    assert_eq!([before, after].map(|run| run.head().unwrap().run_id.as_str()), ["bbbbbbbb", "aaaaaaaa"]);
+}
+
+#[test]
+fn a_cut_off_run_in_two_places_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "20261122T100000Z-aaaaaaaa";
+    cut_off(dir.path(), &format!("a/{name}"), "a");
+    cut_off(dir.path(), &format!("b/{name}"), "a");
+    let sources = source(dir.path());
+    let all = Catalogue::read(&sources).unwrap();
+    assert_eq!((all.runs.len(), all.notes.len()), (1, 1), "{:?}", all.notes);
+    assert!(all.find(Some("aaaaaaaa")).is_ok());
+    cut_off(dir.path(), &format!("c/{name}"), "b");
+    assert_eq!(Catalogue::read(&sources).unwrap().runs.len(), 2);
+}
+
+#[test]
+fn a_newer_run_that_hung_is_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    loose(dir.path(), "z.json", &at(1, "aaaaaaaa"));
+    loose(dir.path(), "a.json", &at(2, "bbbbbbbb"));
+    cut_off(dir.path(), "20261118T120000Z-00000000", "before both");
+    cut_off(dir.path(), "20261119T000000Z-cccccccc", "after both");
+    loose(dir.path(), "m.json", &Report { complete: false, ..at(3, "dddddddd") });
+    cut_off(dir.path(), "someday", "nobody knows");
+    fs_err::write(dir.path().join("20261120T000000Z-eeeeeeee.json"), "{\"schema\":1,").unwrap();
+    let sources = source(dir.path());
+    let all = Catalogue::read(&sources).unwrap();
+    let meant = all.find(None).unwrap();
+    assert_eq!(meant.head().unwrap().run_id, "bbbbbbbb");
+    let doubts = all.doubts(meant).join("\n").replace(&dir.path().display().to_string(), "DIR");
+    insta::assert_snapshot!(doubts, @r"
+    a run that may be newer, DIR/someday, was cut off; it left STARTED
+    a newer run, DIR/m.json, was cut off; its report is unfinished
+    a newer run, DIR/20261119T000000Z-cccccccc, was cut off; it left STARTED
+    a newer run cannot be read: reading DIR/20261120T000000Z-eeeeeeee.json: reading the report's schema version: EOF while parsing a value at line 1 column 12
+    ");
+    assert_eq!(all.two(None).unwrap().1.head().unwrap().run_id, "bbbbbbbb");
+}
+
 #[test]
 fn a_newer_schema_and_damage_are_named_and_the_others_stay() {
     let dir = tempfile::tempdir().unwrap();
@@ -91,8 +153,13 @@ fn a_newer_schema_and_damage_are_named_and_the_others_stay() {
     assert_eq!(all.notes, ["1 JSON files are no reports of gdsboot"]);
     let good = all.find(None).unwrap();
     assert_eq!(good.head().unwrap().run_id, "aaaaaaaa");
-    let newer: Vec<String> = all.newer_unreadable(good).map(Listed::words).collect();
+    // Nothing says when these began.
+    let newer = all.doubts(good);
     assert_eq!(newer.len(), 2, "{newer:?}");
+    assert!(
+        newer.iter().all(|words| words.starts_with("a run that may be newer cannot be read: ")),
+        "{newer:?}"
+    );
     assert!(newer.iter().any(|words| words.contains("its schema 2 is newer than 1: gdsboot 9.1.0 wrote it")));
 
     let one = source(&dir.path().join("newer.json"));
@@ -150,6 +217,20 @@ fn extracting_overwrites_nothing() {
         extract(all.find(None).unwrap(), to.path()).unwrap(),
         Extracted::Copied(to.path().join(name), 1)
     );
+}
+
+#[test]
+fn runs_whose_folders_have_one_name_get_others() {
+    let dir = tempfile::tempdir().unwrap();
+    loose(dir.path(), "a/run/report.json", &at(1, "aaaaaaaa"));
+    loose(dir.path(), "b/run/report.json", &at(2, "bbbbbbbb"));
+    loose(dir.path(), "b/other/report.json", &at(3, "cccccccc"));
+    let sources =
+        [Source::open(&dir.path().join("a")).unwrap(), Source::open(&dir.path().join("b")).unwrap()];
+    let all = Catalogue::read(&sources).unwrap();
+    let runs: Vec<&Listed<'_>> = all.runs.iter().collect();
+    assert_eq!(names(&runs), ["20261118T120640Z-aaaaaaaa", "20261118T130640Z-bbbbbbbb", "other"]);
+    assert_eq!(names(&runs[1..]), ["run", "other"]);
 }
 
 #[test]

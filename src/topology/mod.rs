@@ -23,7 +23,7 @@ use crate::facts::{Fact, Facts};
 use labels::Label;
 use nvfs::Distance;
 use p2pdma::P2pdma;
-use place::Places;
+use place::{Place, Places};
 use serde::Serialize;
 
 /// All pairs of a machine.
@@ -64,22 +64,29 @@ pub struct Pair {
     pub p2pdma: P2pdma,
 }
 
+/// No machine has more pairs of one kind. A report that claims them is no machine's, and would take all memory.
+const MOST_PAIRS: usize = 65_536;
+
 impl Topology {
-    /// Computes it. A machine whose PCI devices cannot be seen has no pairs.
+    /// Computes it. A machine whose PCI devices cannot be seen has no pairs; nor has what claims more than [`MOST_PAIRS`].
     pub fn of(facts: &Facts) -> Self {
         let places = Places::new(facts);
         let devices = facts.pci.value().map_or(&[][..], Vec::as_slice);
-        let is_class =
-            |device: &PciDevice, is: fn(Class) -> bool| device.class.value().copied().is_some_and(is);
-        let gpus = || devices.iter().filter(|device| device.is_nvidia_gpu());
+        let placed = |is: &dyn Fn(&PciDevice) -> bool| -> Vec<Placed<'_>> {
+            let wanted = devices.iter().filter(|device| is(device));
+            wanted.map(|device| (device, places.of(device))).collect()
+        };
+        let gpus = placed(&PciDevice::is_nvidia_gpu);
         let mut pairs = Vec::new();
         for (kind, is) in
             [(PeerKind::Nvme, Class::is_nvme as fn(Class) -> bool), (PeerKind::Network, Class::is_network)]
         {
-            for gpu in gpus() {
-                for peer in devices.iter().filter(|device| is_class(device, is)) {
-                    pairs.push(pair(facts, &places, gpu, peer, kind));
-                }
+            let peers = placed(&|device| device.class.value().copied().is_some_and(is));
+            if gpus.len().saturating_mul(peers.len()) > MOST_PAIRS {
+                continue;
+            }
+            for (gpu, peer) in gpus.iter().flat_map(|gpu| peers.iter().map(move |peer| (gpu, peer))) {
+                pairs.push(pair(facts, &places, gpu, peer, kind));
             }
         }
         Self { pairs }
@@ -91,8 +98,16 @@ impl Topology {
     }
 }
 
-fn pair(facts: &Facts, places: &Places<'_>, gpu: &PciDevice, peer: &PciDevice, kind: PeerKind) -> Pair {
-    let (a, b) = (places.of(gpu), places.of(peer));
+/// A device, and where it hangs.
+type Placed<'a> = (&'a PciDevice, Option<Place>);
+
+fn pair(
+    facts: &Facts,
+    places: &Places<'_>,
+    (gpu, a): &Placed<'_>,
+    (peer, b): &Placed<'_>,
+    kind: PeerKind,
+) -> Pair {
     let both = a.as_ref().zip(b.as_ref());
     Pair {
         gpu: gpu.address.clone(),

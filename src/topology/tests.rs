@@ -253,3 +253,18 @@ fn drawn_lines_are_short_whatever_a_device_says() {
     assert!(drawing.lines().all(|line| line.len() <= 80));
     assert!(drawing.contains("(place unknown) 0000:fe:00.0"));
 }
+
+/// 300 GPUs and 300 drives are no machine's.
+#[test]
+fn a_report_that_claims_too_much_has_no_pairs() {
+    let facts = machine("GenuineIntel", 6, flat());
+    let Fact::Known { value: devices, .. } = &facts.pci else { panic!("no PCI") };
+    let of = |is: &dyn Fn(&PciDevice) -> bool| devices.iter().find(|device| is(device)).unwrap().clone();
+    let gpu = of(&PciDevice::is_nvidia_gpu);
+    let drive = of(&|device| device.class.value().copied().is_some_and(Class::is_nvme));
+    let with = |count: usize| {
+        let pci = [vec![gpu.clone(); count], vec![drive.clone(); count]].concat();
+        Topology::of(&Facts { pci: Fact::known("x", pci), ..facts.clone() }).pairs.len()
+    };
+    assert_eq!((with(20), with(300)), (400, 0));
+}

@@ -17,7 +17,10 @@ struct Device {
     names: Vec<String>,
     /// What no other device has: a UUID, a serial number.
     identity: Option<String>,
+    /// What a driver, or the drive itself, calls it.
     model: Option<String>,
+    /// Its PCI ids, which need no driver.
+    ids: Option<String>,
     /// What else is known of it.
     words: Vec<(&'static str, String)>,
 }
@@ -42,7 +45,8 @@ impl Names {
         let by_identity: Same = |a, b| a.identity.is_some() && a.identity == b.identity;
         let by_address: Same = |a, b| {
             let may_be = a.identity.is_none() || b.identity.is_none();
-            may_be && a.address == b.address && (a.model.is_none() || b.model.is_none() || a.model == b.model)
+            let agree = |a: &Option<String>, b: &Option<String>| a.is_none() || b.is_none() || a == b;
+            may_be && a.address == b.address && agree(&a.ids, &b.ids) && agree(&a.model, &b.model)
         };
         for same in [by_identity, by_address] {
             for (device, matched) in new.iter().zip(&mut matched) {
@@ -104,7 +108,8 @@ fn devices(facts: &Facts) -> Vec<Device> {
             address: pci.address.clone(),
             names: Vec::new(),
             identity: uuid.cloned(),
-            model: Some(more.and_then(|gpu| gpu.model.value().cloned()).unwrap_or_else(|| pci.ids())),
+            model: more.and_then(|gpu| gpu.model.value().cloned()),
+            ids: Some(pci.ids()),
             words: of_pci(pci),
         };
         let firmware = more.and_then(|gpu| gpu.firmware.value()).filter(|version| *version != "N/A");
@@ -128,6 +133,7 @@ fn devices(facts: &Facts) -> Vec<Device> {
                 .map(|serial| serial.trim().to_owned())
                 .filter(|serial| !serial.is_empty()),
             model: nvme.model.value().map(|model| model.trim().to_owned()),
+            ids: pci.map(PciDevice::ids),
             words: pci.map(of_pci).unwrap_or_default(),
         };
         device.words.extend(nvme.firmware.value().map(|version| ("firmware", version.trim().to_owned())));
@@ -161,7 +167,7 @@ pub fn aspects(report: &Report, names: &Names) -> Vec<Aspect> {
     for device in devices(&report.facts) {
         let name = names.of_address(&device.address);
         let mut push = |what: &str, value: &str| all.push(Aspect::new(Area::Devices, what, value));
-        push(name, device.model.as_deref().unwrap_or("present"));
+        push(name, device.model.as_deref().or(device.ids.as_deref()).unwrap_or("present"));
         push(&format!("{name}, address"), &device.address);
         for (what, value) in &device.words {
             push(&format!("{name}, {what}"), value);

@@ -8,7 +8,7 @@ mod devices;
 mod performance;
 mod text;
 
-pub use performance::Samples;
+pub use performance::{CPU_LEAST, Samples};
 pub use text::lines;
 
 use super::findings::severity_word;
@@ -56,13 +56,13 @@ pub struct Change {
     pub before: Option<String>,
     /// In the second.
     pub after: Option<String>,
-    /// Why the second run says so.
+    /// Why the second run says so; the first, where the second does not say it any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// By how much a figure changed, in percent of the first run's.
+    /// By how much a figure changed, in percent of the first run's. Whether that is more than noise goes by the mean of both.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub percent: Option<f64>,
-    /// What would still have been noise.
+    /// What would still have been noise, in percent of the mean of both.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub noise_percent: Option<f64>,
 }
@@ -111,12 +111,22 @@ struct Aspect {
     area: Area,
     what: String,
     value: String,
+    /// The value where it is a size that is a little different each time: what is [`NEAR`] is the same.
+    size: Option<f64>,
     why: Option<String>,
 }
 
+/// So much of a size comes and goes from one boot to the next: the kernel and the firmware take a little more or less.
+const NEAR: f64 = 0.01;
+
 impl Aspect {
     fn new(area: Area, what: impl Into<String>, value: impl Display) -> Self {
-        Self { area, what: what.into(), value: value.to_string(), why: None }
+        Self { area, what: what.into(), value: value.to_string(), size: None, why: None }
+    }
+
+    fn is_the_same(&self, other: &Self) -> bool {
+        let near = |(a, b): (f64, f64)| (a - b).abs() <= NEAR * a.max(b);
+        self.value == other.value || self.size.zip(other.size).is_some_and(near)
     }
 }
 
@@ -153,10 +163,10 @@ fn compare(before: Vec<Aspect>, after: Vec<Aspect>) -> Vec<Change> {
     let mut changes = Vec::new();
     for aspect in after {
         let old = left.remove(&(aspect.area, aspect.what.clone()));
-        if old.as_ref().is_some_and(|old| old.value == aspect.value) {
+        if old.as_ref().is_some_and(|old| old.is_the_same(&aspect)) {
             continue;
         }
-        let Aspect { area, what, value, why } = aspect;
+        let Aspect { area, what, value, why, .. } = aspect;
         let before = old.map(|old| old.value);
         changes.push(Change {
             area,
@@ -169,7 +179,7 @@ fn compare(before: Vec<Aspect>, after: Vec<Aspect>) -> Vec<Change> {
         });
     }
     for key in order {
-        let Some(Aspect { area, what, value, why }) = left.remove(&key) else { continue };
+        let Some(Aspect { area, what, value, why, .. }) = left.remove(&key) else { continue };
         let before = Some(value);
         changes.push(Change { area, what, before, after: None, why, percent: None, noise_percent: None });
     }
@@ -236,9 +246,9 @@ fn machine(report: &Report) -> Vec<Aspect> {
         all.push(Aspect::new(Area::Machine, "CPU", format!("{} ({} online)", cpu.model_name, cpu.online)));
     }
     if let Some(memory) = report.facts.memory.value() {
-        // The kernel takes a little more or less of it from one boot to the next.
-        let gib = (memory.total as f64 / f64::from(1 << 30)).round();
-        all.push(Aspect::new(Area::Machine, "memory", format!("{gib} GiB")));
+        let gib = memory.total as f64 / f64::from(1 << 30);
+        let aspect = Aspect::new(Area::Machine, "memory", format!("{gib:.1} GiB"));
+        all.push(Aspect { size: Some(gib), ..aspect });
     }
     all.extend(report.side.map(|side| Aspect::new(Area::Machine, "looked at as", format!("{side:?}"))));
     all

@@ -4,7 +4,9 @@
 //! follow each other (caches fill, flash is erased), so that the error of their mean is taken from the means of ten batches
 //! of them, and not from the samples alone ("batch means", as simulations do it). A change counts where it is larger than
 //! three such errors of both runs together, and than [`FLOOR`]: temperatures, the place on the flash and the link's retraining
-//! differ from run to run, and no run sees that of itself. Where samples are missing, [`UNSEEN`] stands for them.
+//! differ from run to run, and no run sees that of itself. Where samples are missing, or a measurement took less than 2.2 s,
+//! which are too few of them (each of the quick plan's takes 1.5 s), [`UNSEEN`] stands for them. A change is measured by the
+//! mean of both sides, so that a loss counts as the gain does that makes up for it.
 
 use super::devices::Names;
 use super::{Area, Change, Compared};
@@ -21,7 +23,7 @@ const UNSEEN: f64 = 10.0;
 /// The same for CPU time, which is counted in ticks.
 const CPU: f64 = 20.0;
 /// Less CPU time for each GiB is not told apart, in seconds.
-const CPU_LEAST: f64 = 0.005;
+pub const CPU_LEAST: f64 = 0.005;
 /// The same for the latency that 99 of 100 transfers keep: it hangs on a few of them.
 const TAIL: f64 = 30.0;
 /// Batches of samples, and how many samples each must have.
@@ -64,6 +66,7 @@ fn error_percent(samples: &[u64]) -> Option<f64> {
     }
     let means: Vec<f64> = whole
         .chunks_exact(size)
+        .take(BATCHES)
         .map(|batch| batch.iter().map(|bytes| *bytes as f64).sum::<f64>() / size as f64)
         .collect();
     let n = means.len() as f64;
@@ -157,9 +160,10 @@ fn change(key: &str, old: &[(Figures, Option<f64>)], new: &[(Figures, Option<f64
     let mut changes = Vec::new();
     for (what, unit, figure, noise, least) in figures {
         let (old, new) = (mean(old, figure), mean(new, figure));
+        // Of two that are nothing there is no mean; a change to or from nothing is one by 200 %.
+        let is_change = 100.0 * (new - old).abs() / f64::midpoint(new, old) > noise;
+        // A figure that was nothing has no percentage.
         let percent = 100.0 * (new - old) / old;
-        // A figure that was nothing has no percentage; a change to or from nothing counts.
-        let is_change = if old > 0.0 { percent.abs() > noise } else { new > 0.0 };
         if is_change && (new - old).abs() > least {
             changes.push(Change {
                 area: Area::Performance,

@@ -1,5 +1,7 @@
 use super::*;
 use crate::checks::check::Severity;
+use crate::facts::nvidia::NvidiaGpu;
+use crate::facts::pci::PciPath;
 use crate::report::model::tests::sample;
 
 fn compared(report: &Report) -> Compared<'_> {
@@ -18,9 +20,22 @@ fn a_run_is_the_same_as_itself() {
     assert!(lines(&diff).contains(&"Nothing changed.".to_owned()));
 }
 
-/// The sample with something changed in every area.
+/// A run that measured something.
+fn first() -> Report {
+    let mut report = noise::at(10.0, 0.1);
+    let Fact::Known { value: pci, .. } = &mut report.facts.pci else { panic!("no PCI") };
+    for device in pci {
+        let path = PciPath { root: "pci0000:00".into(), bridges: Vec::new() };
+        device.path = Fact::known("x", path);
+        device.numa_node = Fact::known("x", 0);
+    }
+    report
+}
+
+/// The same with something changed in every area.
 fn changed() -> Report {
-    let mut report = sample();
+    let mut report = Report { benchmark: noise::at(7.0, 0.1).benchmark, ..first() };
+    report.facts.platform.board = Fact::known("x", "0ABC".into());
     report.run_id = "99999999".into();
     report.gdsboot = "0.2.0".into();
     report.route = crate::bench::route::Route::Compat;
@@ -39,20 +54,28 @@ fn changed() -> Report {
     for device in pci.iter_mut() {
         match device.address.as_str() {
             "0000:00:04.0" => device.address = "0000:00:05.0".into(),
-            "0000:01:00.0" => device.link_width = Fact::known("x", 8),
+            "0000:01:00.0" => {
+                device.link_width = Fact::known("x", 8);
+                device.numa_node = Fact::known("x", 1);
+                let path = PciPath { root: "pci0000:80".into(), bridges: Vec::new() };
+                device.path = Fact::known("x", path);
+            }
             _ => {}
         }
     }
     let Fact::Known { value: nvme, .. } = &mut report.facts.nvme else { panic!("no NVMe") };
     nvme[0].address = Fact::known("x", "0000:00:05.0".into());
     nvme[0].name = "nvme3".into();
+    for measurement in &mut report.benchmark.as_mut().unwrap().measurements {
+        measurement.drive = Some("nvme3".into());
+    }
     nvme[0].firmware = Fact::known("x", "12.0".into());
     report
 }
 
 #[test]
 fn every_area_is_told_in_words() {
-    let (before, after) = (sample(), changed());
+    let (before, after) = (first(), changed());
     let diff = diff(&compared(&before), &compared(&after));
     let text = lines(&diff).join("\n");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
@@ -67,8 +90,23 @@ fn every_area_is_told_in_words() {
         "NVMe nvme0 (gdsboot-1), address: 0000:00:04.0 -> 0000:00:05.0",
         "NVMe nvme0 (gdsboot-1), firmware: 11.1.3 -> 12.0",
         "link width: x16 -> x8",
+        "+ board: 0ABC",
+        "NVMe nvme0 (gdsboot-1), nvidia-smi: PHB -> SYS",
+        "throughput: 10.00 GiB/s -> 7.00 GiB/s (-30.0 %, noise 10.0 %)",
     ] {
         assert!(text.contains(words), "{words:?} is not in\n{text}");
+    }
+    for area in [
+        Area::Verdict,
+        Area::Findings,
+        Area::Machine,
+        Area::Pins,
+        Area::Settings,
+        Area::Devices,
+        Area::Topology,
+        Area::Performance,
+    ] {
+        assert!(diff.changes.iter().any(|change| change.area == area), "{area:?} is not in\n{text}");
     }
     assert!(!text.contains("nvme3"), "a drive keeps its name: {text}");
     let json = serde_json::to_value(&diff).unwrap();
@@ -96,13 +134,63 @@ fn devices_come_and_go() {
     assert!(swapped.iter().any(|change| change.what == "NVMe nvme0 (other)" && change.before.is_none()));
 }
 
+/// The driver tells a GPU's name and UUID; without it, the GPU is still the same.
+#[test]
+fn a_gpu_without_its_driver_is_the_same_gpu() {
+    let mut before = noise::at(10.0, 0.1);
+    let gpu = NvidiaGpu {
+        address: "0000:01:00.0".into(),
+        model: Fact::known("x", "NVIDIA H100".into()),
+        uuid: Fact::known("x", "GPU-0a1b2c3d-1111-2222-3333-444455556666".into()),
+        ..NvidiaGpu::default()
+    };
+    before.facts.nvidia.gpus = Fact::known("x", vec![gpu]);
+    let mut after = before.clone();
+    after.facts.nvidia.gpus = Fact::not_read("x");
+    for (one, two, to) in [(&before, &after, "10de:2331"), (&after, &before, "NVIDIA H100")] {
+        let found = changes(one, two);
+        let what: Vec<&str> = found.iter().map(|change| change.what.as_str()).collect();
+        assert_eq!(found.len(), 1, "it has the same pairs and measurements: {what:?}");
+        assert_eq!(found[0].after.as_deref(), Some(to));
+    }
+    // Another GPU in its place is another one.
+    let Fact::Known { value: pci, .. } = &mut after.facts.pci else { panic!("no PCI") };
+    let gpu = pci.iter_mut().find(|device| device.address == "0000:01:00.0").unwrap();
+    gpu.device = Fact::known("x", crate::facts::pci::Id(0x27b8));
+    let found = changes(&before, &after);
+    assert!(
+        found
+            .iter()
+            .any(|change| change.what == "GPU 0000:01:00.0 (0a1b2c3d-1111-22)" && change.after.is_none())
+    );
+}
+
+#[test]
+fn memory_comes_and_goes_a_little() {
+    let with = |mib: u64| {
+        let mut report = sample();
+        let Fact::Known { value, .. } = &mut report.facts.memory else { panic!("no memory") };
+        value.total = mib << 20;
+        report
+    };
+    // On both sides of half a GiB.
+    assert_eq!(changes(&with(128_511), &with(128_513)), []);
+    assert_eq!(changes(&with(128_000), &with(128_600)), []);
+    let found = changes(&with(131_072), &with(122_880));
+    assert_eq!(
+        (found[0].before.as_deref(), found[0].after.as_deref()),
+        (Some("128.0 GiB"), Some("120.0 GiB")),
+        "{found:?}"
+    );
+}
+
 mod noise {
     use super::*;
     use crate::bench::results::{Kind, Measurement, Purpose, Results};
     use crate::bench::transfer::job::parse_job;
     use crate::bench::transfer::measurement::Figures;
 
-    fn at(gib_per_second: f64, cpu_seconds_per_gib: f64) -> Report {
+    pub(super) fn at(gib_per_second: f64, cpu_seconds_per_gib: f64) -> Report {
         let job = parse_job("read,sequential,1M,4x8,10s").unwrap();
         let mut measurement = Measurement::new(3, Kind::Bounce, Purpose::Figures, job);
         measurement.bytes = 1 << 30;
@@ -144,8 +232,51 @@ mod noise {
         assert_eq!(compare(10.0, 9.6, &steady).within_noise, 1);
         // The same change in a restless run, and where nothing is known of it.
         assert_eq!(compare(10.0, 9.3, &samples(0.4)).changes, []);
+        // The samples alone would claim 5.8 %, where their batches say 18.7 %.
+        assert_eq!(compare(10.0, 9.3, &samples(0.2)).changes, []);
         assert_eq!(compare(10.0, 9.3, &Samples::default()).changes, []);
         assert_eq!(compare(10.0, 8.8, &Samples::default()).changes.len(), 1);
+    }
+
+    #[test]
+    fn a_loss_counts_as_the_gain_that_makes_up_for_it() {
+        let unseen = Samples::default();
+        assert_eq!(compare(10.0, 9.05, &unseen).changes, []);
+        assert_eq!(compare(9.05, 10.0, &unseen).changes, []);
+        for (before, after, percent) in [(10.0, 9.0, -10.0), (9.0, 10.0, 11.1), (10.0, 0.0, -100.0)] {
+            assert_eq!(compare(before, after, &unseen).changes[0].percent, Some(percent));
+        }
+        assert_eq!(compare(0.0, 1.0, &unseen).changes[0].percent, None);
+        assert_eq!(compare(0.0, 0.0, &unseen).changes, []);
+    }
+
+    /// What is more than ten whole batches is left out, and does not shift the estimate.
+    #[test]
+    fn there_are_ten_batches() {
+        let error = |tail: &[u64]| {
+            let mut bytes = vec![0];
+            bytes.extend((0..20).map(|n| 100 + n / 2 % 2));
+            bytes.extend(tail);
+            bytes.push(0);
+            let line = format!("{{\"number\":3,\"ran\":{{\"samples\":{{\"bytes\":{bytes:?}}}}}}}");
+            Samples::read(line.as_bytes())
+        };
+        assert_ne!(error(&[]), Samples::default());
+        assert_eq!(error(&[]), error(&[900; 9]));
+    }
+
+    /// A quick plan's measurement has 15 samples.
+    #[test]
+    fn what_took_less_than_2_2_s_says_nothing_of_noise() {
+        let read = |samples: usize| {
+            let bytes = vec![100_u64; samples];
+            Samples::read(
+                format!("{{\"number\":3,\"ran\":{{\"samples\":{{\"bytes\":{bytes:?}}}}}}}").as_bytes(),
+            )
+        };
+        assert_eq!(read(15), Samples::default());
+        assert_eq!(read(21), Samples::default());
+        assert_ne!(read(22), Samples::default());
     }
 
     const FLOOR_WORDS: f64 = 5.0;

@@ -116,13 +116,18 @@ fn may_not(path: &Path, error: io::Error) -> anyhow::Error {
     }
     let group = Group::from_gid(Gid::from_raw(meta.gid())).ok().flatten();
     let group = group.map_or_else(|| meta.gid().to_string(), |group| group.name);
-    hinted(
-        said,
-        format!(
-            "its group {group} may read it: join that (`sudo usermod -aG {group} $USER`, then log in again), or run \
-             this with sudo; or mount the stick and name the folder"
+    hinted(said, who_may_read(meta.mode(), &group))
+}
+
+/// Who may read a block device of this mode and group, and how to be one of them.
+fn who_may_read(mode: u32, group: &str) -> String {
+    let join = match mode & 0o040 != 0 && group != "root" {
+        true => format!(
+            "its group {group} may read it: join that (`sudo usermod -aG {group} $USER`, then log in again), or run"
         ),
-    )
+        false => "root alone may read it: run".into(),
+    };
+    format!("{join} this with sudo; or mount the stick and name the folder")
 }
 
 /// A disk as a stream.
@@ -165,13 +170,18 @@ mod tests {
         assert_eq!(one_line(&error), "opening /proc/version: permission denied");
         assert_eq!(status_of(&error), Status::Unavailable);
         assert!(hint_of(&error).unwrap().contains("`ls -l /proc/version`"));
-        let blocks = fs_err::read_dir("/dev").into_iter().flatten().flatten();
-        let mut blocks = blocks.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_block_device()));
-        // A container may have none.
-        if let Some(block) = blocks.next() {
-            let error = may_not(&block.path(), denied());
-            let hint = hint_of(&error).unwrap();
-            assert!(hint.contains("sudo usermod -aG ") && hint.contains("or run this with sudo"), "{hint}");
+        let group = who_may_read(0o060_660, "disk");
+        assert!(
+            group.starts_with("its group disk may read it: join that (`sudo usermod -aG disk $USER`"),
+            "{group}"
+        );
+        // Whoever joined such a group could still not read it, or could do anything.
+        for (mode, group) in [(0o060_600, "disk"), (0o060_600, "root"), (0o060_660, "root")] {
+            let hint = who_may_read(mode, group);
+            assert_eq!(
+                hint, "root alone may read it: run this with sudo; or mount the stick and name the folder",
+                "{mode:o} {group}"
+            );
         }
     }
 

@@ -18,7 +18,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 /// More than any report has.
-const MAX_REPORT: u32 = 64 << 20;
+pub const MAX_REPORT: u32 = 64 << 20;
 /// More than any boot menu has.
 const MAX_MENU: u32 = 1 << 20;
 /// More than any kernel has.
@@ -176,10 +176,7 @@ impl<D: ReadAt> Image<D> {
 
     /// The folders of all runs, oldest first (their names begin with the time).
     pub fn runs(&self) -> Result<Vec<String>> {
-        let folders = self.filesystem(self.report_partition()?)?.list(REPORT_RUNS)?;
-        let mut names: Vec<String> = folders.into_iter().filter(|e| e.is_dir).map(|e| e.name).collect();
-        names.sort();
-        Ok(names)
+        run_folders(&self.filesystem(self.report_partition()?)?)
     }
 
     /// What stands in a run's folder.
@@ -196,6 +193,14 @@ impl<D: ReadAt> Image<D> {
             samples: read(RUN_SAMPLES, MAX_CAPTURE)?,
         })
     }
+}
+
+/// The folders of all runs on a report partition, oldest first.
+pub(super) fn run_folders<D: ReadAt>(fat: &Fat<D>) -> Result<Vec<String>> {
+    let folders = fat.list(REPORT_RUNS)?.into_iter().filter(|entry| entry.is_dir);
+    let mut names: Vec<String> = folders.map(|entry| entry.name).collect();
+    names.sort();
+    Ok(names)
 }
 
 /// What one run left behind.

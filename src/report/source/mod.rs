@@ -4,12 +4,10 @@
 mod disk;
 mod folder;
 mod image;
+mod opened;
 pub mod qcow2;
 
 #[cfg(test)]
 pub(crate) use image::tests;
-pub use image::{Image, Run};
-
-pub use opened::{Listing, MAX_REPORT, RunRef, Source};
-
-mod opened;
+pub use image::{Image, MAX_REPORT, Run};
+pub use opened::{Listing, RunRef, Source};

@@ -1,20 +1,21 @@
 //! A source that was opened, and the runs in it.
 
 use super::disk::Disk;
-use super::folder;
-use super::image::Image;
+use super::image::{self, Image};
+use super::{folder, qcow2};
 use crate::boot_contract::{REPORT_LABEL, REPORT_RUNS, RUN_REPORT_JSON};
 use crate::error::{Advise as _, Status, usage};
+use crate::interrupt;
 use crate::progress::bytes;
 use crate::report::fat::{Entry, Fat, ReadAt, Window};
 use crate::report::gpt::{NoTable, Table};
 use anyhow::{Context as _, Result, ensure};
 use std::path::{Path, PathBuf};
 
-/// More than any report has.
-pub const MAX_REPORT: u32 = 64 << 20;
 /// Folders in a run's folder.
 const MAX_DEPTH: u32 = 8;
+/// More files and folders than any run has. On a damaged filesystem folders may be in themselves, in many ways.
+const MAX_FILES: usize = 10_000;
 /// What to name instead of a disk that is not gdsboot's.
 const NAME_ANOTHER: &str = "name an image, the whole stick that `gdsboot flash` wrote, its report partition, a folder with reports, or a \
      report.json";
@@ -144,19 +145,17 @@ impl Source {
     pub fn runs(&self) -> Result<Listing> {
         let all = |runs: Vec<RunRef>| Listing { runs, problems: Vec::new() };
         let fat = |names: Result<Vec<String>>| -> Result<Listing> {
-            let names = names
-                .with_context(|| format!("listing the runs of {}", self.path.display()))
-                .hint("its filesystem is damaged; `fsck.fat -a` on a copy of it may mend that")?;
+            let names = names.map_err(|error| {
+                let hint = cannot_list(&error);
+                let error = Err::<(), _>(error)
+                    .with_context(|| format!("listing the runs of {}", self.path.display()));
+                error.hint(hint).unwrap_err()
+            })?;
             Ok(all(names.into_iter().map(|name| RunRef { name, place: Place::Fat }).collect()))
         };
         match &self.kind {
             Kind::Image(image) => fat(image.runs()),
-            Kind::Volume(disk) => fat(volume(disk).and_then(|fat| {
-                let folders = fat.list(REPORT_RUNS)?.into_iter().filter(|entry| entry.is_dir);
-                let mut names: Vec<String> = folders.map(|entry| entry.name).collect();
-                names.sort();
-                Ok(names)
-            })),
+            Kind::Volume(disk) => fat(volume(disk).and_then(|fat| image::run_folders(&fat))),
             Kind::Folder => folder::runs(&self.path),
             Kind::File => {
                 let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -172,7 +171,7 @@ impl Source {
     pub fn read(&self, run: &RunRef, name: &str, limit: u32) -> Result<Option<Vec<u8>>> {
         let path = format!("{REPORT_RUNS}/{}/{name}", run.name);
         match (&run.place, &self.kind) {
-            (Place::Folder(folder), _) => folder::read(&folder.join(name), limit),
+            (Place::Folder(folder), _) => folder::read_in(folder, name, limit),
             (Place::Loose(file), Kind::File) if name == RUN_REPORT_JSON => {
                 // The operator named it, so that it may be a link.
                 folder::read(&fs_err::canonicalize(file)?, limit)
@@ -223,17 +222,35 @@ fn volume(disk: &Disk) -> Result<Fat<Window<'_, Disk>>> {
     Fat::open(Window { file: disk, start: 0, len: disk.size() }, disk.size())
 }
 
-/// The files below a folder. Folders that name each other end at [`MAX_DEPTH`].
+/// What helps where the runs of a disk cannot be listed.
+fn cannot_list(error: &anyhow::Error) -> &'static str {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    match io.map(std::io::Error::kind) {
+        None => "its filesystem is damaged; `fsck.fat -a` on a copy of it may mend that",
+        Some(std::io::ErrorKind::InvalidData) => qcow2::DAMAGED,
+        Some(std::io::ErrorKind::UnexpectedEof) => {
+            "it is cut off: copy it again, or name the stick that it was copied from"
+        }
+        Some(_) => {
+            "it cannot be read there: save what can be with `ddrescue DISK COPY.img`, and name that copy"
+        }
+    }
+}
+
+/// The files below a folder. Folders that name each other end at [`MAX_DEPTH`] and [`MAX_FILES`].
 fn fat_files<D: ReadAt>(fat: &Fat<D>, folder: &str) -> Result<Vec<String>> {
     let mut files = Vec::new();
     let mut folders = vec![(String::new(), MAX_DEPTH)];
+    let mut visited = 0;
     while let Some((below, depth)) = folders.pop() {
+        interrupt::check()?;
+        visited += 1;
         ensure!(depth > 0, "{folder}/{below}: folders are in folders too deeply");
         for Entry { name, is_dir, .. } in fat.list(&format!("{folder}/{below}"))? {
             let path = if below.is_empty() { name } else { format!("{below}/{name}") };
             if is_dir { folders.push((path, depth - 1)) } else { files.push(path) }
         }
-        ensure!(files.len() + folders.len() < 10_000, "{folder} has too many files");
+        ensure!(files.len() + folders.len() + visited < MAX_FILES, "{folder} has too many files");
     }
     files.sort();
     Ok(files)

@@ -71,6 +71,89 @@ fn a_folder_of_loose_reports_and_one_of_them() {
 }
 
 #[test]
+fn runs_and_reports_beside_a_report_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in [
+        "site/report.json",
+        "site/host2.json",
+        "site/host3/report.json",
+        "site/host3/samples.jsonl",
+        "site/workloads/own.json",
+        "site/workloads/report.json",
+        "upper/REPORT.JSON",
+        "upper/started",
+    ] {
+        let path = dir.path().join(path);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(&path, path.file_name().unwrap().as_encoded_bytes()).unwrap();
+    }
+    let source = Source::open(dir.path()).unwrap();
+    assert_eq!(names(&source), ["site", "site/host2.json", "site/host3", "upper"]);
+    let runs = source.runs().unwrap().runs;
+    // What is another run's is not this one's.
+    assert_eq!(
+        source.files(&runs[0]).unwrap(),
+        ["host2.json", "report.json", "workloads/own.json", "workloads/report.json"]
+    );
+    assert_eq!(source.files(&runs[2]).unwrap(), ["report.json", "samples.jsonl"]);
+    let read = |name| source.read(&runs[3], name, 99).unwrap();
+    assert_eq!(read("report.json").as_deref(), Some(b"REPORT.JSON".as_slice()));
+    assert_eq!(read("STARTED").as_deref(), Some(b"started".as_slice()));
+    assert_eq!(read("report.txt"), None);
+}
+
+/// Seven folders in each other, each of them under twenty names: 20^7 ways to go.
+#[test]
+fn folders_of_many_names_end() {
+    let mut paths = Vec::new();
+    let mut folder = "reports/r".to_owned();
+    for level in 'a'..='g' {
+        paths.extend((0..20).map(|n| format!("{folder}/{level}{n}/x")));
+        folder += &format!("/{level}0");
+    }
+    let files: Vec<(&str, &[u8])> = paths.iter().map(|path| (path.as_str(), b"x".as_slice())).collect();
+    let mut fat = filesystem(1 << 20, fatfs::FatType::Fat12, &files);
+    let entry = |fat: &[u8], level: char, n: u32| {
+        let name = format!("{:<11}", format!("{level}{n}"));
+        fat.windows(11).position(|bytes| bytes == name.as_bytes()).unwrap()
+    };
+    // No files: they would be counted.
+    while let Some(at) = fat.windows(11).position(|bytes| bytes == b"X          ") {
+        fat[at] = 0xe5;
+    }
+    for level in 'A'..='G' {
+        let first = entry(&fat, level, 0);
+        let cluster: [u8; 2] = fat[first + 26..first + 28].try_into().unwrap();
+        for n in 1..20 {
+            let at = entry(&fat, level, n);
+            fat[at + 26..at + 28].copy_from_slice(&cluster);
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs_err::write(dir.path().join("fat.img"), fat).unwrap();
+    let source = Source::open(&dir.path().join("fat.img")).unwrap();
+    let started = std::time::Instant::now();
+    let error = source.files(&source.runs().unwrap().runs[0]).unwrap_err();
+    assert!(one_line(&error).ends_with("reports/r has too many files"), "{error:#}");
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+}
+
+#[test]
+fn what_cannot_be_listed_gets_the_hint_that_helps() {
+    let hint = |error: std::io::Error| cannot_list(&anyhow::Error::from(error).context("listing reports"));
+    assert!(cannot_list(&anyhow::anyhow!("a directory has no end")).contains("fsck.fat"));
+    assert!(hint(std::io::ErrorKind::UnexpectedEof.into()).contains("cut off: copy it again"));
+    assert!(hint(std::io::Error::from_raw_os_error(5)).contains("ddrescue"));
+    // A qcow2 image that ends too early is no matter for fsck.
+    let dir = crate::report::source::qcow2::tests::images();
+    let path = dir.path().join("deflate.qcow2");
+    let bytes = fs_err::read(&path).unwrap();
+    fs_err::write(&path, &bytes[..bytes.len() - 8192]).unwrap();
+    let error = Source::open(&path).and_then(|source| source.runs().map(|_| ())).unwrap_err();
+    assert!(hint_of(&error).unwrap().contains("qemu-img check"), "{error:#}");
+}
+
+#[test]
 fn a_foreign_disk_says_what_it_has() {
     let foreign = disk(
         8192,

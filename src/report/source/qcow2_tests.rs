@@ -61,6 +61,7 @@ fn what_is_refused_says_why_and_what_helps() {
         ("backing", "a difference to a backing file", "qemu-img convert -O raw"),
         ("external", "its data lies in another file", "qemu-img convert"),
         ("encrypted", "it is encrypted", "qemu-img convert"),
+        ("encrypted", "it is encrypted", "encrypt.key-secret="),
     ] {
         let error = open(&dir.path().join(format!("{name}.qcow2"))).unwrap_err();
         assert!(one_line(&error).contains(words), "{error:#}");
@@ -82,6 +83,85 @@ fn an_image_that_ends_too_early_is_named() {
     assert!(error.contains("its table lies outside of its 100 bytes"), "{error}");
     fs_err::write(&path, &bytes[..40]).unwrap();
     assert!(one_line(&open(&path).unwrap_err()).contains("too few for a qcow2 header"));
+}
+
+/// The descriptor counts whole sectors; nobody has to write the last of them whole.
+#[test]
+fn an_image_may_end_with_the_last_byte_that_is_used() {
+    let dir = images();
+    let raw = fs_err::read(dir.path().join("raw.img")).unwrap();
+    for name in ["deflate", "zstd"] {
+        let mut bytes = fs_err::read(dir.path().join(format!("{name}.qcow2"))).unwrap();
+        let padded = bytes.len();
+        bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1);
+        assert_ne!(bytes.len() % 512, 0, "{name} has {padded} bytes");
+        let len = bytes.len() as u64;
+        let image = Qcow2::open(bytes.clone(), len).unwrap();
+        let mut read = vec![0xaa; raw.len()];
+        image.read_exact_at(&mut read, 0).unwrap();
+        assert!(read == raw, "{name}");
+        // With less than that, it is damaged; the last few bytes are the compression's own.
+        bytes.truncate(bytes.len() - 16);
+        let image = Qcow2::open(bytes, len - 16).unwrap();
+        let error = image.read_exact_at(&mut read, 0).unwrap_err().to_string();
+        assert!(error.contains("it ends before byte") && error.contains("compressed cluster"), "{error}");
+    }
+}
+
+#[test]
+fn every_error_about_an_image_says_what_helps() {
+    let whole = fs_err::read(images().path().join("zstd.qcow2")).unwrap();
+    let with = |at: usize, bytes: &[u8]| {
+        let mut image = whole.clone();
+        image[at..at + bytes.len()].copy_from_slice(bytes);
+        image
+    };
+    for (image, words, hint) in [
+        (whole[..60].to_vec(), "too few for a qcow2 header", "copy it again"),
+        (with(4, &[0, 0, 0, 9]), "version 9 is not supported", "qemu-img convert"),
+        (with(20, &[0, 0, 0, 40]), "claim 2^40 bytes", "qemu-img check"),
+        (with(104, &[7]), "not supported: type 7", "qemu-img convert"),
+        (with(36, &[0, 0, 0, 0]), "its table has 0 entries", "qemu-img check"),
+        (with(40, &[0xff; 8]), "its table lies outside", "qemu-img check"),
+        (with(72, &[0x40]), "features that are not known here", "qemu-img convert"),
+    ] {
+        let len = image.len() as u64;
+        let error = Qcow2::open(image, len).unwrap_err();
+        assert!(one_line(&error).contains(words), "{words:?}: {error:#}");
+        assert!(hint_of(&error).unwrap().contains(hint), "{error:#}");
+    }
+}
+
+/// Counts what is read in pieces that are larger than an entry of a table.
+struct Counting(Vec<u8>, std::cell::Cell<usize>);
+
+impl ReadAt for Counting {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.1.set(self.1.get() + usize::from(buf.len() > 8));
+        self.0.read_exact_at(buf, offset)
+    }
+}
+
+#[test]
+fn a_cluster_is_not_decompressed_at_every_turn() {
+    let dir = images();
+    let bytes = fs_err::read(dir.path().join("deflate.qcow2")).unwrap();
+    let raw = fs_err::read(dir.path().join("raw.img")).unwrap();
+    let len = bytes.len() as u64;
+    let image = Qcow2::open(Counting(bytes, std::cell::Cell::new(0)), len).unwrap();
+    let before = image.file.1.get();
+    // A filesystem's table, and what it is the table of: clusters that hold something.
+    let full = |at: &usize| raw[*at..at + (1 << image.cluster_bits)].iter().any(|byte| *byte != 0);
+    let some: Vec<usize> = (0..raw.len()).step_by(1 << image.cluster_bits).filter(full).take(3).collect();
+    assert_eq!(some.len(), 3);
+    let mut part = [0; 16];
+    for _ in 0..50 {
+        for at in &some {
+            image.read_exact_at(&mut part, *at as u64).unwrap();
+            assert_eq!(part, raw[*at..at + 16]);
+        }
+    }
+    assert_eq!(image.file.1.get() - before, 3);
 }
 
 impl ReadAt for Vec<u8> {
