@@ -114,7 +114,7 @@ fn what_is_no_configuration_is_refused_with_a_hint() {
 /// Plans a machine with two GPUs and two controllers into a folder, and gives the file of the configuration.
 fn plan(kind: &str, tree: &str, folder: &Path) -> PathBuf {
     let mut command = gdsboot();
-    command.args(["vm", "plan", "--for", kind, "--topology", tree, "--memory", "1G", "--bar-size", "64G"]);
+    command.args(["vm", "plan", "--for", kind, "--topology", tree, "--memory", "8G", "--bar-size", "64G"]);
     command.args(["--gpu", "41:00.0", "--gpu", "42:00.0", "--nvme", "43:00.0", "--nvme", "44:00.0", "-o"]);
     let written = stdout(&run_with_status(command.arg(folder.join("plan")), 0));
     PathBuf::from(written.lines().last().unwrap().strip_prefix("wrote ").unwrap())
@@ -226,6 +226,31 @@ fn what_cannot_be_planned_is_refused_with_a_hint() {
         let text = stderr(&output);
         assert!(text.contains(words) && text.contains("hint: "), "{arguments:?}: {text}");
     }
+}
+
+/// The size of the windows says nothing about whose the devices are: those that this machine has are looked at.
+#[test]
+fn devices_that_are_here_are_looked_at_whatever_is_told_of_them() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("sys/bus/pci/devices/0000:41:00.0")).unwrap();
+    let plan = |gpu: &str, status: i32| {
+        let mut command = gdsboot();
+        command.args([
+            "vm",
+            "plan",
+            "--for",
+            "proxmox",
+            "--bar-size",
+            "64G",
+            "--gpu",
+            gpu,
+            "--nvme",
+            "42:00.0",
+        ]);
+        stderr(&run_with_status(command.arg("--root").arg(root.path()), status))
+    };
+    assert!(plan("41:00.0", 64).contains("0000:41:00.0"), "{}", plan("41:00.0", 64));
+    plan("51:00.0", 0);
 }
 
 /// A machine as a folder: a GPU and a controller at these ways from the host bridge, and what else it has.

@@ -169,6 +169,14 @@ impl Host {
         }
     }
 
+    /// Has this machine any of the named devices?
+    fn has_any(&self, hints: &Hints) -> Result<bool> {
+        let root = self.root()?;
+        let there = root.list("/sys/bus/pci/devices").value().cloned().unwrap_or_default();
+        let named = hints.gpus.iter().chain(&hints.nvmes);
+        Ok(named.into_iter().any(|address| there.iter().any(|device| device.starts_with(address.as_str()))))
+    }
+
     fn root(&self) -> Result<Root> {
         if !self.root.is_dir() {
             return Err(usage(
@@ -227,8 +235,8 @@ fn join_reports(args: &JoinArgs) -> Result<Status> {
 
 fn make_plan(args: &PlanArgs) -> Result<Status> {
     let hints = args.host.hints()?;
-    // Where the windows' size is given, the devices need not be this machine's.
-    let host = args.host.facts(hints.bar.is_none())?;
+    // Where the windows' size is given, the devices need not be this machine's. Where they are, what uses them is looked at.
+    let host = args.host.facts(hints.bar.is_none() || args.host.has_any(&hints)?)?;
     let is_word = |text: &str| {
         !text.is_empty()
             && text.len() <= 63

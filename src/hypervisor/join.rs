@@ -15,6 +15,7 @@ use super::{judge as vm_judge, source};
 use crate::checks::check::Side;
 use crate::checks::context::side_of;
 use crate::checks::judge::{self, Judgement};
+use crate::checks::waiver;
 use crate::error::usage;
 use crate::facts::Facts;
 use anyhow::{Context as _, Result};
@@ -97,11 +98,15 @@ pub fn join(guest: &Known, host: &Known, machine: &Machine, today: &str) -> Resu
     }
     times(guest, host, &mut together);
     devices::pairs(&guest.facts, &context, &mut together);
-    let of_guest = judge::judge(&guest.facts, Side::Guest, guest.bench.as_ref(), &[], today);
-    let of_host = judge::judge(&host.facts, Side::Host, None, &[], today);
+    let of_guest = judge::judge(&guest.facts, Side::Guest, guest.bench.as_ref(), &guest.waive, today);
+    let of_host = judge::judge(&host.facts, Side::Host, None, &host.waive, today);
     let of_machine = vm_judge::findings(&context);
     let proven = guest.bench.as_ref().and_then(|bench| bench.proven());
-    let findings = merge::merge(of_guest.findings, of_host.findings, of_machine, &together, proven.is_some());
+    let mut findings =
+        merge::merge(of_guest.findings, of_host.findings, of_machine, &together, proven.is_some());
+    // The configuration's findings have the ids of the guest's checks.
+    waiver::apply(&mut findings, &guest.waive, today);
+    judge::sort(&mut findings);
     let verdict = if of_guest.simulated { of_guest.verdict } else { judge::verdict(&findings, proven) };
     let judgement = Judgement { verdict, findings, ..of_guest };
     Ok(Joined { judgement, joined: together })

@@ -66,6 +66,8 @@ pub struct Machine {
     pub fw_cfg: Vec<(String, String)>,
     /// SMBIOS OEM strings (type 11).
     pub oem_strings: Vec<String>,
+    /// Proxmox: what it hands on to QEMU as it is (`args`), as it was written.
+    pub args: Option<String>,
     /// Proxmox: what changes at the next start, as key and value; an empty value deletes.
     pub pending: Vec<(String, String)>,
     /// Proxmox: the names of the snapshots, which are not looked at.
@@ -121,6 +123,8 @@ pub struct Memory {
     pub hard_limit: Option<u64>,
     /// The host's NUMA nodes to which memory is bound; empty where it is not.
     pub host_nodes: Vec<u32>,
+    /// Proxmox: a line that binds a node of the guest to several of the host, or to one from 10 on.
+    pub wide_binding: Option<String>,
 }
 
 /// A bus of the guest and the port that makes it.
@@ -235,6 +239,7 @@ impl Machine {
             disks: Vec::new(),
             fw_cfg: Vec::new(),
             oem_strings: Vec::new(),
+            args: None,
             pending: Vec::new(),
             snapshots: Vec::new(),
             unknown: Vec::new(),
@@ -271,6 +276,11 @@ impl Machine {
         }
         ports.reverse();
         Some(ports)
+    }
+
+    /// What stands in `args`, to be followed by more: `qm set -args` replaces all of it.
+    pub fn args_and(&self) -> String {
+        self.args.as_deref().map(|args| format!("{} ", args.trim())).unwrap_or_default()
     }
 
     /// What the firmware is told under a name, the last one counting.

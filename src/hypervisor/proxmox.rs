@@ -162,6 +162,7 @@ pub fn parse(from: &str, text: &[u8], mappings: &Mappings) -> Result<Machine> {
         }
         if key == "args" {
             args = Some(text.to_owned());
+            machine.args = Some(text.to_owned());
             known += 1;
         } else if set(&mut machine, key, text, mappings) {
             known += 1;
@@ -227,8 +228,12 @@ fn set(machine: &mut Machine, key: &str, text: &str, mappings: &Mappings) -> boo
         ("intel-tdx", _) => machine.confidential = Some("Intel TDX".into()),
         (_, "numa") if !number.is_empty() => {
             let options = pairs(text, "");
+            let nodes = qemu::list(value(&options, "hostnodes").unwrap_or(""));
+            if nodes.len() > 1 || nodes.iter().any(|node| *node > 9) {
+                machine.memory.wide_binding = Some(format!("{key}: {text}"));
+            }
             if value(&options, "policy").is_some_and(|policy| policy == "bind") {
-                machine.memory.host_nodes.extend(qemu::list(value(&options, "hostnodes").unwrap_or("")));
+                machine.memory.host_nodes.extend(nodes);
             }
         }
         (_, "hostpci") if !number.is_empty() => {

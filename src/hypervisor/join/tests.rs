@@ -1,6 +1,7 @@
 use super::*;
 use crate::checks::check::{Finding, Status};
 use crate::checks::testing::{GPU_AT, NVME_AT, add, edit, flat_guest, good};
+use crate::checks::waiver::Waiver;
 use crate::error::{Status as Exit, one_line, status_of};
 use crate::facts::Fact;
 use crate::facts::hosted::HostedVm;
@@ -18,7 +19,7 @@ fn conf() -> String {
 }
 
 fn known(from: &str, facts: Facts, at: u64) -> Known {
-    Known { from: from.into(), facts, bench: None, at: Some(Utc(at)) }
+    Known { from: from.into(), facts, bench: None, waive: Vec::new(), at: Some(Utc(at)) }
 }
 
 /// A flat guest whose host has both devices below one switch.
@@ -170,6 +171,32 @@ fn what_the_hosts_log_says_counts_for_the_guest() {
     assert_eq!(mapping.status, Status::Fail, "{mapping:?}");
     assert!(mapping.why.starts_with("on the host: "), "{}", mapping.why);
     assert_eq!(one(&joined, "vm.host-messages").because.as_deref(), Some("host.bar-mapping"));
+}
+
+#[test]
+fn what_the_operator_decided_to_live_with_is_no_failure_of_both() {
+    let (mut guest, host) = (guest(), host_with(&conf().replace("cpu: host", "cpu: host\nvga: virtio")));
+    let before = joined(&guest, &host).unwrap();
+    let failed: Vec<String> = before
+        .judgement
+        .findings
+        .iter()
+        .filter(|finding| finding.status == Status::Fail)
+        .map(|finding| finding.id.clone())
+        .collect();
+    assert!(failed.contains(&"vm.topology".to_owned()), "{failed:?}");
+    guest.waive = failed
+        .iter()
+        .map(|id| Waiver {
+            id: id.clone(),
+            until: "2027-01-31".into(),
+            by: "A".into(),
+            why: "for now".into(),
+        })
+        .collect();
+    let after = joined(&guest, &host).unwrap();
+    assert_eq!(one(&after, "vm.topology").status, Status::Waived);
+    assert!(after.judgement.findings.iter().all(|finding| finding.status != Status::Fail));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::{Device, Group, HostPair, Plan, Request, Tree};
 use crate::checks::each::size;
+use crate::checks::virtual_machine::bookkeeping;
 use crate::error::usage;
 use crate::facts::pci::PciDevice;
 use crate::facts::{Fact, Facts};
@@ -38,15 +39,18 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
     let window = window_mib(request, &gpus, &mut reasons)?;
     let nodes = nodes(request, gpus.iter().chain(&nvmes), &mut reasons);
     let page = best_page(request.memory);
+    // Without a node the kernel deals them out to all nodes (admin-guide/kernel-parameters.txt; from Linux 5.16 on).
+    let on_node = if let [node] = nodes.as_slice() { format!("{node}:") } else { String::new() };
     reasons.push(format!(
         "Memory on huge pages of {}: the host has to reserve them at its start ({}).",
         size(page),
         format_args!(
-            "hugepagesz={} hugepages={}",
+            "hugepagesz={} hugepages={on_node}{}",
             if page == 1 << 30 { "1G" } else { "2M" },
             request.memory / page
         )
     ));
+    enough_memory(request, &gpus)?;
     let pair = |gpu: &Device, nvme: &Device| {
         topology.storage().find(|pair| pair.gpu == gpu.functions[0] && pair.peer == nvme.functions[0])
     };
@@ -123,12 +127,6 @@ fn on_host(facts: &Facts, address: &str, kind: &'static str) -> Result<Device> {
         let what = if kind == "gpu" { "NVIDIA GPU" } else { "NVMe controller" };
         return Err(usage(format!("{address} ({}) is no {what}", device.ids()), hint));
     }
-    if let Some(use_) = used(facts, address) {
-        return Err(usage(
-            format!("the host itself uses {address}: {use_}"),
-            "take it out of use on the host, or name another controller: what is passed through is the guest's alone",
-        ));
-    }
     let is_sibling = |other: &&PciDevice| {
         other.slot() == device.slot()
             && other.address != device.address
@@ -138,6 +136,13 @@ fn on_host(facts: &Facts, address: &str, kind: &'static str) -> Result<Device> {
     // Several functions can only go together where the first is function 0.
     if device.address.ends_with(".0") {
         functions.extend(all.iter().filter(is_sibling).map(|device| device.address.clone()));
+    }
+    // They go together, whichever is in use.
+    if let Some((function, use_)) = functions.iter().find_map(|at| Some((at, used(facts, at)?))) {
+        return Err(usage(
+            format!("the host itself uses {function}: {use_}"),
+            "take it out of use on the host, or name another controller: what is passed through is the guest's alone",
+        ));
     }
     let way = match &device.path {
         Fact::Known { value, .. } => [std::slice::from_ref(&value.root), &value.bridges].concat().join("/"),
@@ -224,8 +229,35 @@ fn nodes<'a>(
     }
     let nodes: Vec<u32> = nodes.into_iter().collect();
     let words = nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(" and ");
-    reasons.push(format!("Memory is bound to the host's NUMA node {words}, where the devices are."));
+    reasons.push(match nodes.as_slice() {
+        [_] => format!("Memory is bound to the host's NUMA node {words}, where the devices are."),
+        _ => format!(
+            "The devices are on the host's NUMA nodes {words}: memory is bound to these, on Proxmox to none, since it binds huge pages to \
+             one node alone. A machine for each node gives the best figures."
+        ),
+    });
     nodes
+}
+
+/// The rest of a guest needs memory beside what p2pdma notes of each page of the GPUs' windows.
+fn enough_memory(request: &Request<'_>, gpus: &[Device]) -> Result<()> {
+    let windows: Vec<u64> = gpus
+        .iter()
+        .map(|gpu| {
+            let functions = request.host.map_or(&[][..], host_devices).iter();
+            let bars = functions
+                .filter(|device| gpu.functions.contains(&device.address))
+                .flat_map(|device| device.bars.value().into_iter().flatten());
+            bars.map(|bar| bar.size).max().or(request.bar).unwrap_or(0)
+        })
+        .collect();
+    match bookkeeping(request.memory, &windows) {
+        (_, None) => Ok(()),
+        (outcome, Some(mib)) => Err(usage(
+            format!("{} of memory is too little: {}", size(request.memory), outcome.why),
+            format!("--memory {}G", mib.div_ceil(1 << 10)),
+        )),
+    }
 }
 
 fn groups(

@@ -83,7 +83,7 @@ pub(super) fn write(plan: &Plan) -> Vec<PlanFile> {
     };
     let text = format!(
         "<!-- Written by gdsboot vm plan: virsh define {file}\n{comment}-->\n\
-<domain type='kvm'>
+<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{name}</name>
   <uuid>{uuid}</uuid>
   <memory unit='MiB'>{memory}</memory>
@@ -96,9 +96,6 @@ pub(super) fn write(plan: &Plan) -> Vec<PlanFile> {
 {bound}  <sysinfo type='smbios'>
     <oemStrings>
 {told}    </oemStrings>
-  </sysinfo>
-  <sysinfo type='fwcfg'>
-    <entry name='{FW_CFG}'>{window}</entry>
   </sysinfo>
   <os firmware='efi'>
     <type arch='x86_64' machine='q35'>hvm</type>
@@ -129,6 +126,10 @@ pub(super) fn write(plan: &Plan) -> Vec<PlanFile> {
     </video>
     <memballoon model='none'/>
   </devices>
+  <qemu:commandline>
+    <qemu:arg value='-fw_cfg'/>
+    <qemu:arg value='name={FW_CFG},string={window}'/>
+  </qemu:commandline>
 </domain>
 ",
         file = format_args!("{}.xml", escape(&plan.name)),

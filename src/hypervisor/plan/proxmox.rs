@@ -85,12 +85,12 @@ pub(super) fn write(plan: &Plan) -> Vec<PlanFile> {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .to_vec();
-    if !plan.nodes.is_empty() {
-        let nodes = plan.nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(";");
+    // Beside huge pages Proxmox takes one node of one digit (qemu-server: PVE::QemuServer::Memory, hugepages_topology).
+    if let [node @ 0..10] = plan.nodes.as_slice() {
         let last = cpus.saturating_sub(1);
         let cpus = if last == 0 { "0".to_owned() } else { format!("0-{last}") };
         options
-            .push(("numa0".into(), format!("cpus={cpus},hostnodes={nodes},memory={memory_mib},policy=bind")));
+            .push(("numa0".into(), format!("cpus={cpus},hostnodes={node},memory={memory_mib},policy=bind")));
     }
     options.extend(hostpci);
     options.push(("args".into(), args));

@@ -176,6 +176,35 @@ fn what_cannot_be_planned_is_refused() {
     assert!(why(Some(&facts), &gpus, &nvmes).contains("/dev/nvme3n1p2 is mounted at /"));
 }
 
+#[test]
+fn memory_is_bound_where_the_hypervisor_can() {
+    let on = |nodes: [i32; 2]| {
+        let (facts, gpus, nvmes) = host("GenuineIntel", &[at(0, nodes[0])], &[at(0, nodes[1])]);
+        plan(&request(Some(&facts), &gpus, &nvmes)).unwrap()
+    };
+    let one = text(&on([1, 1]), Kind::Proxmox);
+    assert!(one.contains("hostnodes=1,") && one.contains("hugepages=1:64"), "{one}");
+    let both = on([0, 1]);
+    let proxmox = text(&both, Kind::Proxmox);
+    assert!(!proxmox.contains("numa0") && proxmox.contains("on Proxmox to none"), "{proxmox}");
+    assert!(proxmox.contains("hugepages=64"), "{proxmox}");
+    assert!(text(&both, Kind::Libvirt).contains("nodeset='0,1'"));
+}
+
+#[test]
+fn a_guest_that_is_too_small_for_its_gpus_is_not_planned() {
+    let (gpus, nvmes) = (["0000:01:00.0".to_owned()], ["0000:02:00.0".to_owned()]);
+    let with = |gib: u64| {
+        let request = Request { memory: gib << 30, bar: Some(256 << 30), ..request(None, &gpus, &nvmes) };
+        plan(&request)
+    };
+    // 4 GiB of notes for 256 GiB of window, and 2 GiB for the rest.
+    let error = with(5).unwrap_err();
+    assert!(one_line(&error).starts_with("5 GiB of memory is too little: "), "{}", one_line(&error));
+    assert_eq!(hint_of(&error), Some("--memory 8G"));
+    with(8).unwrap();
+}
+
 fn spot() -> impl Strategy<Value = Spot> {
     (prop::option::of(0..4u8), 0..2i32).prop_map(|(switch, node)| Spot { switch, node })
 }

@@ -304,12 +304,24 @@ fn iommufd(context: &Context<'_>) -> Outcome {
         return Outcome::pass("the devices are reached by vfio's own containers, which map their windows");
     }
     let release = context.host.and_then(|facts| facts.kernel.release.value());
-    let is_new = release.and_then(|release| crate::checks::said::at_least(release, &[6, 19]));
-    if is_new == Some(true) {
-        return Outcome::note(format!(
-            "reached by iommufd: {}; whether this QEMU maps their windows is not known",
-            some(found)
-        ));
+    match release.and_then(|release| crate::checks::said::at_least(release, &[6, 19])) {
+        Some(true) => {
+            return Outcome::note(format!(
+                "reached by iommufd: {}; whether this QEMU maps their windows is not known",
+                some(found)
+            ));
+        }
+        None => {
+            return Outcome::unknown(format!(
+                "reached by iommufd, which maps windows from Linux 6.19 on: {}; the host's kernel is not known here",
+                some(found)
+            ))
+            .remedy(
+                Remedy::new(Who::Hypervisor, "look which kernel it is, or name the host's report with --host")
+                    .command("uname -r"),
+            );
+        }
+        Some(false) => {}
     }
     Outcome::fail(format!("reached by iommufd, which maps no window before Linux 6.19: {}", some(found)))
         .expected("vfio's own containers")

@@ -6,6 +6,7 @@ use crate::checks::each::size;
 use crate::hypervisor::context::{Context, What};
 use crate::hypervisor::machine::{Firmware, Kind};
 use crate::hypervisor::window::{self, CLASSIC, FW_CFG};
+use crate::pasteable::pasteable;
 
 /// The machine before its devices.
 pub const RULES: &[Rule] = &[
@@ -285,8 +286,14 @@ fn mmio_window(context: &Context<'_>) -> Outcome {
     let remedy = fix(
         context,
         "tell OVMF to keep more room, beside what the configuration hands on already, and show the guest the host's CPU",
-        &format!("qm set VMID -args '-fw_cfg name={FW_CFG},string={mib}'"),
-        &format!("<sysinfo type='fwcfg'><entry name='{FW_CFG}'>{mib}</entry></sysinfo>"),
+        &format!(
+            "qm set VMID -args {}",
+            pasteable([format!("{}-fw_cfg name={FW_CFG},string={mib}", machine.args_and())])
+        ),
+        // In <sysinfo type='fwcfg'> libvirt reserves the names below opt/ovmf/ (qemuValidateDomainDefSysinfo).
+        &format!(
+            "<domain xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'> ... <qemu:commandline><qemu:arg value='-fw_cfg'/><qemu:arg value='name={FW_CFG},string={mib}'/></qemu:commandline></domain>"
+        ),
         &format!("-fw_cfg name={FW_CFG},string={mib}"),
     );
     if told == Some(None) {

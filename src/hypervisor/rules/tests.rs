@@ -161,7 +161,13 @@ fn devices_without_a_port() {
     assert_eq!(one(&line, Some(&host), "vm.pcie").status, Status::Unknown);
     assert_eq!(one(&line.replace(",bus=gone", ""), Some(&host), "vm.pcie").severity, Severity::Minor);
     assert_eq!(one(&line, Some(&host), "vm.display").status, Status::Fail);
-    assert_eq!(one(&line, Some(&host), "vm.iommufd").status, Status::Fail);
+    // Which kernel the host runs decides.
+    assert_eq!(one(&line, None, "vm.iommufd").status, Status::Unknown);
+    let mut of_release = host.clone();
+    for (release, status) in [("6.8.12-4-pve", Status::Fail), ("6.19.0", Status::Info)] {
+        of_release.kernel.release = Fact::known("osrelease", release.to_owned());
+        assert_eq!(one(&line, Some(&of_release), "vm.iommufd").status, status, "{release}");
+    }
     assert_eq!(one(&line, Some(&host), "vm.memory-lock").status, Status::Unknown);
 }
 
@@ -195,7 +201,10 @@ fn the_window_is_judged_by_what_is_known() {
     assert_eq!(window("cpu: host,phys-bits=40", "").status, Status::Fail);
     let fails = window("cpu: kvm64", "-fw_cfg name=opt/ovmf/X-PciMmio64Mb,string=65536");
     assert_eq!(fails.status, Status::Fail);
-    assert!(fails.remedy[0].commands[0].contains("string=262144"), "{:?}", fails.remedy);
+    let command = &fails.remedy[0].commands[0];
+    assert!(command.contains("string=262144"), "{command}");
+    // All of args is replaced: what stands there goes along.
+    assert!(command.contains(&format!("-device vfio-pci,host={GPU_AT},bus=d0")), "{command}");
     assert!(window("cpu: host", "-fw_cfg name=opt/ovmf/X-PciMmio64Mb,string=much").why.contains("no number"));
     // The user's word where the host is not known.
     let hints = Hints { gpus: vec![GPU_AT.into()], bar: Some(128 << 30), ..Hints::default() };
@@ -215,6 +224,17 @@ fn memory_and_functions() {
     let bound = |node: u32| format!("{}numa0: cpus=0-1,hostnodes={node},memory=65536,policy=bind\n", fine());
     assert_eq!(one(&bound(0), Some(&host), "vm.numa").severity, Severity::Minor);
     assert_eq!(one(&bound(1), Some(&host), "vm.numa").status, Status::Pass);
+    assert_eq!(one(&bound(1), None, "vm.hugepages").status, Status::Pass);
+    for nodes in ["0;1", "0-1", "10"] {
+        let text = format!("{}numa0: cpus=0-1,hostnodes={nodes},memory=65536,policy=bind\n", fine());
+        let finding = one(&text, None, "vm.hugepages");
+        assert_eq!(finding.status, Status::Fail, "{nodes}");
+        assert!(finding.why.contains("starts no machine"), "{}", finding.why);
+    }
+    edit(&mut host, NVME_AT, |device| device.numa_node = Fact::known("numa_node", 0));
+    let remedies = one(&fine(), Some(&host), "vm.numa").remedy;
+    assert!(remedies[0].commands[0].contains("hostnodes=0;1,"), "{remedies:?}");
+    edit(&mut host, NVME_AT, |device| device.numa_node = Fact::known("numa_node", 1));
     let slot = GPU_AT.rsplit_once('.').unwrap().0;
     add(&mut host, 0x04_0300, "10de:22ba", &format!("0000:00:01.0/{slot}.1"));
     let finding = one(&fine(), Some(&host), "vm.functions");
