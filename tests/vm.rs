@@ -209,12 +209,15 @@ fn qemu_accepts_what_is_planned() {
 #[test]
 fn what_cannot_be_planned_is_refused_with_a_hint() {
     let base = ["vm", "plan", "--for", "qemu"];
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["--bar-size", "64G"], "at least one GPU"),
         (&["--gpu", "41:00.0", "--nvme", "42:00.0", "--host", "/nonexistent"], "/nonexistent"),
         (&["--gpu", "x", "--nvme", "42:00.0", "--bar-size", "64G"], "no PCI address"),
         (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--memory", "7M"], "--memory"),
         (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--name", "a b"], "--name"),
+        (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--name", "a--b"], "--name"),
+        (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--name", "a_b"], "--name"),
+        (&["--gpu", "1:0.0", "--nvme", "1:0.0", "--bar-size", "64G"], "as a GPU and as an NVMe"),
         (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--uuid", "1"], "--uuid"),
         (
             &["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "-o", "/dev/null/x"],

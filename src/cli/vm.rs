@@ -199,8 +199,8 @@ pub fn run(args: &VmArgs) -> Result<Status> {
 
 fn check(args: &CheckArgs) -> Result<Status> {
     let hints = args.host.hints()?;
-    let machine = source::load(&args.target, args.kind, &args.host.root()?)?;
     let host = args.host.facts(source::is_vmid(&args.target))?;
+    let machine = source::load(&args.target, args.kind, &args.host.root()?, host.as_ref())?;
     let judgement = judge(&Context::new(&machine, host.as_ref(), &hints));
     let mut out = Vec::new();
     if args.json {
@@ -218,7 +218,7 @@ fn join_reports(args: &JoinArgs) -> Result<Status> {
         Some(file) => {
             // A folder of the host may hold its resource mappings.
             let root = if args.host.is_dir() { Root::at(&args.host) } else { Root::live() };
-            source::load(file, args.kind, &root)?
+            source::load(file, args.kind, &root, Some(&host.facts))?
         }
         None => join::machine_of(&host)?,
     };
@@ -242,8 +242,12 @@ fn make_plan(args: &PlanArgs) -> Result<Status> {
             && text.len() <= 63
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
     };
-    let name_hint = "letters, digits, dots and dashes, 63 at most";
-    if !is_word(&args.name) || args.name.starts_with(['-', '.']) {
+    let name_hint = "letters, digits, single dots and single dashes between them, 63 at most";
+    // Proxmox takes the name of a host, and in an XML comment two dashes are its end.
+    let is_name = |text: &str| {
+        is_word(text) && !text.contains('_') && text.split(['.', '-']).all(|part| !part.is_empty())
+    };
+    if !is_name(&args.name) {
         return Err(usage(format!("--name {:?}: this is no name of a machine", args.name), name_hint));
     }
     if !is_word(&args.storage) {
@@ -264,6 +268,12 @@ fn make_plan(args: &PlanArgs) -> Result<Status> {
             "write a size such as 64G, 1G at least",
         )
     })?;
+    if let Some(both) = hints.gpus.iter().find(|gpu| hints.nvmes.contains(gpu)) {
+        return Err(usage(
+            format!("{both} is named as a GPU and as an NVMe controller"),
+            "name each device once",
+        ));
+    }
     if hints.gpus.is_empty() || hints.nvmes.is_empty() {
         return Err(usage(
             "a plan needs at least one GPU and one NVMe controller",

@@ -147,7 +147,8 @@ fn cpu(machine: &mut Machine, domain: Node<'_, '_>) {
         machine.cpu.flags = flags.collect();
     }
     let hidden = domain.descendants().find(|node| node.has_tag_name("hidden"));
-    machine.cpu.hidden = hidden.is_some_and(|node| node.attribute("state") == Some("on"));
+    let is_off = machine.cpu.flags.iter().any(|flag| flag == "hypervisor=disable");
+    machine.cpu.hidden = is_off || hidden.is_some_and(|node| node.attribute("state") == Some("on"));
 }
 
 /// An element's number in bytes; libvirt counts in KiB where no unit is given.

@@ -66,6 +66,8 @@ pub struct Machine {
     pub fw_cfg: Vec<(String, String)>,
     /// SMBIOS OEM strings (type 11).
     pub oem_strings: Vec<String>,
+    /// Proxmox: resource mappings were read, so that one that is not among them is none.
+    pub has_mappings: bool,
     /// Proxmox: what it hands on to QEMU as it is (`args`), as it was written.
     pub args: Option<String>,
     /// Proxmox: what changes at the next start, as key and value; an empty value deletes.
@@ -239,6 +241,7 @@ impl Machine {
             disks: Vec::new(),
             fw_cfg: Vec::new(),
             oem_strings: Vec::new(),
+            has_mappings: false,
             args: None,
             pending: Vec::new(),
             snapshots: Vec::new(),

@@ -171,6 +171,7 @@ pub fn parse(from: &str, text: &[u8], mappings: &Mappings) -> Result<Machine> {
         }
     }
     ensure!(known > 0, "it has no line that Proxmox' configurations have");
+    machine.has_mappings = !mappings.is_empty();
     place(&mut machine);
     if let Some(args) = args
         && let Err(why) = qemu::add(&mut machine, &args)
@@ -260,7 +261,7 @@ fn cpu(machine: &mut Machine, text: &str) {
     let options = pairs(text, "cputype");
     let cpu = &mut machine.cpu;
     cpu.model = value(&options, "cputype").unwrap_or("").to_owned();
-    cpu.hidden = is_on(value(&options, "hidden"));
+    cpu.hidden |= is_on(value(&options, "hidden"));
     match value(&options, "phys-bits") {
         Some("host") => cpu.host_phys_bits = true,
         Some(bits) => cpu.phys_bits = bits.parse().ok(),
@@ -283,6 +284,8 @@ fn hostpci(machine: &mut Machine, key: &str, text: &str, mappings: &Mappings) ->
     if let Some(offers) = mapping.as_ref().and_then(|name| mappings.get(name)) {
         hosts.extend(offers.iter().flat_map(|offer| offer.paths.iter().cloned()));
     }
+    // qemu-server adds kvm=off where a device is the guest's display.
+    machine.cpu.hidden |= is_on(value(&options, "x-vga"));
     let own = ["host", "mapping", "mdev", "rombar", "x-vga", "pcie"];
     Passed {
         name: key.to_owned(),

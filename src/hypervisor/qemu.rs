@@ -567,7 +567,7 @@ fn cpu(cpu: &mut Cpu, value: &str) {
     for part in parts {
         match part.split_once('=').unwrap_or((part, "on")) {
             ("kvm", word) => cpu.hidden = !is_on(word),
-            ("-kvm", _) => cpu.hidden = true,
+            ("-kvm" | "-hypervisor", _) | ("hypervisor", "off") => cpu.hidden = true,
             ("host-phys-bits", word) if is_on(word) => cpu.host_phys_bits = true,
             // The host's width is `host`'s own default; switched off it is QEMU's 40 bits.
             ("host-phys-bits", _) => cpu.phys_bits = cpu.phys_bits.or(Some(40)),

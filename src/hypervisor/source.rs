@@ -4,7 +4,7 @@ use super::machine::{Kind, Machine};
 use super::proxmox::{self, FOLDER, MAPPINGS, Mappings};
 use super::{libvirt, qemu};
 use crate::error::{Advise as _, Status, usage};
-use crate::facts::{Fact, Root};
+use crate::facts::{Fact, Facts, Root};
 use anyhow::{Context as _, Result};
 use std::io::Read as _;
 use std::path::Path;
@@ -60,13 +60,16 @@ pub fn read(from: &str, bytes: &[u8], kind: Option<Kind>, mappings: &Mappings) -
         .status(Status::Usage)
 }
 
-/// Reads what a user named: digits alone are a virtual machine of the Proxmox at `root`.
+/// Reads what a user named: digits alone are a virtual machine of the Proxmox at `root`. Resource mappings are those of the
+/// host's facts, where they are handed in and have them, else those at `root`.
 ///
 /// # Errors
 /// There is no such thing, or it is no configuration; [`Status::Usage`].
-pub fn load(target: &str, kind: Option<Kind>, root: &Root) -> Result<Machine> {
-    let mappings = match root.text(MAPPINGS) {
-        Fact::Known { value, .. } => proxmox::mappings(&value),
+pub fn load(target: &str, kind: Option<Kind>, root: &Root, host: Option<&Facts>) -> Result<Machine> {
+    let told = host.and_then(|host| host.hosted.value()?.mappings.value());
+    let mappings = match (told, root.text(MAPPINGS)) {
+        (Some(told), _) => proxmox::mappings(told),
+        (None, Fact::Known { value, .. }) => proxmox::mappings(&value),
         _ => Mappings::new(),
     };
     if is_vmid(target) {
@@ -140,18 +143,18 @@ mod tests {
     fn a_machine_that_is_not_there() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(dir.path());
-        let error = load("100", None, &root).unwrap_err();
+        let error = load("100", None, &root, None).unwrap_err();
         assert!(one_line(&error).contains("no virtual machine 100"));
         assert!(hint_of(&error).unwrap().contains("name a file"));
         let folder = dir.path().join("etc/pve/qemu-server");
         fs_err::create_dir_all(&folder).unwrap();
         fs_err::write(folder.join("101.conf"), "name: a\n").unwrap();
-        let error = load("100", None, &root).unwrap_err();
+        let error = load("100", None, &root, None).unwrap_err();
         assert_eq!(status_of(&error), Status::Usage);
         assert!(hint_of(&error).unwrap().contains("101"));
-        assert_eq!(load("101", None, &root).unwrap().vmid, Some(101));
+        assert_eq!(load("101", None, &root, None).unwrap().vmid, Some(101));
         for nothing in ["/nonexistent", "/"] {
-            assert_eq!(status_of(&load(nothing, None, &root).unwrap_err()), Status::Usage);
+            assert_eq!(status_of(&load(nothing, None, &root, None).unwrap_err()), Status::Usage);
         }
     }
 }

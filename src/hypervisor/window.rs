@@ -23,10 +23,14 @@ pub fn of_sizes(sizes: &[u64]) -> u64 {
     if largest == 0 { 0 } else { sum.checked_next_multiple_of(largest).unwrap_or(u64::MAX) }
 }
 
-/// What a function of the host takes: its BARs that may lie above 4 GiB.
+/// What a function of the host takes: its BARs that lie above 4 GiB, which behind a port are the prefetchable ones alone (edk2:
+/// `DegradeResource` of PciBusDxe; a port's other window has 32 bits).
 pub fn of_function(device: &PciDevice) -> u64 {
     let bars = device.bars.value().into_iter().flatten();
-    let sizes: Vec<u64> = bars.filter(|bar| bar.index < 6 && bar.is_64_bit()).map(|bar| bar.size).collect();
+    let sizes: Vec<u64> = bars
+        .filter(|bar| bar.index < 6 && bar.is_64_bit() && bar.is_prefetchable())
+        .map(|bar| bar.size)
+        .collect();
     of_sizes(&sizes)
 }
 
@@ -79,6 +83,17 @@ mod tests {
         assert_eq!(of_sizes(&[u64::MAX, 1 << 60]), u64::MAX);
         assert_eq!(rounded(8 * (256 << 30)), 2 << 40);
         assert_eq!((rounded(0), rounded(u64::MAX)), (CLASSIC, 1 << 63));
+    }
+
+    #[test]
+    fn only_prefetchable_windows_lie_above_4_gib() {
+        use crate::facts::Fact;
+        use crate::facts::pci::Bar;
+        let bar = |index, size, flags| Bar { index, start: 0, size, flags };
+        // A GPU's BAR1, and an NVMe controller's BAR0.
+        let bars = vec![bar(1, 64 << 30, 0x14_220c), bar(0, 16 << 10, 0x14_0204)];
+        let device = PciDevice { bars: Fact::known("resource", bars), ..PciDevice::default() };
+        assert_eq!(of_function(&device), 64 << 30);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::facts::{Fact, Facts};
 use crate::hypervisor::context::Hints;
 use crate::hypervisor::judge::{findings, judge};
 use crate::hypervisor::machine::Machine;
-use crate::hypervisor::proxmox::Mappings;
+use crate::hypervisor::proxmox::{self, Mappings};
 use crate::hypervisor::source;
 use crate::report::model::Verdict;
 use std::collections::HashSet;
@@ -106,7 +106,7 @@ fn each_rule_finds_what_it_is_for() {
         ("[PENDING]\nballoon: 1", "vm.pending", Status::Info),
         ("colour: red", "vm.understood", Status::Info),
         ("hostpci0: 0000:99:00.0,pcie=1", "vm.devices", Status::Fail),
-        ("hostpci0: mapping=none,pcie=1", "vm.devices", Status::Fail),
+        ("hostpci0: mapping=none,pcie=1", "vm.devices", Status::Unknown),
         ("hostpci0: 0000:99:00.0,mdev=nvidia-1,pcie=1", "vm.mediated", Status::Fail),
         ("args: -fw_cfg name=a,string=b", "vm.gpu", Status::Fail),
     ];
@@ -123,6 +123,39 @@ fn flat(gpu: &str, nvme: &str) -> String {
     format!(
         "args: -fw_cfg name=opt/ovmf/X-PciMmio64Mb,string=524288\nhostpci0: {gpu}\nhostpci1: {nvme}\n{rest}",
     )
+}
+
+#[test]
+fn a_mapping_is_none_only_where_mappings_were_read() {
+    let host = host();
+    let text = "hostpci0: mapping=none,pcie=1\nmemory: 1024\n";
+    let status = |mappings: &str| {
+        let machine = source::read("100.conf", text.as_bytes(), None, &proxmox::mappings(mappings)).unwrap();
+        let all = findings(&Context::new(&machine, Some(&host), &Hints::default()));
+        all.into_iter().find(|finding| finding.id == "vm.devices").unwrap().status
+    };
+    assert_eq!(status(""), Status::Unknown);
+    assert_eq!(status("gpu\n\tmap id=10de:2331,node=pve,path=0000:41:00\n"), Status::Fail);
+}
+
+#[test]
+fn every_way_to_hide_the_hypervisor_is_seen() {
+    let hidden = |text: &str| one(text, None, "vm.hidden").status;
+    for text in [
+        "cpu: host,hidden=1\nmemory: 1024\n",
+        "cpu: host\nhostpci0: 41:00,x-vga=1\nmemory: 1024\n",
+        "hostpci0: 41:00,x-vga=1\ncpu: host\nmemory: 1024\n",
+        "<domain><features><kvm><hidden state='on'/></kvm></features></domain>",
+        "<domain><cpu mode='host-passthrough'><feature policy='disable' name='hypervisor'/></cpu></domain>",
+        "qemu-system-x86_64 -cpu host,kvm=off",
+        "qemu-system-x86_64 -cpu host,-hypervisor",
+        "qemu-system-x86_64 -cpu host,hypervisor=off",
+    ] {
+        assert_eq!(hidden(text), Status::Fail, "{text}");
+    }
+    for text in ["cpu: host\nhostpci0: 41:00\nmemory: 1024\n", "qemu-system-x86_64 -cpu host,+hypervisor"] {
+        assert_eq!(hidden(text), Status::Pass, "{text}");
+    }
 }
 
 #[test]
