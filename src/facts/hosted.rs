@@ -2,6 +2,7 @@
 //! host's reads them (`gdsboot vm join`).
 
 use super::{Fact, Root};
+use crate::redact;
 use serde::{Deserialize, Serialize};
 
 /// A virtual machine as its host has it.
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct HostedVm {
     /// Proxmox' number of it.
     pub vmid: u32,
-    /// Its file in `/etc/pve/qemu-server`, without notes, passwords and keys: those are nobody's business.
+    /// Its file in `/etc/pve/qemu-server`, without notes, passwords, keys and where reports are sent: those are nobody's business.
     pub conf: String,
     /// The resource mappings, `/etc/pve/mapping/pci.cfg`.
     pub mappings: Fact<String>,
@@ -28,13 +29,13 @@ impl HostedVm {
         let command_line = match &pid {
             Fact::Known { value: pid, .. } => root.bytes(&format!("/proc/{pid}/cmdline")).map(|bytes| {
                 let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
-                words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+                words.map(|word| redact::argument(&String::from_utf8_lossy(word))).collect()
             }),
             other => other.clone().map(|_| Vec::new()),
         };
         root.text(&format!("/etc/pve/qemu-server/{vmid}.conf")).map(|conf| Self {
             vmid,
-            conf: without_secrets(&conf),
+            conf: redact::command_line(&without_secrets(&conf)),
             mappings: root.text("/etc/pve/mapping/pci.cfg"),
             command_line,
         })
@@ -57,9 +58,9 @@ mod tests {
     fn a_machine_that_runs_and_one_that_is_not_there() {
         let dir = tempfile::tempdir().unwrap();
         for (path, bytes) in [
-            ("etc/pve/qemu-server/100.conf", &b"#secret\nname: a\ncipassword: $5$x\n"[..]),
+            ("etc/pve/qemu-server/100.conf", &b"#secret\nname: a\ncipassword: $5$x\nargs: -fw_cfg name=opt/gdsboot/report_url,string=https://a/b?X-Amz-Signature=top\n"[..]),
             ("var/run/qemu-server/100.pid", b"4711\n"),
-            ("proc/4711/cmdline", b"/usr/bin/kvm\0-id\x00100\0"),
+            ("proc/4711/cmdline", b"/usr/bin/kvm\0-id\x00100\0-fw_cfg\0name=opt/gdsboot/report_url,string=https://a/b?X-Amz-Signature=top\0"),
         ] {
             let path = dir.path().join(path);
             fs_err::create_dir_all(path.parent().unwrap()).unwrap();
@@ -68,8 +69,16 @@ mod tests {
         let root = Root::at(dir.path());
         let vm = HostedVm::read(&root, 100);
         let vm = vm.value().unwrap();
-        assert_eq!((vm.vmid, vm.conf.as_str()), (100, "name: a\n"));
-        assert_eq!(vm.command_line.value().unwrap(), &["/usr/bin/kvm", "-id", "100"]);
+        assert_eq!(vm.vmid, 100);
+        assert!(
+            vm.conf.starts_with("name: a\nargs: -fw_cfg name=opt/gdsboot/report_url,string=https://a/b"),
+            "{}",
+            vm.conf
+        );
+        let words = vm.command_line.value().unwrap();
+        assert_eq!(words[..3], ["/usr/bin/kvm", "-id", "100"]);
+        let said = format!("{vm:?}");
+        assert!(!said.contains("top") && !said.contains("secret") && !said.contains("$5$x"), "{said}");
         assert!(matches!(vm.mappings, Fact::Missing { .. }));
         assert!(matches!(HostedVm::read(&root, 101), Fact::Missing { .. }));
     }

@@ -3,6 +3,7 @@
 
 mod devices;
 mod merge;
+mod own;
 mod render;
 #[cfg(test)]
 mod tests;
@@ -99,7 +100,8 @@ pub fn join(guest: &Known, host: &Known, machine: &Machine, today: &str) -> Resu
     times(guest, host, &mut together);
     devices::pairs(&guest.facts, &context, &mut together);
     let of_guest = judge::judge(&guest.facts, Side::Guest, guest.bench.as_ref(), &guest.waive, today);
-    let of_host = judge::judge(&host.facts, Side::Host, None, &host.waive, today);
+    let of_host =
+        judge::judge(&own::own(&host.facts, &together.devices), Side::Host, None, &host.waive, today);
     let of_machine = vm_judge::findings(&context);
     let proven = guest.bench.as_ref().and_then(|bench| bench.proven());
     let mut findings =

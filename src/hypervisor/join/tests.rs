@@ -164,8 +164,13 @@ fn what_the_hosts_log_says_counts_for_the_guest() {
     let mut host = host_with(&conf());
     let line = "qemu-system-x86_64: 0000:06:00.0: PCI peer-to-peer transactions on BARs are not supported.";
     let log = LogLines { from: "/var/log/syslog".into(), lines: vec![line.into()], ..LogLines::default() };
-    host.facts.logs = Fact::known("/var/log", vec![log]);
+    host.facts.logs = Fact::known("/var/log", vec![log.clone()]);
     host.facts.kernel_log = Fact::known("/dev/kmsg", KernelLog::default());
+    // What it says of another guest's device is none of this one's business.
+    let mut other = host.clone();
+    let of_other = LogLines { lines: vec![line.replace("06:00", "0a:00")], ..log.clone() };
+    other.facts.logs = Fact::known("/var/log", vec![of_other]);
+    assert_ne!(one(&joined(&guest(), &other).unwrap(), "host.bar-mapping").status, Status::Fail);
     let joined = joined(&guest(), &host).unwrap();
     let mapping = one(&joined, "host.bar-mapping");
     assert_eq!(mapping.status, Status::Fail, "{mapping:?}");
