@@ -36,11 +36,22 @@ fn a_command_line() {
 
 #[test]
 fn domains() {
-    let text = check("broken.xml", 1);
+    let statuses = |name: &str, status: i32| -> Vec<(String, String)> {
+        let mut command = gdsboot();
+        command.args(["vm", "check", "--json"]).arg(fixture(name));
+        let judgement: serde_json::Value =
+            serde_json::from_str(&stdout(&run_with_status(&mut command, status))).unwrap();
+        let findings = judgement["findings"].as_array().unwrap().iter();
+        let word = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap().to_owned();
+        findings.map(|finding| (word(finding, "id"), word(finding, "status"))).collect()
+    };
+    let broken = statuses("broken.xml", 1);
     for id in ["vm.machine-type", "vm.emulator", "vm.balloon", "vm.hidden", "vm.memory-lock", "vm.nvme"] {
-        assert!(text.contains(id), "{id}: {text}");
+        assert!(broken.contains(&(id.to_owned(), "fail".to_owned())), "{id}: {broken:#?}");
     }
-    check("good.xml", 2);
+    let good = statuses("good.xml", 2);
+    assert!(good.iter().all(|(_, status)| status != "fail" && status != "error"), "{good:#?}");
+    assert!(check("good.xml", 2).contains("vm.machine-type"));
 }
 
 #[test]

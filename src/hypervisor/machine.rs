@@ -110,6 +110,16 @@ impl Cpu {
     pub fn is_host(&self) -> bool {
         matches!(self.model.as_str(), "host" | "max" | "host-passthrough")
     }
+
+    /// Is it one of QEMU's models of AMD's EPYC, all of which are Zen?
+    pub fn is_epyc(&self) -> bool {
+        self.model.starts_with("EPYC")
+    }
+
+    /// Does it show more than QEMU's 40 bits of address?
+    pub fn is_wide(&self) -> bool {
+        self.host_phys_bits || self.phys_bits.is_some_and(|bits| bits > 40)
+    }
 }
 
 /// A guest's memory.

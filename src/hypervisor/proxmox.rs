@@ -49,6 +49,12 @@ pub fn mappings(text: &str) -> Mappings {
     mappings
 }
 
+/// What a node of the cluster has of them.
+pub fn of_node(mut mappings: Mappings, node: &str) -> Mappings {
+    mappings.values_mut().for_each(|offers| offers.retain(|offer| offer.node == node));
+    mappings
+}
+
 /// Keys that say nothing about transfers.
 const PLAIN: [&str; 57] = [
     "acpi",
@@ -405,6 +411,15 @@ machine: pc
 machine: pc
 bios: seabios
 ";
+
+    #[test]
+    fn a_node_has_its_own_devices() {
+        let text = "gpu\n\tmap id=1,node=pve1,path=0000:41:00\n\tmap id=1,node=pve2,path=0000:81:00\n";
+        let of = |node: &str| {
+            of_node(mappings(text), node)["gpu"].iter().flat_map(|m| m.paths.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!((of("pve1"), of("pve3").len()), (vec!["0000:41:00".to_owned()], 0));
+    }
 
     #[test]
     fn a_whole_file() {

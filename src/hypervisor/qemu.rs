@@ -34,8 +34,17 @@ pub fn add(machine: &mut Machine, args: &str) -> Result<()> {
 
 /// Is this word a QEMU?
 fn is_program(word: &str) -> bool {
+    if word.contains('=') {
+        return false;
+    }
     let name = word.rsplit('/').next().unwrap_or(word);
     name.starts_with("qemu-system-") || matches!(name, "qemu-kvm" | "kvm")
+}
+
+/// Is a QEMU started with options here, and not only looked for (`command -v qemu-system-x86_64 >/dev/null`)?
+fn is_start(words: &[String]) -> bool {
+    let is_option = |word: &String| word.starts_with(['-', '$']);
+    words.windows(2).any(|pair| is_program(&pair[0]) && is_option(&pair[1]))
 }
 
 /// The program, and the words after it.
@@ -46,6 +55,7 @@ fn words(text: &[u8]) -> Result<(String, Vec<String>)> {
         let text = std::str::from_utf8(text).context("it is not text")?;
         let mut command = String::new();
         let mut cut = false;
+        let mut without_options = None;
         for line in logical_lines(text) {
             // Quotes may go over several lines.
             let is_open = !command.is_empty();
@@ -59,14 +69,20 @@ fn words(text: &[u8]) -> Result<(String, Vec<String>)> {
             }
             command.push_str(&line);
             match shlex::split(&command) {
-                Some(words) if words.iter().any(|word| is_program(word)) => return Ok(after_program(words)),
-                Some(_) => command.clear(),
+                Some(words) if is_start(&words) => return Ok(after_program(words)),
+                Some(words) => {
+                    if without_options.is_none() && words.iter().any(|word| is_program(word)) {
+                        without_options = Some(words);
+                    }
+                    command.clear();
+                    continue;
+                }
                 None => cut = true,
             }
             command.push('\n');
         }
         ensure!(!cut, "its quotes are not closed: it is cut off");
-        Vec::new()
+        without_options.unwrap_or_default()
     };
     ensure!(all.iter().any(|word| is_program(word)), "there is no qemu-system-x86_64 in it");
     Ok(after_program(all))
@@ -217,7 +233,11 @@ impl Parser<'_> {
         let mut words = words.iter().map(String::as_str).peekable();
         while let Some(word) = words.next() {
             let Some(name) = word.strip_prefix('-').map(|name| name.strip_prefix('-').unwrap_or(name)) else {
-                if !word.is_empty() {
+                if word.contains('$') {
+                    self.machine.complaints.push(format!(
+                        "{word}: what the shell puts for $ is not known here, options among it"
+                    ));
+                } else if !word.is_empty() {
                     self.machine.unknown.push(word.to_owned());
                 }
                 continue;
@@ -607,6 +627,20 @@ exec qemu-system-x86_64 -name 'gds "a"' -machine q35,accel=kvm -cpu host,kvm=off
   -uuid 11111111-2222-3333-4444-ABCDEF000000 -zebra stripes -device virtio-balloon
 echo done
 "#;
+
+    #[test]
+    fn a_script_that_looks_for_qemu_first_is_read_where_it_starts_it() {
+        let script = "#!/bin/sh\ncommand -v qemu-system-x86_64 >/dev/null || exit 1\nQEMU=/usr/bin/qemu-system-x86_64\n\
+                      exec qemu-system-x86_64 -machine q35,accel=kvm -m 4G\n";
+        let machine = parse("start.sh", script.as_bytes()).unwrap();
+        assert!(
+            machine.is_q35() && machine.accelerated && machine.memory.bytes == Some(4 << 30),
+            "{machine:?}"
+        );
+        let machine = parse("start.sh", b"qemu-system-x86_64 \"${ARGS[@]}\"\n").unwrap();
+        assert!(machine.complaints.iter().any(|said| said.contains('$')), "{machine:?}");
+        assert!(parse("start.sh", b"qemu-system-x86_64\n").is_ok());
+    }
 
     #[test]
     fn a_script() {

@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result};
 use std::io::Read as _;
 use std::path::Path;
 
+/// A link to the folder of the cluster's node that this is (pmxcfs).
+const LOCAL: &str = "/etc/pve/local";
 /// More than any configuration has.
 const LIMIT: u64 = 4 << 20;
 
@@ -69,7 +71,11 @@ pub fn load(target: &str, kind: Option<Kind>, root: &Root, host: Option<&Facts>)
     let told = host.and_then(|host| host.hosted.value()?.mappings.value());
     let mappings = match (told, root.text(MAPPINGS)) {
         (Some(told), _) => proxmox::mappings(told),
-        (None, Fact::Known { value, .. }) => proxmox::mappings(&value),
+        (None, Fact::Known { value, .. }) => match root.link_name(LOCAL) {
+            // The machine runs here, and not where another node has that device.
+            Fact::Known { value: node, .. } => proxmox::of_node(proxmox::mappings(&value), &node),
+            _ => proxmox::mappings(&value),
+        },
         _ => Mappings::new(),
     };
     if is_vmid(target) {

@@ -198,6 +198,19 @@ fn cpu_type(context: &Context<'_>) -> Outcome {
             "-cpu host,host-phys-bits=on",
         )
     };
+    if cpu.model.starts_with("custom-") {
+        return Outcome::unknown(format!("what the CPU model {} shows is not known here", cpu.model)).remedy(
+            Remedy::new(Who::Hypervisor, "look what it reports to the guest")
+                .command("cat /etc/pve/virtual-guest/cpu-models.conf"),
+        );
+    }
+    // An EPYC's family, on an EPYC, is all that p2pdma asks for.
+    if cpu.is_epyc() && cpu.is_wide() && context.is_zen() != Some(false) {
+        return Outcome::pass(format!(
+            "the guest sees an AMD Zen ({}) with the address width that was asked for",
+            cpu.model
+        ));
+    }
     if !cpu.is_host() {
         let model = if cpu.model.is_empty() { "the hypervisor's default" } else { cpu.model.as_str() };
         return Outcome::fail(format!(

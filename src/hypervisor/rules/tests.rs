@@ -139,6 +139,28 @@ fn a_mapping_is_none_only_where_mappings_were_read() {
 }
 
 #[test]
+fn an_epyc_on_an_epyc_is_as_good_as_the_host_s_own() {
+    let mut zen = host();
+    edit_cpu(&mut zen, "AuthenticAMD", 0x19);
+    let status = |cpu: &str, host: Option<&Facts>| {
+        one(&fine().replace("cpu: host", &format!("cpu: {cpu}")), host, "vm.cpu-type").status
+    };
+    assert_eq!(status("EPYC-Genoa,phys-bits=host", Some(&zen)), Status::Pass);
+    assert_eq!(status("EPYC-Genoa,phys-bits=48", Some(&zen)), Status::Pass);
+    assert_eq!(status("EPYC-Genoa", Some(&zen)), Status::Fail, "40 bits");
+    assert_eq!(status("custom-mine", Some(&zen)), Status::Unknown);
+    assert_eq!(status("kvm64,phys-bits=host", Some(&zen)), Status::Fail);
+    edit_cpu(&mut zen, "GenuineIntel", 6);
+    assert_eq!(status("EPYC-Genoa,phys-bits=host", Some(&zen)), Status::Fail);
+}
+
+fn edit_cpu(facts: &mut Facts, vendor: &str, family: u32) {
+    let mut cpu = facts.cpu.value().cloned().unwrap_or_default();
+    (cpu.vendor, cpu.family) = (vendor.to_owned(), Some(family));
+    facts.cpu = Fact::known("/proc/cpuinfo", cpu);
+}
+
+#[test]
 fn every_way_to_hide_the_hypervisor_is_seen() {
     let hidden = |text: &str| one(text, None, "vm.hidden").status;
     for text in [
