@@ -1,4 +1,4 @@
-//! A virtual machine of this Proxmox: its configuration and its process, as text. Whoever joins a guest's report with the
+//! A virtual machine of this Proxmox: its configuration as text. Whoever joins a guest's report with the
 //! host's reads them (`gdsboot vm join`).
 
 use super::{Fact, Root};
@@ -16,28 +16,15 @@ pub struct HostedVm {
     pub conf: String,
     /// The resource mappings, `/etc/pve/mapping/pci.cfg`.
     pub mappings: Fact<String>,
-    /// The words of the QEMU that runs it; missing where none does.
-    pub command_line: Fact<Vec<String>>,
 }
 
 impl HostedVm {
     /// Reads it; missing where this node has no such machine.
     pub fn read(root: &Root, vmid: u32) -> Fact<Self> {
-        let pid = root.parse(&format!("/var/run/qemu-server/{vmid}.pid"), |text| {
-            text.trim().parse::<u32>().map_err(|why| why.to_string())
-        });
-        let command_line = match &pid {
-            Fact::Known { value: pid, .. } => root.bytes(&format!("/proc/{pid}/cmdline")).map(|bytes| {
-                let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
-                words.map(|word| redact::argument(&String::from_utf8_lossy(word))).collect()
-            }),
-            other => other.clone().map(|_| Vec::new()),
-        };
         root.text(&format!("/etc/pve/qemu-server/{vmid}.conf")).map(|conf| Self {
             vmid,
             conf: redact::command_line(&without_secrets(&conf)),
             mappings: root.text("/etc/pve/mapping/pci.cfg"),
-            command_line,
         })
     }
 }
@@ -57,15 +44,11 @@ mod tests {
     #[test]
     fn a_machine_that_runs_and_one_that_is_not_there() {
         let dir = tempfile::tempdir().unwrap();
-        for (path, bytes) in [
-            ("etc/pve/qemu-server/100.conf", &b"#secret\nname: a\ncipassword: $5$x\nargs: -fw_cfg name=opt/gdsboot/report_url,string=https://a/b?X-Amz-Signature=top\n"[..]),
-            ("var/run/qemu-server/100.pid", b"4711\n"),
-            ("proc/4711/cmdline", b"/usr/bin/kvm\0-id\x00100\0-fw_cfg\0name=opt/gdsboot/report_url,string=https://a/b?X-Amz-Signature=top\0"),
-        ] {
-            let path = dir.path().join(path);
-            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
-            fs_err::write(path, bytes).unwrap();
-        }
+        let path = dir.path().join("etc/pve/qemu-server/100.conf");
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        let conf = "#secret\nname: a\ncipassword: $5$x\n\
+                    args: -fw_cfg name=opt/gdsboot/report_url,string=https://a/b?X-Amz-Signature=top\n";
+        fs_err::write(path, conf).unwrap();
         let root = Root::at(dir.path());
         let vm = HostedVm::read(&root, 100);
         let vm = vm.value().unwrap();
@@ -75,8 +58,6 @@ mod tests {
             "{}",
             vm.conf
         );
-        let words = vm.command_line.value().unwrap();
-        assert_eq!(words[..3], ["/usr/bin/kvm", "-id", "100"]);
         let said = format!("{vm:?}");
         assert!(!said.contains("top") && !said.contains("secret") && !said.contains("$5$x"), "{said}");
         assert!(matches!(vm.mappings, Fact::Missing { .. }));

@@ -6,7 +6,7 @@ use crate::checks::virtual_machine::bookkeeping;
 use crate::error::usage;
 use crate::facts::pci::PciDevice;
 use crate::facts::{Fact, Facts};
-use crate::hypervisor::context::is_near;
+use crate::hypervisor::context::{is_near, is_zen};
 use crate::hypervisor::rules::best_page;
 use crate::hypervisor::window;
 use crate::topology::p2pdma::P2pdma;
@@ -277,9 +277,7 @@ fn groups(
             is_ours(&pair.gpu) && is_ours(&pair.peer)
         })
         .collect();
-    let is_zen = request.host.and_then(|host| host.cpu.value()).filter(|cpu| !cpu.vendor.is_empty());
-    let is_zen =
-        is_zen.map(|cpu| cpu.vendor == "AuthenticAMD" && cpu.family.is_some_and(|family| family >= 0x17));
+    let is_zen = request.host.and_then(is_zen);
     let passes = |pair: &&Pair| matches!(pair.p2pdma, P2pdma::Direct | P2pdma::ThroughHostBridge { .. });
     let groups = match request.tree {
         Tree::Ports => {
