@@ -1,8 +1,6 @@
 //! What a rule sees: a machine's configuration, and what is known of the host's devices.
 
 use super::machine::{Machine, Passed, PlaceInGuest, PortKind};
-use crate::checks::check::Side;
-use crate::checks::context::Context as HostContext;
 use crate::facts::Facts;
 use crate::facts::pci::PciDevice;
 use crate::topology::labels::{self, Label};
@@ -123,13 +121,7 @@ impl<'a> Context<'a> {
 
     /// Is the host's CPU an AMD Zen, for which p2pdma asks for no switch? `None` where it is not known.
     pub fn is_zen(&self) -> Option<bool> {
-        let cpu = self.host?.cpu.value().filter(|cpu| !cpu.vendor.is_empty())?;
-        Some(cpu.vendor == "AuthenticAMD" && cpu.family.is_some_and(|family| family >= 0x17))
-    }
-
-    /// The host's facts as the checks see them.
-    pub fn host_context(&self) -> Option<HostContext<'a>> {
-        self.host.map(|facts| HostContext::new(facts, Side::Host))
+        is_zen(self.host?)
     }
 
     /// The machine's number for commands.
@@ -141,6 +133,12 @@ impl<'a> Context<'a> {
     pub fn conventional(&self) -> Vec<&'a Passed> {
         self.machine.passed.iter().filter(|passed| passed.place == PlaceInGuest::Conventional).collect()
     }
+}
+
+/// Is a machine's CPU an AMD Zen? `None` where it is not known.
+pub fn is_zen(host: &Facts) -> Option<bool> {
+    let cpu = host.cpu.value().filter(|cpu| !cpu.vendor.is_empty())?;
+    Some(cpu.vendor == "AuthenticAMD" && cpu.family.is_some_and(|family| family >= 0x17))
 }
 
 /// Below one switch?

@@ -1,6 +1,7 @@
 //! What is known of a machine that this program does not run on: a report, `facts --json`, or a capture.
 
 use crate::bench::results::Results;
+use crate::checks::waiver::Waiver;
 use crate::error::{Advise as _, Status, usage};
 use crate::facts::unpack::unpack;
 use crate::facts::{Facts, Root};
@@ -23,6 +24,8 @@ pub struct Known {
     pub facts: Facts,
     /// What a benchmark found there.
     pub bench: Option<Results>,
+    /// Findings that somebody decided to live with there.
+    pub waive: Vec<Waiver>,
     /// When it was read, by its own clock; `None` where that was not kept.
     pub at: Option<Utc>,
 }
@@ -38,6 +41,7 @@ pub fn read(path: &Path) -> Result<Known> {
         from: from.clone(),
         facts: Facts::read(&root),
         bench: Results::left_by_run(&root),
+        waive: Vec::new(),
         at: None,
     };
     if path.is_dir() {
@@ -71,21 +75,23 @@ pub fn read(path: &Path) -> Result<Known> {
 pub fn parse(from: &str, bytes: &[u8]) -> Result<Known> {
     let value: Value = serde_json::from_slice(bytes).context("it is no JSON")?;
     let Value::Object(mut map) = value else { anyhow::bail!("it is no JSON object") };
-    let known = |facts: Value, bench, at| -> Result<Known> {
+    let known = |facts: Value, bench, waive, at| -> Result<Known> {
         ensure!(
             facts.get("pci").is_some() && facts.get("kernel").is_some(),
             "these are no facts of a machine"
         );
-        Ok(Known { from: from.to_owned(), facts: serde_json::from_value(facts)?, bench, at })
+        Ok(Known { from: from.to_owned(), facts: serde_json::from_value(facts)?, bench, waive, at })
     };
     if map.contains_key("findings") && !map.contains_key("facts") {
         anyhow::bail!("these are findings without the facts that they were made from");
     }
     let Some(schema) = map.get("schema").and_then(Value::as_u64) else {
-        return known(Value::Object(map), None, None);
+        return known(Value::Object(map), None, Vec::new(), None);
     };
     ensure!(schema <= u64::from(SCHEMA), "a newer gdsboot wrote it (form {schema}, known up to {SCHEMA})");
     let bench = map.remove("benchmark").map(serde_json::from_value).transpose()?.flatten();
     let at = map.remove("started").map(serde_json::from_value).transpose()?;
-    known(map.remove("facts").context("the report has no facts")?, bench, at)
+    let waive = map.get_mut("settings").and_then(|settings| settings.get_mut("waive")).map(Value::take);
+    let waive = waive.map(serde_json::from_value).transpose()?.unwrap_or_default();
+    known(map.remove("facts").context("the report has no facts")?, bench, waive, at)
 }

@@ -4,7 +4,8 @@ use super::machine::{Kind, Machine};
 use super::proxmox::{self, FOLDER, MAPPINGS, Mappings};
 use super::{libvirt, qemu};
 use crate::error::{Advise as _, Status, usage};
-use crate::facts::{Fact, Root};
+use crate::facts::hosted;
+use crate::facts::{Fact, Facts, Root};
 use anyhow::{Context as _, Result};
 use std::io::Read as _;
 use std::path::Path;
@@ -60,14 +61,18 @@ pub fn read(from: &str, bytes: &[u8], kind: Option<Kind>, mappings: &Mappings) -
         .status(Status::Usage)
 }
 
-/// Reads what a user named: digits alone are a virtual machine of the Proxmox at `root`.
+/// Reads what a user named: digits alone are a virtual machine of the Proxmox at `root`. Resource mappings are those of the
+/// `host` that was handed in, else those at `root`.
 ///
 /// # Errors
 /// There is no such thing, or it is no configuration; [`Status::Usage`].
-pub fn load(target: &str, kind: Option<Kind>, root: &Root) -> Result<Machine> {
-    let mappings = match root.text(MAPPINGS) {
-        Fact::Known { value, .. } => proxmox::mappings(&value),
-        _ => Mappings::new(),
+pub fn load(target: &str, kind: Option<Kind>, root: &Root, host: Option<&Facts>) -> Result<Machine> {
+    let mappings = match (host, root.text(MAPPINGS)) {
+        (Some(host), _) => Mappings::of_host(host),
+        (None, Fact::Known { value, .. }) => {
+            Mappings::parse(&value, hosted::node(root).value().map(String::as_str))
+        }
+        (None, _) => Mappings::default(),
     };
     if is_vmid(target) {
         return load_vmid(target, root, &mappings);
@@ -140,18 +145,18 @@ mod tests {
     fn a_machine_that_is_not_there() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(dir.path());
-        let error = load("100", None, &root).unwrap_err();
+        let error = load("100", None, &root, None).unwrap_err();
         assert!(one_line(&error).contains("no virtual machine 100"));
         assert!(hint_of(&error).unwrap().contains("name a file"));
         let folder = dir.path().join("etc/pve/qemu-server");
         fs_err::create_dir_all(&folder).unwrap();
         fs_err::write(folder.join("101.conf"), "name: a\n").unwrap();
-        let error = load("100", None, &root).unwrap_err();
+        let error = load("100", None, &root, None).unwrap_err();
         assert_eq!(status_of(&error), Status::Usage);
         assert!(hint_of(&error).unwrap().contains("101"));
-        assert_eq!(load("101", None, &root).unwrap().vmid, Some(101));
+        assert_eq!(load("101", None, &root, None).unwrap().vmid, Some(101));
         for nothing in ["/nonexistent", "/"] {
-            assert_eq!(status_of(&load(nothing, None, &root).unwrap_err()), Status::Usage);
+            assert_eq!(status_of(&load(nothing, None, &root, None).unwrap_err()), Status::Usage);
         }
     }
 }

@@ -197,14 +197,27 @@ fn numa(context: &Context<'_>) -> Outcome {
             words(&nodes)
         ));
     }
-    let list = nodes.iter().map(u32::to_string).collect::<Vec<_>>().join("-");
+    let list = nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let mib = context.machine.memory.bytes.unwrap_or(0) >> 20;
+    // Each node has its own line: with huge pages Proxmox takes no other form.
+    let page = (context.machine.memory.hugepages.unwrap_or(0) >> 20).max(2);
+    let mut rest = mib;
+    let lines = nodes.iter().enumerate().map(|(at, node)| {
+        let left = (nodes.len() - at) as u64;
+        // In whole pages.
+        let part = if left == 1 { rest } else { rest / left / page * page };
+        rest -= part;
+        let cpus = if nodes.len() == 1 { "0-N".to_owned() } else { format!("CPUS{at}") };
+        format!(" -numa{at} cpus={cpus},hostnodes={node},memory={part},policy=bind")
+    });
+    let lines: String = lines.collect();
+    let backend: String = nodes.iter().map(|node| format!(",host-nodes={node}")).collect();
     let remedy = fix(
         context,
         "bind the memory to the devices' node",
-        &format!("qm set VMID -numa 1 -numa0 cpus=0-N,hostnodes={list},memory={mib},policy=bind"),
+        &format!("qm set VMID -numa 1{lines}"),
         &format!("<numatune><memory mode='strict' nodeset='{list}'/></numatune>"),
-        &format!("-object memory-backend-memfd,...,host-nodes={list},policy=bind"),
+        &format!("-object memory-backend-memfd,...{backend},policy=bind"),
     );
     let outcome = if bound.is_empty() {
         Outcome::fail(format!(
