@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use std::io::{Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The longest head of an answer that is read, in bytes.
 const HEAD_LIMIT: usize = 16 << 10;
@@ -111,19 +111,31 @@ fn part(value: &str) -> Option<(u64, u64)> {
     Some((first.trim().parse().ok()?, whole.trim().parse().ok()?))
 }
 
+/// How long a fetch may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long the server may be silent.
+    pub silence: Duration,
+    /// When it is over, however much comes; the last silence may end later.
+    pub deadline: Instant,
+}
+
 /// Asks for a file of `size` bytes from byte `from` on and gives what comes to `take`, each piece with its place. Ends when
 /// the connection does or all is there; whether it is all is for the caller to see.
 ///
 /// # Errors
-/// No connection; an answer that is not that file; silence for `patience`; what `take` says.
+/// No connection; an answer that is not that file; too long a silence; the end of time; what `take` says.
 pub fn fetch(
     url: &Url,
     from: u64,
     size: u64,
-    patience: Duration,
+    limits: Limits,
     take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let connecting = || format!("connecting to {}", url.address);
+    // Nothing waits for no time at all.
+    let left = limits.deadline.saturating_duration_since(Instant::now());
+    let patience = limits.silence.min(left).max(Duration::from_millis(1));
     let mut stream = TcpStream::connect_timeout(&url.address.into(), patience).with_context(connecting)?;
     stream.set_read_timeout(Some(patience)).with_context(connecting)?;
     stream.set_write_timeout(Some(patience)).with_context(connecting)?;
@@ -135,7 +147,7 @@ pub fn fetch(
         env!("CARGO_PKG_VERSION")
     );
     stream.write_all(request.as_bytes()).context("asking the server")?;
-    receive(&mut stream, from, size, take)
+    receive(&mut InTime(stream, limits.deadline), from, size, take)
 }
 
 fn receive(
@@ -172,6 +184,18 @@ fn receive(
             return Ok(());
         }
         piece = 0..count;
+    }
+}
+
+/// What can be read until then. A server that sends a byte now and then is never silent.
+struct InTime<R>(R, Instant);
+
+impl<R: Read> Read for InTime<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if Instant::now() >= self.1 {
+            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "time is up"));
+        }
+        self.0.read(buffer)
     }
 }
 
@@ -221,6 +245,34 @@ mod tests {
         assert_eq!(received(part, 3, 6).unwrap(), b"...def");
         let short = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc";
         assert_eq!(received(short, 0, 6).unwrap(), b"abc...");
+    }
+
+    /// Gives a byte at a time, and lets time pass.
+    struct Slow<'a>(&'a [u8]);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            std::thread::sleep(Duration::from_millis(1));
+            self.0.read(&mut buffer[..1])
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_never_silent_and_never_done_is_left_in_time() {
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n".to_vec();
+        let body = [head.clone(), vec![b'x'; 100_000]].concat();
+        let endless = b"a: b\r\n".repeat(2000);
+        for (answer, milliseconds, why) in
+            [(&body[..], 200, "reading at byte"), (&endless, 20, "waiting for the server's answer")]
+        {
+            let begun = Instant::now();
+            let deadline = begun + Duration::from_millis(milliseconds);
+            let error =
+                receive(&mut InTime(Slow(answer), deadline), 0, 100_000, &mut |_, _| Ok(())).unwrap_err();
+            let error = format!("{error:#}");
+            assert!(error.starts_with(why) && error.ends_with("time is up"), "{error}");
+            assert!(begun.elapsed() < Duration::from_secs(5));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! may hold a password; what a report, a capture or a screen shows of one has neither.
 
 use crate::boot_contract::PARAM_REPORT_URL;
+use std::ops::Range;
 
 /// What stands where something was hidden.
 const HIDDEN: &str = "REDACTED";
@@ -73,17 +74,16 @@ pub fn command_line_bytes(bytes: Vec<u8>) -> Vec<u8> {
 }
 
 fn hide(text: &str, is_one_word: bool) -> String {
-    let starts = values(&normal(text), is_one_word);
+    let normal = normal(text);
     let mut out = String::with_capacity(text.len());
     let mut done = 0;
-    for start in starts {
-        if start < done {
-            continue;
+    for start in values(&normal, is_one_word) {
+        if start >= done {
+            let (start, end) = value(text, start, is_one_word);
+            out.push_str(&text[done..start]);
+            out.push_str(&url(&text[start..end]));
+            done = end;
         }
-        let (start, end) = value(text, start, is_one_word);
-        out.push_str(&text[done..start]);
-        out.push_str(&url(&text[start..end]));
-        done = end;
     }
     out.push_str(&text[done..]);
     out
@@ -96,63 +96,57 @@ fn normal(text: &str) -> String {
 
 /// Where values begin that may be the report's URL, in ascending order.
 fn values(text: &str, is_one_word: bool) -> Vec<usize> {
-    let url_key = normal(PARAM_REPORT_URL);
-    let url_key = url_key.rsplit('.').next().unwrap_or_default();
-    let word_of =
-        |at: usize| if is_one_word { text } else { &text[word_start(text, at)..word_end(text, at)] };
+    let url_key = PARAM_REPORT_URL.trim_start_matches("gdsboot.");
     let mut found = Vec::new();
-    for (at, _) in text.match_indices('=') {
-        let is_key = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_';
-        let key = &text[text[..at].trim_end_matches(is_key).len()..at];
-        let is_ours = key.contains("gdsboot.") || key.contains(url_key);
-        if is_ours || key == "string" && word_of(at).contains("gdsboot/") {
-            found.push(at + 1);
+    let is_fw_cfg = |at: usize, name: &str| text[word(text, at, is_one_word)].contains(name);
+    for (at, byte) in text.bytes().enumerate() {
+        if byte == b'=' {
+            let is_key = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_');
+            let before = text.as_bytes()[..at].iter().rposition(|byte| !is_key(byte));
+            let key = &text[before.map_or(0, |before| before + 1)..at];
+            let is_ours = key.contains("gdsboot.") || key.contains(url_key);
+            if is_ours || key == "string" && is_fw_cfg(at, "gdsboot/") {
+                found.push(at + 1);
+            }
+        } else if text.as_bytes()[at..].starts_with(url_key.as_bytes()) {
+            // Whatever else stands between the key and its value.
+            let after = at + url_key.len();
+            let front = text[..at].strip_suffix(['.', '/', '_']);
+            if front.is_some_and(|front| front.ends_with("gdsboot"))
+                && let Some(other) = text[after..].chars().next()
+                && other != '='
+                && !(other == ',' && is_fw_cfg(at, "string="))
+            {
+                found.push(after + other.len_utf8());
+            }
         }
     }
-    // Whatever else stands between the key and its value.
-    for (at, _) in text.match_indices(url_key) {
-        let after = at + url_key.len();
-        let is_key = text[..at].strip_suffix(['.', '/', '_']).is_some_and(|front| front.ends_with("gdsboot"));
-        match text[after..].chars().next() {
-            None | Some('=') => {}
-            Some(',') if word_of(at).contains("string=") => {}
-            Some(other) if is_key => found.push(after + other.len_utf8()),
-            Some(_) => {}
-        }
-    }
-    found.sort_unstable();
     found
 }
 
-fn is_blank(c: char) -> bool {
-    c.is_whitespace() || c == '\0'
-}
-
-fn word_start(text: &str, at: usize) -> usize {
-    let blank = text[..at].char_indices().rev().find(|(_, c)| is_blank(*c));
-    blank.map_or(0, |(at, c)| at + c.len_utf8())
-}
-
-fn word_end(text: &str, at: usize) -> usize {
-    text[at..].find(is_blank).map_or(text.len(), |end| at + end)
+/// The word at a byte, between blanks and control characters.
+fn word(text: &str, at: usize, is_one_word: bool) -> Range<usize> {
+    let is_blank = |byte: &u8| *byte <= b' ' && !is_one_word;
+    let start = text.as_bytes()[..at].iter().rposition(is_blank).map_or(0, |blank| blank + 1);
+    let end = text.as_bytes()[at..].iter().position(is_blank).map_or(text.len(), |blank| at + blank);
+    start..end
 }
 
 /// The value that begins at `start`, without its quotes.
 fn value(text: &str, start: usize, is_one_word: bool) -> (usize, usize) {
-    let word = if is_one_word { 0 } else { word_start(text, start) };
-    let quote = |text: &str| text.chars().next().filter(|c| matches!(c, '"' | '\'')).filter(|_| !is_one_word);
+    let word = word(text, start, is_one_word);
+    let quote = |at: usize| text[at..].chars().next().filter(|c| !is_one_word && matches!(c, '"' | '\''));
     // `key="a b"`, `"key=a b"` and `key=a b`: quotes keep spaces together.
-    let own = quote(&text[start..]);
+    let own = quote(start);
     let start = start + own.map_or(0, char::len_utf8);
-    let end = match own.or_else(|| quote(&text[word..])) {
-        _ if is_one_word => text.len(),
+    let end = match own.or_else(|| quote(word.start)) {
         Some(quote) => text[start..].find([quote, '\n']).map_or(text.len(), |end| start + end),
-        None => word_end(text, start),
+        None => word.end,
     };
     // QEMU's -smbios type=11 has several values, and a comma in one of them is doubled.
-    let is_list = text[word..start].contains("type=11");
-    let next = text[start..end].match_indices(",value=").map(|(at, _)| start + at);
-    let next = next.filter(|at| is_list && !text[..*at].ends_with(',')).next();
+    let is_list = text[word.start..start].contains("type=11");
+    let mut commas = text[start..end].match_indices(",value=").map(|(at, _)| start + at);
+    let next = commas.find(|at| is_list && !text[..*at].ends_with(','));
     (start, next.unwrap_or(end))
 }
 

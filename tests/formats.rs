@@ -92,6 +92,21 @@ fn qemu_img_reads_back_any_disk() {
     assert!(bytes < 1_200_000, "{bytes} bytes");
 }
 
+/// What is empty on a large disk takes no room in the file, tables included.
+#[test]
+fn a_report_disk_of_a_terabyte_is_a_small_qcow2() {
+    let dir = tempfile::tempdir_in(folder()).unwrap();
+    let path = dir.path().join("report.qcow2");
+    let mut split = gdsboot();
+    split.args(["split-report", "--size", "1T", "--format", "qcow2", "-o"]).arg(&path);
+    run_with_status(&mut split, 0);
+    let said = qemu_img(&["check", "-f", "qcow2"], &[&path]);
+    assert!(said.contains("No errors were found"), "{said}");
+    let bytes = std::fs::metadata(&path).unwrap().len();
+    assert!(bytes < 2 << 20, "{bytes} bytes");
+    assert_eq!(inspect(&path)["runs"], Value::Array(Vec::new()));
+}
+
 #[test]
 fn qcow2_is_the_same_disk_and_its_report_partition_is_written_to() {
     let dir = tempfile::tempdir_in(folder()).unwrap();

@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Raised whenever the same inputs would give another image.
-const RECIPE: u32 = 3;
+const RECIPE: u32 = 4;
 
 /// All that a build starts from.
 #[derive(Debug)]
@@ -136,26 +136,48 @@ impl Inputs<'_> {
     }
 }
 
+/// What every format begins with.
+struct Prepared {
+    /// Identifies the image.
+    key: String,
+    /// The cache's entry of the root.
+    root: PathBuf,
+    info: RootInfo,
+    manifest: Manifest,
+}
+
+impl Prepared {
+    fn new(inputs: &Inputs<'_>, place: &Place<'_>) -> Result<Self> {
+        inputs.profile.check_overlays(&inputs.overlays.names)?;
+        let key = inputs.key()?;
+        let root = root_entry(inputs, place)?;
+        let info: RootInfo =
+            serde_json::from_slice(&fs_err::read(root.join("info.json"))?).context("reading info.json")?;
+        let manifest = manifest(inputs, &info, &key);
+        Ok(Self { key, root, info, manifest })
+    }
+
+    fn finish(self, inputs: &Inputs<'_>, place: &Place<'_>) -> Result<(Manifest, Parts)> {
+        let boot = boot_entry(inputs, place)?;
+        interrupt::check()?;
+        let parts = parts(inputs, &self.info, &self.root, &boot, &self.manifest)?;
+        Ok((self.manifest, parts))
+    }
+}
+
 /// Builds an image into `output`.
 ///
 /// # Errors
 /// Every step names what it was doing; see there. Nothing is written to the output unless all of it is there.
 pub fn build(inputs: &Inputs<'_>, place: &Place<'_>, output: &Output) -> Result<Built> {
-    inputs.profile.check_overlays(&inputs.overlays.names)?;
-    let key = inputs.key()?;
+    let prepared = Prepared::new(inputs, place)?;
     let stamps = place.cache.folder().join("outputs");
-    let root = root_entry(inputs, place)?;
-    let info: RootInfo =
-        serde_json::from_slice(&fs_err::read(root.join("info.json"))?).context("reading info.json")?;
-    let manifest = manifest(inputs, &info, &key);
     // The same inputs are the same image in whatever form, and another file.
-    let stamp = format!("{key} {}", inputs.format.word());
+    let stamp = format!("{} {}", prepared.key, inputs.format.word());
     if output.is_current(&stamps, &stamp) {
-        return Ok(Built { manifest, was_current: true });
+        return Ok(Built { manifest: prepared.manifest, was_current: true });
     }
-    let boot = boot_entry(inputs, place)?;
-    interrupt::check()?;
-    let parts = parts(inputs, &info, &root, &boot, &manifest)?;
+    let (manifest, parts) = prepared.finish(inputs, place)?;
     output.replace(&stamps, &stamp, |file| inputs.format.write(&parts, file, output, place.progress))?;
     Ok(Built { manifest, was_current: false })
 }
@@ -171,15 +193,7 @@ pub fn build_netboot(
     output: &OutputFolder,
     report_url: Option<&str>,
 ) -> Result<Manifest> {
-    inputs.profile.check_overlays(&inputs.overlays.names)?;
-    let key = inputs.key()?;
-    let root = root_entry(inputs, place)?;
-    let info: RootInfo =
-        serde_json::from_slice(&fs_err::read(root.join("info.json"))?).context("reading info.json")?;
-    let manifest = manifest(inputs, &info, &key);
-    let boot = boot_entry(inputs, place)?;
-    interrupt::check()?;
-    let parts = parts(inputs, &info, &root, &boot, &manifest)?;
+    let (manifest, parts) = Prepared::new(inputs, place)?.finish(inputs, place)?;
     output.replace(|folder| netboot::write(&parts, report_url, folder, place.progress))?;
     Ok(manifest)
 }

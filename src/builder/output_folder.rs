@@ -1,9 +1,12 @@
 //! A folder that the user asked for: written beside its place and moved there when it is whole. A web server may be serving
-//! the old one meanwhile; it is exchanged in one step.
+//! the old one meanwhile; it is exchanged in one step, where the filesystem can do that. Nothing is ever removed but files
+//! that a build makes: whatever else lies there is somebody's.
 
 use crate::error::{Advise as _, Status, usage};
 use anyhow::{Context as _, Result};
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Where a folder goes.
@@ -11,14 +14,16 @@ use std::path::{Path, PathBuf};
 pub struct OutputFolder {
     path: PathBuf,
     parent: PathBuf,
+    names: &'static [&'static str],
 }
 
 impl OutputFolder {
-    /// Checks that a folder can be written to `path`: there is none, it is empty, or an earlier one that has the file `mark`.
+    /// Checks that a folder can be written to `path`: there is none, or it has nothing but files called one of `names`, which
+    /// are all that a build makes.
     ///
     /// # Errors
-    /// There is something else, whose contents would be lost; the folder around it is not there.
-    pub fn new(path: &Path, mark: &str) -> Result<Self> {
+    /// There is something else, which would be lost; the folder around it is not there.
+    pub fn new(path: &Path, names: &'static [&'static str]) -> Result<Self> {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let parent = fs_err::canonicalize(parent)
             .context("looking for the output's folder")
@@ -26,21 +31,34 @@ impl OutputFolder {
             .status(Status::Usage)?;
         let name =
             path.file_name().ok_or_else(|| usage("the output has no name", "name a folder: -o netboot"))?;
-        let path = parent.join(name);
-        if let Ok(meta) = fs_err::symlink_metadata(&path) {
-            let is_ours =
-                meta.is_dir() && (path.join(mark).is_file() || fs_err::read_dir(&path)?.next().is_none());
+        let folder = Self { path: parent.join(name), parent, names };
+        folder.check()?;
+        Ok(folder)
+    }
+
+    /// Is there nothing that would be lost?
+    fn check(&self) -> Result<()> {
+        let shown = self.path.display();
+        let hint = "name another folder (-o DIR), or move that away";
+        match fs_err::symlink_metadata(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error.into()),
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Err(usage(format!("{shown} exists and is no folder"), hint)),
+        }
+        for entry in fs_err::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let is_ours = self.names.iter().any(|ours| name == *ours) && entry.file_type()?.is_file();
             if !is_ours {
+                let name = name.to_string_lossy();
                 return Err(usage(
-                    format!(
-                        "{} exists and is no folder of an earlier build; what is in it would be lost",
-                        path.display()
-                    ),
-                    "name another: -o DIR",
+                    format!("{shown} has {name}, which no build made and which would be lost"),
+                    hint,
                 ));
             }
         }
-        Ok(Self { path, parent })
+        Ok(())
     }
 
     /// The path, absolute.
@@ -51,9 +69,18 @@ impl OutputFolder {
     /// Writes the folder by `write`, which gets an empty one beside it, then puts it in its place.
     ///
     /// # Errors
-    /// What `write` says; the old folder is as it was then.
+    /// What `write` says, or something came into the old folder meanwhile; that is as it was then.
     pub fn replace(&self, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        let shown = self.path.display();
+        self.replace_by(write, |new, old| {
+            renameat2(AT_FDCWD, new, AT_FDCWD, old, RenameFlags::RENAME_EXCHANGE)
+        })
+    }
+
+    fn replace_by(
+        &self,
+        write: impl FnOnce(&Path) -> Result<()>,
+        exchange: impl FnOnce(&Path, &Path) -> nix::Result<()>,
+    ) -> Result<()> {
         let temp = tempfile::Builder::new()
             .prefix(".gdsboot-")
             .tempdir_in(&self.parent)
@@ -62,16 +89,55 @@ impl OutputFolder {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs_err::set_permissions(temp.path(), mode)?;
         fs_err::File::open(temp.path())?.sync_all()?;
+        // Building took minutes.
+        self.check()?;
         if self.path.exists() {
-            // The old one takes the temporary one's name, and goes with it.
-            renameat2(AT_FDCWD, temp.path(), AT_FDCWD, &self.path, RenameFlags::RENAME_EXCHANGE)
-                .with_context(|| format!("replacing {shown}"))?;
-            temp.close().with_context(|| format!("removing the old {shown}"))?;
+            let old = self.put_in_place(temp.path(), exchange)?;
+            // From here on the temporary folder's name may be that of the old one.
+            let _ = temp.keep();
+            self.remove(&old)?;
         } else {
-            fs_err::rename(temp.keep(), &self.path)?;
+            fs_err::rename(temp.path(), &self.path)?;
+            let _ = temp.keep();
         }
         fs_err::File::open(&self.parent)?.sync_all()?;
         Ok(())
+    }
+
+    /// Puts `new` in the old one's place, and tells where that is now.
+    fn put_in_place(
+        &self,
+        new: &Path,
+        exchange: impl FnOnce(&Path, &Path) -> nix::Result<()>,
+    ) -> Result<PathBuf> {
+        let shown = self.path.display();
+        match exchange(new, &self.path) {
+            Ok(()) => Ok(new.to_owned()),
+            // NFS and others cannot exchange (rename(2)); for a moment there is none.
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+                let old = new.with_extension("old");
+                fs_err::rename(&self.path, &old)?;
+                if let Err(error) = fs_err::rename(new, &self.path) {
+                    fs_err::rename(&old, &self.path).with_context(|| format!("putting back {shown}"))?;
+                    return Err(error.into());
+                }
+                Ok(old)
+            }
+            Err(error) => Err(error).with_context(|| format!("replacing {shown}")),
+        }
+    }
+
+    /// Removes what a build made from an old folder, and that, where nothing else is in it.
+    fn remove(&self, old: &Path) -> Result<()> {
+        for name in self.names {
+            match fs_err::remove_file(old.join(name)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        fs_err::remove_dir(old)
+            .with_context(|| format!("removing the old {}", self.path.display()))
+            .hint(format!("the new one is in its place; look at what is left in {}", old.display()))
     }
 }
 
@@ -79,6 +145,8 @@ impl OutputFolder {
 mod tests {
     use super::*;
     use crate::error::status_of;
+
+    const NAMES: &[&str] = &["mark", "new"];
 
     fn names(folder: &Path) -> Vec<String> {
         let mut names: Vec<_> = fs_err::read_dir(folder)
@@ -89,13 +157,16 @@ mod tests {
         names
     }
 
+    fn fill(name: &'static str) -> impl FnOnce(&Path) -> Result<()> {
+        move |to| Ok(fs_err::write(to.join(name), "x")?)
+    }
+
     #[test]
     fn it_is_whole_or_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("net");
-        let fill = |name: &'static str| move |to: &Path| Ok(fs_err::write(to.join(name), "x")?);
-        OutputFolder::new(&path, "mark").unwrap().replace(fill("mark")).unwrap();
-        let again = OutputFolder::new(&path, "mark").unwrap();
+        OutputFolder::new(&path, NAMES).unwrap().replace(fill("mark")).unwrap();
+        let again = OutputFolder::new(&path, NAMES).unwrap();
         again.replace(fill("new")).unwrap();
         assert_eq!((names(&path), names(dir.path())), (vec!["new".into()], vec!["net".into()]));
         assert!(again.replace(|_| anyhow::bail!("no")).is_err());
@@ -103,14 +174,67 @@ mod tests {
     }
 
     #[test]
+    fn a_filesystem_that_cannot_exchange_takes_two_steps() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("net");
+        let folder = OutputFolder::new(&path, NAMES).unwrap();
+        folder.replace(fill("mark")).unwrap();
+        folder.replace_by(fill("new"), |_, _| Err(Errno::EINVAL)).unwrap();
+        assert_eq!((names(&path), names(dir.path())), (vec!["new".into()], vec!["net".into()]));
+        let error = folder.replace_by(fill("mark"), |_, _| Err(Errno::EACCES)).unwrap_err();
+        assert!(format!("{error:#}").starts_with("replacing "), "{error:#}");
+        assert_eq!((names(&path), names(dir.path())), (vec!["new".to_owned()], vec!["net".to_owned()]));
+    }
+
+    #[test]
     fn what_is_somebody_elses_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         fs_err::create_dir(dir.path().join("photos")).unwrap();
-        OutputFolder::new(&dir.path().join("photos"), "mark").unwrap();
+        OutputFolder::new(&dir.path().join("photos"), NAMES).unwrap();
         fs_err::write(dir.path().join("photos/one"), "x").unwrap();
-        for bad in ["photos", "photos/one", "none/net"] {
-            let error = OutputFolder::new(&dir.path().join(bad), "mark").unwrap_err();
+        // An earlier build's, to which something was added; and a folder with a file's name.
+        fs_err::create_dir_all(dir.path().join("web/reports")).unwrap();
+        fs_err::write(dir.path().join("web/mark"), "x").unwrap();
+        fs_err::create_dir_all(dir.path().join("odd/mark")).unwrap();
+        for (bad, why) in [
+            ("photos", "has one, which"),
+            ("photos/one", "is no folder"),
+            ("none/net", "looking for"),
+            ("web", "has reports, which"),
+            ("odd", "has mark, which"),
+        ] {
+            let error = OutputFolder::new(&dir.path().join(bad), NAMES).unwrap_err();
             assert_eq!(status_of(&error), Status::Usage, "{bad}");
+            assert!(error.to_string().contains(why), "{error:#}");
         }
+    }
+
+    #[test]
+    fn what_comes_while_it_is_built_is_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("net");
+        let folder = OutputFolder::new(&path, NAMES).unwrap();
+        folder.replace(fill("mark")).unwrap();
+        let report = path.join("report.json");
+        let late = |to: &Path| {
+            fs_err::write(&report, "x")?;
+            fill("new")(to)
+        };
+        assert!(folder.replace(late).unwrap_err().to_string().contains("has report.json, which"));
+        assert_eq!(
+            (names(&path), names(dir.path())),
+            (vec!["mark".into(), "report.json".into()], vec!["net".into()])
+        );
+        // Even in the last moment: it goes with the old folder, and that stays.
+        fs_err::remove_file(&report).unwrap();
+        let exchange = |new: &Path, old: &Path| {
+            fs_err::write(&report, "x").unwrap();
+            renameat2(AT_FDCWD, new, AT_FDCWD, old, RenameFlags::RENAME_EXCHANGE)
+        };
+        let error = folder.replace_by(fill("new"), exchange).unwrap_err();
+        assert_eq!(names(&path), ["new"]);
+        let kept = names(dir.path()).into_iter().find(|name| name != "net").unwrap();
+        assert_eq!(names(&dir.path().join(&kept)), ["report.json"]);
+        assert!(crate::error::hint_of(&error).unwrap().contains(&kept), "{error:#}");
     }
 }

@@ -51,6 +51,12 @@ impl Overlays {
         self.names.iter().cloned().chain(self.folders.iter().map(|folder| folder.name.clone())).collect()
     }
 
+    /// Has one of the folders this file or link?
+    pub fn bring(&self, path: &str) -> bool {
+        let mut entries = self.folders.iter().flat_map(|folder| &folder.entries);
+        entries.any(|entry| entry.path == path && !matches!(entry.node.kind, Kind::Directory))
+    }
+
     /// Identifies what is in the folders.
     ///
     /// # Errors

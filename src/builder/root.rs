@@ -65,16 +65,21 @@ pub fn finish(unpacked: &mut Unpacked, parts: &Parts<'_>, tools: &Sandbox, work:
     modules.write_to(tree)?;
     folders(tree)?;
     links(tree, profile)?;
-    overlays.lay(tree)?;
-    users(tree, profile)?;
-    identity(tree)?;
-    certificates(tree)?;
+    lay(tree, profile, overlays)?;
     indexes(tree, release, tools, work)?;
     package_database(tree, &unpacked.packages)?;
     let load: String = profile.modules.load.iter().map(|m| format!("{m}\n")).collect();
     tree.insert_file(contract::ROOT_MODULES, load.into_bytes())?;
     drop_empty_folders(tree, profile)?;
     libraries(tree)
+}
+
+/// Lays the overlays over what maintainer scripts would have made: their files win.
+fn lay(tree: &mut Tree, profile: &Profile, overlays: &Overlays) -> Result<()> {
+    users(tree, profile)?;
+    identity(tree)?;
+    overlays.lay(tree)?;
+    certificates(tree, overlays.bring(BUNDLE))
 }
 
 /// The mount points that the running system needs.
@@ -148,25 +153,38 @@ fn identity(tree: &mut Tree) -> Result<()> {
     tree.insert_link("etc/mtab", "/proc/self/mounts")
 }
 
+/// Whom curl trusts.
+const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
+
 /// update-ca-certificates, which the postinst of ca-certificates runs: all of the certificates in one file. An overlay's own
-/// in `usr/local/share/ca-certificates/*.crt` are taken too, as that program does.
-fn certificates(tree: &mut Tree) -> Result<()> {
+/// in `usr/local/share/ca-certificates/*.crt` are taken too, as that program does. Where an overlay brings the file, nobody is
+/// trusted but those in it, and its own.
+fn certificates(tree: &mut Tree, is_brought: bool) -> Result<()> {
+    const FOLDERS: [&str; 2] = ["usr/share/ca-certificates", "usr/local/share/ca-certificates"];
     let mut bundle = Vec::new();
-    for folder in ["usr/share/ca-certificates", "usr/local/share/ca-certificates"] {
+    let mut add = |bytes: Vec<u8>| {
+        bundle.extend(bytes);
+        if !bundle.ends_with(b"\n") {
+            bundle.push(b'\n');
+        }
+    };
+    let mut found = Vec::new();
+    for folder in if is_brought { &FOLDERS[1..] } else { &FOLDERS } {
         for (path, node) in tree.below(folder) {
             let Kind::File(content) = &node.kind else { continue };
             if path.ends_with(".crt") {
-                bundle.extend(content.read().with_context(|| format!("reading {path}"))?);
-                if !bundle.ends_with(b"\n") {
-                    bundle.push(b'\n');
-                }
+                found.push(content.read().with_context(|| format!("reading {path}"))?);
             }
         }
     }
-    if bundle.is_empty() {
+    if found.is_empty() {
         return Ok(());
     }
-    tree.insert_file("etc/ssl/certs/ca-certificates.crt", bundle)
+    if is_brought {
+        add(tree.file(BUNDLE)?.read().with_context(|| format!("reading {BUNDLE}"))?);
+    }
+    found.into_iter().for_each(add);
+    tree.insert_file(BUNDLE, bundle)
 }
 
 /// `depmod` and `ldconfig`, run over a folder that holds modules and libraries alone.
@@ -317,7 +335,7 @@ mod tests {
     #[test]
     fn certificates_are_one_file() {
         let mut tree = Tree::new();
-        certificates(&mut tree).unwrap();
+        certificates(&mut tree, false).unwrap();
         assert!(tree.is_empty());
         for (path, text) in [
             ("usr/share/ca-certificates/mozilla/b.crt", "B"),
@@ -327,8 +345,62 @@ mod tests {
         ] {
             tree.insert_file(path, text.as_bytes().to_vec()).unwrap();
         }
-        certificates(&mut tree).unwrap();
-        assert_eq!(tree.file("etc/ssl/certs/ca-certificates.crt").unwrap().read().unwrap(), b"A\nB\nC\n");
+        certificates(&mut tree, false).unwrap();
+        assert_eq!(tree.file(BUNDLE).unwrap().read().unwrap(), b"A\nB\nC\n");
+    }
+
+    #[test]
+    fn what_an_overlay_brings_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let profile = Profile::load("debian-13").unwrap();
+        // What an overlay has, and whom the image trusts then.
+        for (name, files, trusted) in [
+            (
+                "names",
+                &[("etc/resolv.conf", "nameserver 192.0.2.1\n"), ("etc/hosts", "mine"), ("etc/group", "g")][..],
+                "A\n",
+            ),
+            ("bundle", &[(BUNDLE, "MINE\n")], "MINE\n"),
+            ("local", &[("usr/local/share/ca-certificates/own.crt", "OWN")], "A\nOWN\n"),
+            ("both", &[(BUNDLE, "MINE"), ("usr/local/share/ca-certificates/own.crt", "OWN")], "MINE\nOWN\n"),
+        ] {
+            let mut tree = Tree::new();
+            for (path, text) in [
+                ("usr/share/base-passwd/passwd.master", "root"),
+                ("usr/share/base-passwd/group.master", "root"),
+                ("usr/share/ca-certificates/mozilla/a.crt", "A"),
+                (BUNDLE, "of a package"),
+            ] {
+                tree.insert_file(path, text.as_bytes().to_vec()).unwrap();
+            }
+            let folder = dir.path().join(name);
+            for (path, text) in files {
+                fs_err::create_dir_all(folder.join(path).parent().unwrap()).unwrap();
+                fs_err::write(folder.join(path), text).unwrap();
+            }
+            let overlays = Overlays::new(&[folder.to_str().unwrap().to_owned()]).unwrap();
+            lay(&mut tree, &profile, &overlays).unwrap();
+            let text = |path: &str| String::from_utf8(tree.file(path).unwrap().read().unwrap()).unwrap();
+            for (path, brought) in files.iter().filter(|(path, _)| *path != BUNDLE) {
+                assert_eq!(text(path), *brought, "{name}");
+            }
+            assert_eq!(text(BUNDLE), trusted, "{name}");
+            assert_eq!(text("etc/hostname"), "gdsboot\n");
+        }
+    }
+
+    #[test]
+    fn no_profile_has_udev_rename_network_interfaces() {
+        for (name, _) in crate::builder::profile::built_in() {
+            let trim = Trim::new(&Profile::load(name).unwrap()).unwrap();
+            for path in ["udev/rules.d/80-net-setup-link.rules", "systemd/network/99-default.link"] {
+                assert!(
+                    !trim.wants(&format!("usr/lib/{path}")) && !trim.wants(&format!("lib/{path}")),
+                    "{name}"
+                );
+            }
+            assert!(trim.wants("usr/lib/udev/rules.d/60-block.rules"), "{name}");
+        }
     }
 
     #[test]

@@ -211,7 +211,7 @@ impl Run {
             (self.settings, self.workloads) = (settings, workloads);
             (self.report_url, self.net) = (report_url, net);
         }
-        self.stay_for_the_screen();
+        self.expect_the_screen();
     }
 
     /// Loads the modules that the image is about, by name.

@@ -63,7 +63,8 @@ pub fn attach(disk: &Partition) -> Result<Partition> {
     Ok(Partition { name, disk: disk.name.clone(), bytes })
 }
 
-/// A loop device over a file that is open for reading only, and so is the device. It lasts as long as the machine.
+/// A loop device over a file. It can only be read, whatever the file is open for, because it is opened for reading alone here
+/// (drivers/block/loop.c, `loop_configure`). It lasts as long as the machine.
 #[allow(unsafe_code, reason = "nix makes an unsafe function of every ioctl")]
 pub fn loop_device(file: &File) -> Result<String> {
     let control = partition::open_node(Path::new("/dev/loop-control"))?;

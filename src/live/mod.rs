@@ -4,6 +4,7 @@
 mod benchmark;
 mod blank;
 mod console;
+mod curl;
 mod delivery;
 mod init;
 mod iso_root;
@@ -29,6 +30,7 @@ mod shell;
 mod switch_root;
 mod udev;
 mod verify;
+mod whereabouts;
 
 pub use init::init;
 pub use settings::complaints;

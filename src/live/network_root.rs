@@ -7,7 +7,7 @@ use super::partition::Partition;
 use crate::error::{hinted, one_line};
 use crate::facts::Root;
 use crate::facts::memory::Memory;
-use crate::http::{self, Url};
+use crate::http::{self, Limits, Url};
 use anyhow::{Context as _, Result};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -57,16 +57,24 @@ pub fn fetch(root: &Root, url: &str, size: u64, net: &Plan, say: &mut dyn FnMut(
     let card = network::find(root, interface, Instant::now() + NETWORK)?;
     network::apply(&card, address, say)?;
     let file = memory_disk::file()?;
-    file.set_len(size).context("reserving memory for the root")?;
+    file.set_len(size).context("sizing the file for the root")?;
+    let limits = Limits { silence: SILENCE, deadline: Instant::now() + LONGEST };
     let mut source = |from: u64, take: &mut dyn FnMut(u64, &[u8]) -> Result<()>| {
-        http::fetch(&target, from, size, SILENCE, take)
+        http::fetch(&target, from, size, limits, take)
     };
-    let done = fill(&file, size, &mut source, std::thread::sleep, say);
+    let done = fill(&file, size, limits.deadline, &mut source, std::thread::sleep, say);
     // A link that stays up would go on interrupting while transfers are measured.
     let stopped = card.down();
     done.with_context(|| format!("fetching {url}"))?;
-    stopped?;
+    tell_of(stopped, say);
     memory_disk::attach(&file)
+}
+
+/// A root that was fetched is used whatever became of stopping the network.
+fn tell_of(stopped: Result<()>, say: &mut dyn FnMut(&str)) {
+    if let Err(error) = stopped {
+        say(&format!("network: {}; it may disturb what is measured", one_line(&error)));
+    }
 }
 
 /// Gets bytes from some place on and gives them to another.
@@ -76,11 +84,11 @@ type Source<'a> = dyn FnMut(u64, &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Re
 fn fill(
     file: &File,
     size: u64,
+    deadline: Instant,
     source: &mut Source<'_>,
     mut sleep: impl FnMut(Duration),
     say: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    let deadline = Instant::now() + LONGEST;
     let (mut done, mut in_vain, mut shown) = (0, 0, 0);
     loop {
         let before = done;
@@ -118,6 +126,10 @@ mod tests {
     use anyhow::bail;
 
     fn filled(pieces: &[Result<(u64, &[u8]), &str>]) -> (Result<Vec<u8>>, Vec<u64>) {
+        filled_in(LONGEST, pieces)
+    }
+
+    fn filled_in(longest: Duration, pieces: &[Result<(u64, &[u8]), &str>]) -> (Result<Vec<u8>>, Vec<u64>) {
         let file = memory_disk::file().unwrap();
         file.set_len(8).unwrap();
         let mut pieces = pieces.iter();
@@ -130,7 +142,7 @@ mod tests {
                 None => bail!("nobody there"),
             }
         };
-        let result = fill(&file, 8, &mut source, |_| {}, &mut |_| {});
+        let result = fill(&file, 8, Instant::now() + longest, &mut source, |_| {}, &mut |_| {});
         let mut got = vec![0; 8];
         file.read_exact_at(&mut got, 0).unwrap();
         (result.map(|()| got), asked)
@@ -152,6 +164,23 @@ mod tests {
         assert_eq!(asked.len(), 1 + TRIES as usize);
         assert_eq!(error.to_string(), "nobody there");
         assert!(crate::error::hint_of(&error).unwrap().contains("whoever set up netboot"));
+    }
+
+    #[test]
+    fn it_ends_when_time_is_up_though_bytes_come() {
+        let (got, asked) = filled_in(Duration::ZERO, &[Ok((0, b"abc")), Ok((3, b"defgh"))]);
+        assert_eq!(
+            (got.unwrap_err().to_string().as_str(), asked.len()),
+            ("the connection ended after 3 of 8 bytes", 1)
+        );
+    }
+
+    #[test]
+    fn a_link_that_cannot_be_stopped_is_told() {
+        let mut said = Vec::new();
+        tell_of(Ok(()), &mut |text| said.push(text.to_owned()));
+        tell_of(Err(anyhow::anyhow!("no")), &mut |text| said.push(text.to_owned()));
+        assert_eq!(said, ["network: no; it may disturb what is measured"]);
     }
 
     #[test]

@@ -171,6 +171,8 @@ mod tests {
         assert_eq!(params.complaints.len(), 5, "{:?}", params.complaints);
         assert_eq!(params.complaints[4], "kernel command line: gdsboot.colour=light blue is not known");
         assert_eq!(Params { complaints: vec![], ..params }, Params::default());
+        let mistyped = Params::parse("gdsboot.report-url=me:word@h/x").complaints;
+        assert_eq!(mistyped, ["kernel command line: gdsboot.report-url=REDACTED@h/x is not known"]);
         assert_eq!(Params::parse(""), Params::default());
     }
 }

@@ -75,6 +75,14 @@ pub fn name(root: &Root, partition: &Partition) -> Option<String> {
     said(root, &partition.name, "PARTNAME=")
 }
 
+/// Has the disk a GPT? The kernel takes one only where the MBR says so (block/partitions/efi.c, `is_pmbr_valid`).
+pub fn has_gpt(root: &Root, disk: &str) -> bool {
+    let mut sector = [0; 512];
+    let read = root.open(&format!("/dev/{disk}")).is_ok_and(|mut disk| disk.read_exact(&mut sector).is_ok());
+    // Four entries of 16 bytes; the fifth byte is the partition's kind.
+    read && sector[510..] == [0x55, 0xaa] && [450, 466, 482, 498].iter().any(|at| sector[*at] == 0xee)
+}
+
 fn read(root: &Root, name: &str, disk: String) -> Option<Partition> {
     let sectors: u64 = root.text(&format!("/sys/class/block/{name}/size")).value()?.parse().ok()?;
     Some(Partition { name: name.to_owned(), disk, bytes: sectors.checked_mul(512)? })

@@ -32,8 +32,18 @@ pub struct ReportPartition {
 }
 
 impl ReportPartition {
-    /// Mounts `partition`.
-    pub fn mount(partition: &Partition) -> anyhow::Result<PathBuf> {
+    /// Mounts `partition` and begins the run's folder on it. What takes no file does not stay mounted.
+    ///
+    /// # Errors
+    /// It cannot be mounted, or not be written to.
+    pub fn open(partition: &Partition, started: &Report) -> anyhow::Result<Self> {
+        let mounted = Self::mount(partition)?;
+        Self::begin(&mounted, started).inspect_err(|_| {
+            let _ = mounts::unmount(&mounted);
+        })
+    }
+
+    fn mount(partition: &Partition) -> anyhow::Result<PathBuf> {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
         let mut result = Ok(());
         for options in OPTIONS {
@@ -52,21 +62,35 @@ impl ReportPartition {
         }
     }
 
-    /// Makes the run's folder below the mounted `root` and writes `STARTED` into it.
-    pub fn begin(root: &Path, started: &Report) -> anyhow::Result<Self> {
+    /// Makes the run's folder below the mounted `root` and writes `STARTED` into it; where that fails, there is none.
+    fn begin(root: &Path, started: &Report) -> anyhow::Result<Self> {
+        Self::begin_by(root, started, |partition| partition.put(RUN_STARTED, stub(started).as_bytes()))
+    }
+
+    fn begin_by(
+        root: &Path,
+        started: &Report,
+        write: impl FnOnce(&Self) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let run = Path::new(REPORT_RUNS).join(folder_name(started.started, &started.run_id));
-        let folder = root.join(&run);
         match fs::create_dir(root.join(REPORT_RUNS)) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
             _ => {}
         }
         // A folder that is there already belongs to another run.
-        fs::create_dir(&folder)?;
+        fs::create_dir(root.join(&run))?;
         let partition = Self { root: root.to_owned(), run };
-        partition.put(RUN_STARTED, stub(started).as_bytes())?;
-        sync_folder(&root.join(REPORT_RUNS))?;
-        sync_folder(root)?;
-        Ok(partition)
+        let written = write(&partition)
+            .and_then(|()| sync_folder(&root.join(REPORT_RUNS)))
+            .and_then(|()| sync_folder(root));
+        match written {
+            Ok(()) => Ok(partition),
+            Err(error) => {
+                // It is not in the way of a second try then. Why it failed is told already.
+                let _ = partition.take_back();
+                Err(error)
+            }
+        }
     }
 
     /// This run's folder, relative to the partition's root, with `/`.
@@ -120,11 +144,19 @@ impl ReportPartition {
 
     /// Takes back the folder that was just begun, for a run that reports elsewhere, and unmounts.
     pub fn withdraw(&self) -> anyhow::Result<()> {
-        let folder = self.root.join(&self.run);
-        // What is more than the stub was not expected here, and stays.
-        let removed = fs::remove_file(folder.join(RUN_STARTED)).and_then(|()| fs::remove_dir(&folder));
+        let taken = self.take_back();
         mounts::unmount(&self.root)?;
-        removed.with_context(|| format!("taking back {}", self.folder()))
+        taken
+    }
+
+    /// Removes the stub, and the folder. What is more than the stub was not expected there, and stays.
+    fn take_back(&self) -> anyhow::Result<()> {
+        let folder = self.root.join(&self.run);
+        for name in [RUN_STARTED.to_owned(), unfinished(RUN_STARTED)] {
+            // Where it is still there, the folder is too.
+            let _ = std::fs::remove_file(folder.join(name));
+        }
+        fs::remove_dir(&folder).with_context(|| format!("taking back {}", self.folder()))
     }
 
     /// Unmounts it.
@@ -135,7 +167,7 @@ impl ReportPartition {
     /// Writes a file into the run's folder: whole, or not at all.
     pub fn put(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let folder = self.root.join(&self.run);
-        let unfinished = folder.join(format!("{name}.new"));
+        let unfinished = folder.join(unfinished(name));
         let mut file = fs::File::create(&unfinished)?;
         file.write_all(bytes)?;
         file.sync_all()?;
@@ -143,6 +175,11 @@ impl ReportPartition {
         fs::rename(&unfinished, folder.join(name))?;
         sync_folder(&folder)
     }
+}
+
+/// What a file is called until it is whole.
+fn unfinished(name: &str) -> String {
+    format!("{name}.new")
 }
 
 fn sync_folder(folder: &Path) -> anyhow::Result<()> {
@@ -191,5 +228,37 @@ mod tests {
         assert_eq!(partition.settings().unwrap(), None);
         fs::write(dir.path().join("gdsboot.toml"), "after = 'hold'").unwrap();
         assert_eq!(partition.settings().unwrap().unwrap(), b"after = 'hold'");
+    }
+
+    #[test]
+    fn what_was_begun_is_taken_back_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let report = sample();
+        let partition = ReportPartition::begin(dir.path(), &report).unwrap();
+        let folder = dir.path().join(partition.folder());
+        partition.take_back().unwrap();
+        assert!(!folder.exists() && dir.path().join("reports").exists());
+        let partition = ReportPartition::begin(dir.path(), &report).unwrap();
+        partition.put(RUN_REPORT_TEXT, b"more").unwrap();
+        let error = partition.take_back().unwrap_err();
+        assert!(error.to_string().contains("taking back reports/"), "{error:#}");
+        assert_eq!(fs::read(folder.join("report.txt")).unwrap(), b"more");
+    }
+
+    #[test]
+    fn a_folder_that_takes_no_file_is_not_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let report = sample();
+        let full = |partition: &ReportPartition| {
+            fs::write(dir.path().join(partition.folder()).join("STARTED.new"), "")?;
+            anyhow::bail!("no space left")
+        };
+        let error = ReportPartition::begin_by(dir.path(), &report, full).unwrap_err();
+        assert_eq!(error.to_string(), "no space left");
+        assert_eq!(fs::read_dir(dir.path().join("reports")).unwrap().count(), 0);
+        // What was another run's folder stays.
+        let other = ReportPartition::begin(dir.path(), &report).unwrap();
+        ReportPartition::begin(dir.path(), &report).unwrap_err();
+        assert!(dir.path().join(other.folder()).join("STARTED").exists());
     }
 }

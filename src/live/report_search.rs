@@ -10,13 +10,12 @@
 //! Of several the first by the kernel's name is taken.
 
 use super::partition::{self, Partition};
-use super::report_partition::ReportPartition;
 use crate::boot_contract::REPORT_LABEL;
 use crate::error::one_line;
 use crate::facts::Root;
 use crate::report::fat::{Fat, Window};
+use anyhow::Result;
 use std::fmt;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long the last look waits where there is no place at all.
@@ -78,10 +77,10 @@ pub struct Search<'a> {
 }
 
 /// What came of looking.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// Where it is mounted, and what.
-    pub opened: Option<(PathBuf, Place)>,
+#[derive(Debug)]
+pub struct Found<T> {
+    /// The best place that could be written to, opened.
+    pub opened: Option<(T, Place)>,
     /// That there is another one as good.
     pub same: Option<String>,
     /// Why what is better cannot be used; or, where there is none, what there is.
@@ -94,53 +93,31 @@ impl Search<'_> {
         self.named().into_iter().next()
     }
 
-    /// Mounts the best place that is there now.
-    pub fn open(&self) -> Found {
-        self.open_one_of(self.named(), &mut Vec::new())
+    /// Opens the best place that is there now. `open` mounts it and begins the run's folder, so that what takes no file is
+    /// passed over like what cannot be mounted.
+    pub fn open<T>(&self, open: &mut dyn FnMut(&Place) -> Result<T>) -> Found<T> {
+        open_one_of(&self.named(), &mut Vec::new(), open)
     }
 
-    /// Mounts the best place, labelled filesystems too, and waits for one: sticks appear late.
-    pub fn open_at_last(&self) -> Found {
+    /// Opens the best place, labelled filesystems too, and waits for one: sticks appear late.
+    pub fn open_at_last<T>(&self, open: &mut dyn FnMut(&Place) -> Result<T>) -> Found<T> {
         let deadline = Instant::now() + PATIENCE;
         let mut tried = Vec::new();
         let mut refused = Vec::new();
         loop {
-            let places = self.named().into_iter().chain(labelled(self.root)).collect();
-            let found = self.open_one_of(places, &mut tried);
+            let places: Vec<Place> = self.named().into_iter().chain(labelled(self.root)).collect();
+            let found = open_one_of(&places, &mut tried, open);
             refused.extend(found.refused);
             if found.opened.is_some() || Instant::now() >= deadline {
                 if found.opened.is_none() && refused.is_empty() {
-                    refused.push(format!("no disk has a partition or a FAT filesystem {REPORT_LABEL}"));
+                    refused.push(format!(
+                        "no disk has a partition {REPORT_LABEL}, and none without GPT a FAT filesystem with that label"
+                    ));
                 }
                 return Found { refused, ..found };
             }
             std::thread::sleep(PAUSE);
         }
-    }
-
-    /// `tried` are the names of those that are known to fail.
-    fn open_one_of(&self, places: Vec<Place>, tried: &mut Vec<String>) -> Found {
-        let mut found = Found::default();
-        for place in &places {
-            if tried.contains(&place.partition.name) {
-                continue;
-            }
-            match ReportPartition::mount(&place.partition) {
-                Ok(mounted) => {
-                    let same = |other: &&Place| other.rank == place.rank && *other != place;
-                    found.same = places.iter().find(same).map(|other| {
-                        format!("{place} and {other} are equally good for the report; taking the first")
-                    });
-                    found.opened = Some((mounted, place.clone()));
-                    return found;
-                }
-                Err(error) => {
-                    found.refused.push(format!("{place}: {}", one_line(&error)));
-                    tried.push(place.partition.name.clone());
-                }
-            }
-        }
-        found
     }
 
     /// All partitions with the name, the best first.
@@ -168,14 +145,46 @@ impl Search<'_> {
     }
 }
 
-/// All FAT filesystems with the label that have no name in a GPT.
+/// Opens the first that can be. `tried` are the names of those that are known to fail.
+fn open_one_of<T>(
+    places: &[Place],
+    tried: &mut Vec<String>,
+    open: &mut dyn FnMut(&Place) -> Result<T>,
+) -> Found<T> {
+    let mut found = Found { opened: None, same: None, refused: Vec::new() };
+    for place in places {
+        if tried.contains(&place.partition.name) {
+            continue;
+        }
+        match open(place) {
+            Ok(opened) => {
+                let same = |other: &&Place| other.rank == place.rank && *other != place;
+                found.same = places.iter().find(same).map(|other| {
+                    format!("{place} and {other} are equally good for the report; taking the first")
+                });
+                found.opened = Some((opened, place.clone()));
+                return found;
+            }
+            Err(error) => {
+                found.refused.push(format!("{place}: {}", one_line(&error)));
+                tried.push(place.partition.name.clone());
+            }
+        }
+    }
+    found
+}
+
+/// All FAT filesystems with the label on disks without GPT.
 fn labelled(root: &Root) -> Vec<Place> {
     let partitions = partition::all(root);
     let has_partitions = |disk: &Partition| partitions.iter().any(|partition| partition.disk == disk.name);
+    let has_gpt = |disk: &str| {
+        let is_named = |found: &&Partition| found.disk == disk && partition::name(root, found).is_some();
+        partitions.iter().any(|found| is_named(&found)) || partition::has_gpt(root, disk)
+    };
     let whole = partition::disks(root).into_iter().filter(|disk| !has_partitions(disk));
-    let unnamed =
-        partitions.iter().filter(|found| partition::name(root, found).is_none_or(|name| name.is_empty()));
-    let mut found: Vec<Partition> = unnamed.cloned().chain(whole).collect();
+    let mut found: Vec<Partition> = partitions.iter().cloned().chain(whole).collect();
+    found.retain(|found| !has_gpt(&found.disk));
     found.retain(|found| label(root, found).as_deref() == Some(REPORT_LABEL));
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found.into_iter().map(|partition| Place { partition, rank: Rank::Labelled }).collect()
@@ -268,8 +277,9 @@ mod tests {
             fs_err::create_dir_all(dir.path().join("dev")).unwrap();
             fs_err::write(dir.path().join("dev").join(device), disk).unwrap();
         };
-        // Without a partition table, with an MBR, and three that are none: another label, a GPT name of its own, no FAT.
-        for disk in ["sda", "sdb", "sdc", "sdd", "sde"] {
+        // Without a partition table, with an MBR, and five that are none: another label, a GPT name of its own, no FAT, a
+        // neighbour with a GPT name, a GPT without any names.
+        for disk in ["sda", "sdb", "sdc", "sdd", "sde", "sdf", "sdg"] {
             block(dir.path(), disk, None);
         }
         volume("sda", b"GDSREPORT  ", 4 << 20);
@@ -279,8 +289,53 @@ mod tests {
         block(dir.path(), "sdd", Some((1, "PARTN=1\nPARTNAME=data\n")));
         volume("sdd1", b"GDSREPORT  ", 4 << 20);
         fs_err::write(dir.path().join("dev/sde"), vec![0xff; 4 << 20]).unwrap();
+        block(dir.path(), "sdf", Some((1, "PARTN=1\n")));
+        block(dir.path(), "sdf", Some((2, "PARTN=2\nPARTNAME=data\n")));
+        volume("sdf1", b"GDSREPORT  ", 4 << 20);
+        block(dir.path(), "sdg", Some((1, "PARTN=1\n")));
+        volume("sdg1", b"GDSREPORT  ", 4 << 20);
+        for (disk, kind) in [("sdb", 0x0c), ("sdg", 0xee)] {
+            let mut mbr = vec![0; 512];
+            mbr[446 + 4] = kind;
+            mbr[510..].copy_from_slice(b"\x55\xaa");
+            fs_err::write(dir.path().join("dev").join(disk), mbr).unwrap();
+        }
         let found = labelled(&Root::at(dir.path()));
         let names: Vec<&str> = found.iter().map(|place| place.partition.name.as_str()).collect();
         assert_eq!(names, ["sda", "sdb1"]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_to_is_passed_over_and_named() {
+        let image: &[(&str, &str)] = &[("GDSREPORT", OWN), ("GDSBOOT-ROOT", "a")];
+        let separate: &[(&str, &str)] = &[("GDSREPORT", "d")];
+        let machine = machine(&[("sda", image), ("sdb", separate), ("sdc", separate)]);
+        let root = Root::at(machine.path());
+        let booted = Partition { name: "sda2".into(), disk: "sda".into(), bytes: 1 };
+        let search = Search { root: &root, own: Some(OWN), booted: Some(&booted) };
+        // Which fail, which is taken, how many are named, whether another is as good.
+        for (bad, taken, refused, same) in [
+            (&[][..], Some("sdb1"), 0, true),
+            (&["sdb1"], Some("sdc1"), 1, true),
+            (&["sdb1", "sdc1"], Some("sda1"), 2, false),
+            (&["sdb1", "sdc1", "sda1"], None, 3, false),
+        ] {
+            let mut asked = Vec::new();
+            let found = search.open(&mut |place| {
+                asked.push(place.partition.name.clone());
+                anyhow::ensure!(!bad.contains(&place.partition.name.as_str()), "it is full");
+                Ok(place.partition.name.clone())
+            });
+            let opened = found.opened.map(|(opened, place)| (opened, place.partition.name));
+            assert_eq!(opened, taken.map(|name| (name.to_owned(), name.to_owned())));
+            assert_eq!((found.refused.len(), found.same.is_some()), (refused, same), "{bad:?}");
+            assert!(found.refused.iter().all(|why| why.ends_with("): it is full")), "{:?}", found.refused);
+            assert_eq!(asked.len(), refused + usize::from(taken.is_some()), "each is asked once");
+        }
+        // What is known to fail is not asked again.
+        let mut tried = vec!["sdb1".to_owned()];
+        let found = open_one_of(&search.named(), &mut tried, &mut |place| Ok(place.partition.name.clone()));
+        assert_eq!(found.opened.unwrap().0, "sdc1");
+        assert_eq!(found.refused, [""; 0]);
     }
 }

@@ -172,10 +172,8 @@ impl Said {
             "scratch_serial" | "scratch_filesystem" | "wipe" => "is empty",
             "report_url" => match delivery::check_url(value) {
                 Ok(()) => return self.report_url = Some(value.to_owned()),
-                Err(why) => {
-                    let shown = redact::url(value);
-                    return self.complaints.push(format!("{}: report_url = {shown:?} {why}", self.from));
-                }
+                // What is no URL may hide a password anywhere.
+                Err(why) => return self.complaints.push(format!("{}: report_url {why}", self.from)),
             },
             "report_seconds" => match value.parse::<u32>() {
                 Ok(seconds @ 1..=3600) => return self.report_seconds = Some(seconds),
@@ -191,6 +189,8 @@ impl Said {
             },
             _ => return self.complaints.push(format!("{}: unknown key {key:?}", self.from)),
         };
+        // What stands at the wrong key may be a secret all the same.
+        let value = redact::url(value);
         self.complaints.push(format!("{}: {key} = {value:?} {wrong}", self.from));
     }
 }
@@ -430,11 +430,13 @@ mod tests {
         assert_eq!(settings.report_url.as_deref(), Some("https://s3/b/k?REDACTED"));
         assert_eq!((settings.report_seconds, settings.report_ca.as_deref()), (Some(30), Some("ca.pem")));
         for (text, why) in [
-            (
-                "report_url = 'ftp://h/x?0ff'",
-                "report_url = \"ftp://h/x?REDACTED\" is no http or https address",
-            ),
+            // What is refused is not quoted.
+            ("report_url = 'ftp://h/x?0ff'", "gdsboot.toml: report_url is no http or https address"),
             ("report_url = 'https://?0ff'", "is no http or https address"),
+            ("report_url = 'me:0ff@reports.example/x'", "is no http or https address"),
+            ("report_url = 'https:/me:0ff@h/x'", "is no http or https address"),
+            ("report_url = 'https://me:0ff/ss@host/x'", "its port is no number"),
+            ("after = 'https://me:0ff@h/x?0ff'", "https://REDACTED@h/x?REDACTED"),
             ("report_seconds = 0", "is no whole number of seconds"),
             ("report_ca = '../ca.pem'", "is no file on the report partition"),
             ("net = 'eth0,10.0.0.1'", "net = \"eth0,10.0.0.1\""),

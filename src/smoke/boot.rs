@@ -15,6 +15,7 @@ use crate::progress::{Progress, Unit};
 use crate::report::kind::Kind;
 use crate::report::source::{Image, Run};
 use anyhow::{Context as _, Result};
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
@@ -79,13 +80,10 @@ impl Boot<'_> {
         let firmware = emulator.firmware(self.firmware, self.machine.secure_boot, folder)?;
         let data = data_drive::make(&self.machine.drives, folder)?;
         let mut arguments = argv::boot(self.machine, &media, &firmware, &data, self.accel);
-        if self.capture {
-            arguments.extend(argv::setting("capture", "yes"));
-        }
-        if media.reported_kind() == Kind::Iso {
-            // Nobody is there to read the screen.
-            arguments.extend(argv::setting("after", "poweroff"));
-        }
+        let capture = self.capture.then_some(("capture", "yes"));
+        // Nobody is there to read the screen.
+        let after = (media.reported_kind() == Kind::Iso).then_some(("after", "poweroff"));
+        arguments.extend(settings(self.machine, capture.into_iter().chain(after)));
         let command = emulator.command_line(&arguments, folder);
         fs_err::write(folder.join("command"), format!("{command}\n"))?;
 
@@ -129,6 +127,12 @@ impl Boot<'_> {
             kept: None,
         })
     }
+}
+
+/// Settings for the run; what the machine file sets stays as it is there, for QEMU takes no name of fw_cfg twice.
+fn settings<'a>(machine: &Machine, wanted: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<OsString> {
+    let is_free = |(key, _): &(&str, &str)| !machine.fw_cfg.contains_key(&format!("opt/gdsboot/{key}"));
+    wanted.into_iter().filter(is_free).flat_map(|(key, value)| argv::setting(key, value)).collect()
 }
 
 /// Shows a line to the console and tells how long to wait after it.
@@ -240,5 +244,21 @@ mod tests {
         assert_eq!(seconds(Accel::Kvm, 1.0), 120);
         assert_eq!(seconds(Accel::Tcg, 0.5), 300);
         assert_eq!(Deadlines::new(Accel::Tcg, f64::MAX).end, Duration::MAX);
+    }
+
+    #[test]
+    fn what_the_machine_file_sets_is_set_once() {
+        let machine = |line: &str| {
+            let text = format!(
+                "description = 'x'\nchipset = 'q35'\nfirmware = ['bios']\ndisk = 'virtio-blk'\ncpus = 1\n\
+                 memory-mib = 1024\n[fw-cfg]\n{line}\n"
+            );
+            Machine::parse("m", "m.toml", &text).unwrap()
+        };
+        let wanted = [("capture", "yes"), ("after", "poweroff")];
+        let capture = ["-fw_cfg", "name=opt/gdsboot/capture,string=yes"];
+        let after = ["-fw_cfg", "name=opt/gdsboot/after,string=poweroff"];
+        assert_eq!(settings(&machine("'opt/gdsboot/bench' = 'none'"), wanted), [capture, after].concat());
+        assert_eq!(settings(&machine("'opt/gdsboot/after' = 'hold'"), wanted), capture);
     }
 }

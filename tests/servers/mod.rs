@@ -1,11 +1,10 @@
-//! Real servers on this host's loopback, for images that send and fetch: nginx and openssl as the archive has them, unpacked
+//! Real servers on this host's loopback, for images that send and fetch: nginx, openssl and curl as the archive has them, unpacked
 //! by gdsboot's own builder, and an S3 server that checks signatures.
 
 #![allow(dead_code, reason = "each test that includes this module takes what it needs")]
 
-use crate::common::{self, folder, run, run_with_status};
+use crate::common::{self, folder, run_with_status};
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,10 +16,10 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A program of the root with nginx and openssl.
+/// A program of the root with nginx, openssl and curl.
 fn program(path: &str) -> Command {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
-    common::program(ROOT.get_or_init(|| common::unpacked("servers", &["nginx", "openssl"])), path)
+    common::program(ROOT.get_or_init(|| common::unpacked("servers", &["nginx", "openssl", "curl"])), path)
 }
 
 /// A running server; it ends with this.
@@ -148,8 +147,7 @@ pub fn s3(dir: &Path, port: u16) -> Running {
     Running::start(&mut command, &dir.with_extension("log"), port)
 }
 
-/// A pre-signed URL for a PUT, good for an hour, as `aws s3 presign` and `mc share upload` make them (AWS Signature Version 4,
-/// query parameters).
+/// A pre-signed URL for a PUT, good for an hour, as S3 libraries make them (AWS Signature Version 4, query parameters).
 pub fn presign(scheme: &str, host: &str, path: &str, now: u64) -> String {
     let time = gdsboot::report::utc::Utc(now).compact();
     let day = &time[..8];
@@ -174,8 +172,9 @@ fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
 
 /// The status that a server answers a PUT with.
 pub fn put_status(url: &str, body: &Path) -> String {
-    let mut curl = Command::new("curl");
+    let mut curl = program("usr/bin/curl");
     curl.args([
+        "--disable",
         "--silent",
         "--output",
         "/dev/null",
@@ -185,13 +184,5 @@ pub fn put_status(url: &str, body: &Path) -> String {
         "*",
         "--upload-file",
     ]);
-    String::from_utf8(run(curl.arg(body).arg(url)).stdout).unwrap()
-}
-
-/// A line of text for each byte: for messages.
-pub fn lines(all: &[String]) -> String {
-    all.iter().fold(String::new(), |mut text, line| {
-        let _ = writeln!(text, "{line}");
-        text
-    })
+    String::from_utf8(run_with_status(curl.arg(body).arg(url), 0).stdout).unwrap()
 }

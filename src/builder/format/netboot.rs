@@ -15,8 +15,12 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
-/// The script's name: the mark of a folder of ours.
-pub const SCRIPT: &str = "boot.ipxe";
+/// The script's name.
+const SCRIPT: &str = "boot.ipxe";
+const SUMS: &str = "SHA256SUMS";
+/// The names of all that [`write`] makes.
+pub const NAMES: &[&str] =
+    &["README.txt", SCRIPT, "initramfs", "manifest.json", "root.squashfs", "vmlinuz", SUMS];
 const SCRIPT_TEMPLATE: &str = include_str!("../../../image/templates/boot.ipxe");
 const README_TEMPLATE: &str = include_str!("../../../image/templates/netboot-README.txt");
 
@@ -79,12 +83,14 @@ pub fn write(parts: &Parts, report_url: Option<&str>, folder: &Path, progress: &
         put(&folder.join(name), &bytes)?;
         stage.advance(content.len());
     }
-    put(&folder.join("SHA256SUMS"), sums.as_bytes())
+    put(&folder.join(SUMS), sums.as_bytes())
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = fs_err::File::create(path)?;
     file.write_all(bytes)?;
+    // The web server is another user, whatever this one's umask is.
+    fs_err::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     Ok(file.sync_all()?)
 }
 
@@ -111,34 +117,15 @@ fn values<'a>(parts: &'a Parts, report_url: Option<&'a str>) -> Result<Values<'a
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::builder::format::parts::Loaders;
+    use crate::builder::format::parts;
     use crate::error::one_line;
+    use std::os::unix::fs::PermissionsExt as _;
 
+    /// Small parts whose root has the hash that is said.
     fn parts() -> Parts {
         let root = b"hsqs".to_vec();
-        Parts {
-            title: "gdsboot debian-13".into(),
-            image_id: "0123456789abcdef".into(),
-            epoch: 1_700_000_000,
-            timeout: 2,
-            parameters: vec!["panic=30".into()],
-            kernel: b"kernel".to_vec().into(),
-            initramfs: b"initramfs".to_vec().into(),
-            root_sha256: hex::encode(Sha256::digest(&root)),
-            root: root.into(),
-            manifest: b"{}".to_vec(),
-            report_files: Vec::new(),
-            loaders: Loaders {
-                vendor: "debian".into(),
-                least_grub: 4,
-                shim: Vec::new(),
-                grub: Vec::new(),
-                mok_manager: Vec::new(),
-                boot_image: Vec::new(),
-                core_image: Vec::new(),
-                cdrom_image: Vec::new(),
-            },
-        }
+        let root_sha256 = hex::encode(Sha256::digest(&root));
+        Parts { root: root.into(), root_sha256, ..parts::tests::parts() }
     }
 
     fn script(report_url: Option<&str>) -> String {
@@ -148,7 +135,8 @@ mod tests {
     #[test]
     fn the_script() {
         insta::assert_snapshot!(script(Some("http://192.0.2.1/reports/{folder}.json")));
-        assert!(!script(None).contains("set gdsboot_report_url {{"));
+        assert!(script(Some("http://h/x")).contains("|| set gdsboot_report_url http://h/x\n"));
+        assert!(!script(None).contains("|| set gdsboot_report_url"));
     }
 
     #[test]
@@ -161,10 +149,27 @@ mod tests {
             assert_eq!(hash, hex::encode(Sha256::digest(fs_err::read(dir.path().join(name)).unwrap())));
         }
         assert_eq!(sums.lines().count() + 1, fs_err::read_dir(dir.path()).unwrap().count());
+        let names = fs_err::read_dir(dir.path()).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort_unstable();
+        let mut all = NAMES.to_vec();
+        all.sort_unstable();
+        assert_eq!(names, all);
         let changed = Parts { root_sha256: "00".repeat(32), ..parts() };
         let other = tempfile::tempdir().unwrap();
         let error = write(&changed, None, other.path(), &Progress::none()).unwrap_err();
         assert!(one_line(&error).contains("has changed"));
+    }
+
+    #[test]
+    fn a_web_server_can_read_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmlinuz");
+        // As a umask of 077 makes it.
+        fs_err::write(&path, "").unwrap();
+        fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        put(&path, b"kernel").unwrap();
+        assert_eq!(fs_err::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
     }
 
     #[test]

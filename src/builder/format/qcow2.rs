@@ -5,13 +5,14 @@
 //! large on the disk, the squashfs, is zstd already. Clusters of zeros take no space. The bytes follow from the disk's, so they are written
 //! here and not by a `qemu-img` of whatever version.
 //!
-//! The header, the tables, the data, the reference counts: in that order, in clusters.
+//! The header, the L1 table, the data, those L2 tables that have an entry, the reference counts: in that order, in clusters.
 
 use crate::extents::next_data;
 use crate::interrupt;
 use crate::progress::{Progress, Unit};
 use anyhow::{Context as _, Result, ensure};
 use flate2::{Compress, Compression, FlushCompress, Status};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
@@ -45,34 +46,49 @@ pub fn write(raw: &File, out: &File, progress: &Progress) -> Result<()> {
     let tables = clusters.div_ceil(ENTRIES);
     ensure!(tables <= ENTRIES, "a disk of {size} bytes is too large for one L1 table cluster");
 
-    // The header and the L1 table have a cluster each; the L2 tables follow.
-    let mut writer =
-        Writer { out, next: 2 + tables, counts: vec![1; usize::try_from(2 + tables)?], pack: None };
-    let mut map = vec![0; usize::try_from(clusters)?];
+    // The header and the L1 table have a cluster each.
+    let mut writer = Writer { out, next: 2, counts: vec![1; 2], pack: None };
+    // A disk may be large and empty: only tables with an entry are kept.
+    let mut l2: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
     let mut buffer = vec![0; CLUSTER as usize];
     let mut data = (0, 0);
-    for (cluster, entry) in (0..).zip(&mut map) {
+    let mut cluster = 0;
+    while cluster < clusters {
         interrupt::check()?;
         let start = cluster * CLUSTER;
         let length = CLUSTER.min(size - start);
-        stage.advance(length);
         if data.1 <= start {
             data = next_data(raw, start, size)?.unwrap_or((size, size));
         }
         if data.0 >= start + length {
+            let next = if data.0 >= size { clusters } else { data.0 / CLUSTER };
+            stage.advance(size.min(next * CLUSTER) - start);
+            cluster = next;
             continue;
         }
         buffer.fill(0);
         raw.read_exact_at(&mut buffer[..length as usize], start).context("reading the disk image")?;
-        *entry = writer.cluster(&buffer)?;
+        let entry = writer.cluster(&buffer)?;
+        if entry != 0 {
+            let table = l2.entry(usize::try_from(cluster / ENTRIES)?);
+            table.or_insert_with(|| vec![0; ENTRIES as usize])[(cluster % ENTRIES) as usize] = entry;
+        }
+        stage.advance(length);
+        cluster += 1;
     }
     writer.flush()?;
-    let l2: Vec<u8> = map.iter().flat_map(|entry| entry.to_be_bytes()).collect();
-    writer.put(2 * CLUSTER, &l2)?;
-    let l1: Vec<u8> =
-        (0..tables).flat_map(|table| (((2 + table) * CLUSTER) | COPIED).to_be_bytes()).collect();
-    writer.put(CLUSTER, &l1)?;
+    let mut l1 = vec![0; usize::try_from(tables)?];
+    for (table, entries) in l2 {
+        let place = writer.whole(&bytes(&entries))?;
+        l1[table] = place | COPIED;
+    }
+    writer.put(CLUSTER, &bytes(&l1))?;
     writer.finish(size, u32::try_from(tables)?)
+}
+
+/// A table as it is written.
+fn bytes(entries: &[u64]) -> Vec<u8> {
+    entries.iter().flat_map(|entry| entry.to_be_bytes()).collect()
 }
 
 /// Hands out clusters of the file.
@@ -97,16 +113,21 @@ impl Writer<'_> {
         self.next - 1
     }
 
+    /// Writes a cluster as it is; where it stands.
+    fn whole(&mut self, bytes: &[u8]) -> Result<u64> {
+        let cluster = self.allocate();
+        self.counts[cluster as usize] = 1;
+        self.put(cluster * CLUSTER, bytes)?;
+        Ok(cluster * CLUSTER)
+    }
+
     /// Writes a cluster of the disk; its entry in the L2 table.
     fn cluster(&mut self, bytes: &[u8]) -> Result<u64> {
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(0);
         }
         let Some(packed) = deflate(bytes)? else {
-            let cluster = self.allocate();
-            self.counts[cluster as usize] = 1;
-            self.put(cluster * CLUSTER, bytes)?;
-            return Ok((cluster * CLUSTER) | COPIED);
+            return Ok(self.whole(bytes)? | COPIED);
         };
         if self.pack.as_ref().is_none_or(|(_, pack)| pack.len() + packed.len() > CLUSTER as usize) {
             self.flush()?;
@@ -247,6 +268,15 @@ mod tests {
         assert!(
             fs_err::read(written(&dense).path()).unwrap() == fs_err::read(written(&sparse).path()).unwrap()
         );
+    }
+
+    #[test]
+    fn a_large_empty_disk_is_a_small_file() {
+        let raw = tempfile::tempfile().unwrap();
+        raw.set_len(1 << 40).unwrap();
+        raw.write_all_at(b"x", 900 << 30).unwrap();
+        // Header, L1 table, data, one L2 table, the reference counts' table and one block of them.
+        assert_eq!(written(&raw).as_file().metadata().unwrap().len(), 6 * CLUSTER);
     }
 
     #[test]

@@ -7,14 +7,14 @@ use crate::checks::context::side_of;
 use crate::checks::judge::judge;
 use crate::facts::capture::capture;
 use crate::live::delivery::{self, Parcel};
-use crate::live::mounts;
 use crate::live::params::RootPlace;
 use crate::live::partition::Partition;
 use crate::live::report_partition::ReportPartition;
 use crate::live::report_search::{Place, Rank, Search};
 use crate::live::settings;
+use crate::live::whereabouts::{Whereabouts, must_stay};
 use crate::report::events::What;
-use crate::report::model::{After, Report, SCHEMA, Verdict, folder_name, reasons};
+use crate::report::model::{After, Delivery, Report, SCHEMA, Verdict, folder_name, reasons};
 use crate::report::utc::Utc;
 use crate::report::{json, screen, text};
 use anyhow::Context as _;
@@ -40,40 +40,43 @@ impl Run {
         }
         // A report that is sent need not lie on a disk of a machine that booted without one.
         let may_lack = self.is_from_network() && self.report_url.is_some();
-        let found = if is_last && !may_lack { search.open_at_last() } else { search.open() };
+        let report = self.report(false);
+        let found = self.journal.stage("report-partition", |_| {
+            let open: &mut dyn FnMut(&Place) -> _ =
+                &mut |place| ReportPartition::open(&place.partition, &report);
+            Ok(if is_last && !may_lack { search.open_at_last(open) } else { search.open(open) })
+        });
+        let Some(found) = found else { return };
         if is_last {
             found.refused.iter().for_each(|why| self.journal.problem("report-partition", why.clone()));
         }
-        let Some((mounted, place)) = found.opened else { return };
+        let Some((partition, place)) = found.opened else { return };
         if let Some(both) = found.same {
             self.journal.problem("report-partition", both);
         }
-        let report = self.report(false);
-        self.partition = self.journal.stage("report-partition", |journal| {
-            let partition = ReportPartition::begin(&mounted, &report)?;
-            journal.consoles.say(&format!("the report goes to {place}"));
-            journal.consoles.event(What::StartedWritten { path: partition.folder() });
-            Ok(partition)
-        });
-        if self.partition.is_some() {
-            self.place = Some(place);
-        } else {
-            // What cannot be written to must not stay mounted; that it failed is told already.
-            let _ = mounts::unmount(&mounted);
-        }
+        self.journal.consoles.say(&format!("the report goes to {place}"));
+        self.journal.consoles.event(What::StartedWritten { path: partition.folder() });
+        self.partition = Some(partition);
+        self.place = Some(place);
     }
 
-    /// Where the report of an ISO, or of a machine that booted from the network, has nowhere to go, somebody has to read the
-    /// screen: unless another thing was asked for, the machine is not switched off.
-    pub(super) fn stay_for_the_screen(&mut self) {
-        let has_none = matches!(self.params.root, Some(RootPlace::Iso(_))) || self.is_from_network();
-        let may_be_sent = self.report_url.is_some() && self.no_root.is_none();
-        let is_sent = self.delivery.as_ref().map_or(may_be_sent, |delivery| delivery.sent);
+    /// Where the report is on the screen alone, the machine is not switched off, unless another thing was asked for.
+    pub(super) fn stay_for_the_screen(&mut self, whereabouts: Whereabouts<'_>) {
+        let may_lack = matches!(self.params.root, Some(RootPlace::Iso(_))) || self.is_from_network();
         let is_default = self.settings.after_from == settings::DEFAULT;
-        if has_none && self.partition.is_none() && !is_sent && is_default {
+        if must_stay(may_lack, is_default, whereabouts) {
             self.settings.after = After::Hold;
             self.settings.after_from = "the report is on the screen alone".into();
         }
+    }
+
+    /// The same while the run is still to do.
+    pub(super) fn expect_the_screen(&mut self) {
+        let may_be_sent = self.report_url.is_some() && self.no_root.is_none();
+        self.stay_for_the_screen(Whereabouts::Expected {
+            has_partition: self.partition.is_some(),
+            may_be_sent,
+        });
     }
 
     pub(super) fn is_from_network(&self) -> bool {
@@ -162,17 +165,20 @@ impl Run {
     /// Writes the report, sends it, shows the verdict.
     pub(super) fn deliver(&mut self) {
         let mut report = self.report(true);
-        let mut written = self.write_report(&report);
-        if self.send_report(&report) {
-            self.stay_for_the_screen();
-            // What was written before it was sent cannot say what became of that.
+        let written = self.write_report(&report);
+        self.delivery = self.send_report(&report);
+        let delivery = self.delivery.clone();
+        self.stay_for_the_screen(Whereabouts::Known {
+            is_written: written.is_some(),
+            delivery: delivery.as_ref(),
+        });
+        let is_sent = delivery.as_ref().is_some_and(|delivery| delivery.sent);
+        if written.is_some() && delivery.is_some() {
+            // What was written before it was sent cannot say what became of that. Where this fails, that stays.
             report = self.report(true);
-            if written.is_some() {
-                written = self.write_report(&report);
-            }
+            let _ = self.write_report(&report);
         }
-        let is_anywhere = written.is_some() || self.delivery.as_ref().is_some_and(|delivery| delivery.sent);
-        if !is_anywhere {
+        if written.is_none() && !is_sent {
             report = self.report(true);
             self.say_report(&report);
         }
@@ -200,7 +206,6 @@ impl Run {
                 let sent = match delivery {
                     Some(delivery) if delivery.sent => "; sent",
                     Some(_) => "; NOT sent",
-                    None if self.report_url.is_some() => "; NOT sent",
                     None => "",
                 };
                 format!("{folder}/{RUN_REPORT_TEXT} on the partition {REPORT_LABEL}{disk}{sent}")
@@ -226,22 +231,19 @@ impl Run {
         written
     }
 
-    /// Sends the report where that was asked for; whether it was. The network is started for that alone, so that nothing is
-    /// measured beside it.
-    fn send_report(&mut self, report: &Report) -> bool {
-        let Some(url) = self.report_url.clone() else { return false };
+    /// Sends the report where that was asked for, and tells what became of it. The network is started for that alone, so that
+    /// nothing is measured beside it.
+    fn send_report(&mut self, report: &Report) -> Option<Delivery> {
+        let url = self.report_url.clone()?;
         if self.no_root.is_some() {
-            let shown = crate::redact::url(&url);
-            let why = format!("the report was NOT sent to {shown}: what sends it lies in the root");
-            self.journal.problem(SEND, why);
-            return true;
+            let delivery = delivery::not_sent(&url, "what sends it lies in the root");
+            self.journal.problem(SEND, format!("the report was {}", delivery.words()));
+            return Some(delivery);
         }
         let (root, net, settings) = (self.root.clone(), self.net.clone(), self.settings.clone());
         let mounted = self.partition.as_ref().map(|partition| partition.root().to_owned());
         let folder = folder_name(report.started, &report.run_id);
-        self.delivery = self.journal.stage(SEND, |journal| {
-            let ca = settings.report_ca.as_deref().map(|name| delivery::ca_file(mounted.as_deref(), name));
-            let ca = ca.transpose()?;
+        let delivery = self.journal.stage(SEND, |journal| {
             let mut bytes = Vec::new();
             json::write(report, &mut bytes)?;
             let parcel = Parcel {
@@ -249,7 +251,8 @@ impl Run {
                 run_id: &report.run_id,
                 folder: &folder,
                 report: &bytes,
-                ca: ca.as_deref(),
+                ca: settings.report_ca.as_deref(),
+                partition: mounted.as_deref(),
                 net: &net,
                 seconds: settings.report_seconds,
             };
@@ -260,7 +263,10 @@ impl Run {
             }
             Ok(delivery)
         });
-        true
+        // A panic's words are the last problem.
+        let why =
+            || self.journal.last_problem().map_or("unknown", |problem| problem.what.as_str()).to_owned();
+        Some(delivery.unwrap_or_else(|| delivery::not_sent(&url, why())))
     }
 
     fn say_report(&mut self, report: &Report) {

@@ -2,6 +2,7 @@
 //! rtnetlink's older sister). They are all that is needed, and cost less than netlink.
 
 use super::plan::{Address, mac};
+use crate::error::Advise as _;
 use crate::facts::Root;
 use anyhow::{Context as _, Result};
 use std::net::{Ipv4Addr, UdpSocket};
@@ -46,7 +47,7 @@ impl Interface {
         self.switch("starting", libc::IFF_UP | libc::IFF_RUNNING)
     }
 
-    /// Stops it; its address is forgotten with its routes.
+    /// Stops it. Its routes go; Linux keeps its address.
     pub fn down(&self) -> Result<()> {
         self.switch("stopping", 0)
     }
@@ -66,8 +67,9 @@ impl Interface {
             request.ifr_ifru.ifru_addr = socket_address(address.mask());
             send(socket, libc::SIOCSIFNETMASK, request)
         })?;
-        address.gateway.map_or(Ok(()), |gateway| {
-            self.ask("naming the gateway of", |socket, request| add_default_route(socket, request, gateway))
+        routes(address).iter().try_for_each(|route| {
+            self.ask("naming the gateway of", |socket, request| add_route(socket, request, route))
+                .hint("correct the gateway in the setting net, or what the DHCP server says of it")
         })
     }
 
@@ -84,6 +86,23 @@ impl Interface {
         };
         asked().with_context(|| format!("{what} the network interface {}", self.name))
     }
+}
+
+/// A way to other machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Route {
+    /// To whom: one machine, or all where it is 0.0.0.0.
+    to: Ipv4Addr,
+    /// By whom; `None` where it needs nobody between.
+    by: Option<Ipv4Addr>,
+}
+
+/// The routes that an address needs, in their order. A gateway outside of the network, as clouds that give each machine a
+/// network of its own have it, must be known to be on the wire first.
+fn routes(address: &Address) -> Vec<Route> {
+    let Some(gateway) = address.gateway else { return Vec::new() };
+    let wire = (!address.reaches(gateway)).then_some(Route { to: gateway, by: None });
+    wire.into_iter().chain([Route { to: Ipv4Addr::UNSPECIFIED, by: Some(gateway) }]).collect()
 }
 
 #[allow(unsafe_code, reason = "C's structures have to be zero where nothing is said")]
@@ -117,13 +136,17 @@ fn send(socket: RawFd, number: libc::Ioctl, request: &mut libc::ifreq) -> std::i
 }
 
 #[allow(unsafe_code, reason = "nix has no SIOCADDRT")]
-fn add_default_route(socket: RawFd, request: &mut libc::ifreq, gateway: Ipv4Addr) -> std::io::Result<()> {
+fn add_route(socket: RawFd, request: &mut libc::ifreq, wanted: &Route) -> std::io::Result<()> {
     // SAFETY: `rtentry` is numbers, addresses and a pointer that may be null; all zero is a valid value of each.
     let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
-    route.rt_dst = socket_address(Ipv4Addr::UNSPECIFIED);
-    route.rt_genmask = socket_address(Ipv4Addr::UNSPECIFIED);
-    route.rt_gateway = socket_address(gateway);
-    route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
+    let is_host = wanted.to != Ipv4Addr::UNSPECIFIED;
+    route.rt_dst = socket_address(wanted.to);
+    route.rt_genmask = socket_address(if is_host { Ipv4Addr::BROADCAST } else { Ipv4Addr::UNSPECIFIED });
+    route.rt_flags = libc::RTF_UP | if is_host { libc::RTF_HOST } else { 0 };
+    if let Some(gateway) = wanted.by {
+        route.rt_gateway = socket_address(gateway);
+        route.rt_flags |= libc::RTF_GATEWAY;
+    }
     route.rt_dev = request.ifr_name.as_mut_ptr();
     // SAFETY: SIOCADDRT reads one `rtentry` and the name that it points to, with its NUL; both live as long as the call.
     let rc = unsafe { libc::ioctl(socket, libc::SIOCADDRT, std::ptr::from_mut(&mut route)) };
@@ -159,6 +182,25 @@ mod tests {
         assert_eq!(listed, [eth0]);
         assert!(listed[0].has_link(&root));
         assert_eq!(list(&Root::at(dir.path().join("none"))), []);
+    }
+
+    #[test]
+    fn a_gateway_outside_of_the_network_is_put_on_the_wire_first() {
+        let ip = |text: &str| text.parse::<Ipv4Addr>().unwrap();
+        let default = |gateway: &str| Route { to: Ipv4Addr::UNSPECIFIED, by: Some(ip(gateway)) };
+        let wire = |gateway: &str| Route { to: ip(gateway), by: None };
+        for (net, expected) in [
+            ("any,10.0.0.5/24", vec![]),
+            ("any,10.0.0.5/24,10.0.0.1", vec![default("10.0.0.1")]),
+            ("any,10.128.0.9/255.255.255.255,10.128.0.1", vec![wire("10.128.0.1"), default("10.128.0.1")]),
+            ("any,10.0.0.5/24,10.0.1.1", vec![wire("10.0.1.1"), default("10.0.1.1")]),
+            ("any,10.0.0.5/1,99.0.1.1", vec![default("99.0.1.1")]),
+        ] {
+            let Ok(super::super::Plan::Static(_, address)) = super::super::Plan::parse(net) else {
+                panic!("{net}")
+            };
+            assert_eq!(routes(&address), expected, "{net}");
+        }
     }
 
     #[test]

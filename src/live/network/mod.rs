@@ -9,7 +9,7 @@ pub use interface::Interface as Card;
 pub use plan::{Address, Interface, Plan};
 
 use crate::boot_contract::{RUN_NETWORK, RUN_RESOLV_CONF};
-use crate::error::hinted;
+use crate::error::{hinted, one_line};
 use crate::facts::Root;
 use anyhow::{Result, bail};
 use std::fmt::Write as _;
@@ -70,14 +70,19 @@ pub fn find(root: &Root, wanted: &Interface, deadline: Instant) -> Result<Card> 
     loop {
         let all = interface::list(root);
         let named: Vec<&Card> = all.iter().filter(|card| is_meant(card, wanted)).collect();
+        let mut broken = None;
         for card in &named {
-            card.up()?;
+            match card.up() {
+                // Another one may do.
+                Err(error) if *wanted == Interface::Any => broken = broken.or(Some(error)),
+                result => result?,
+            }
         }
         if let Some(card) = named.iter().find(|card| card.has_link(root)) {
             return Ok((*card).clone());
         }
         if Instant::now() >= deadline {
-            return Err(no_link(&all, &named, wanted));
+            return Err(no_link(&all, &named, wanted, broken.as_ref()));
         }
         std::thread::sleep(PAUSE);
     }
@@ -91,7 +96,12 @@ fn is_meant(card: &Card, wanted: &Interface) -> bool {
     }
 }
 
-fn no_link(all: &[Card], named: &[&Card], wanted: &Interface) -> anyhow::Error {
+fn no_link(
+    all: &[Card],
+    named: &[&Card],
+    wanted: &Interface,
+    broken: Option<&anyhow::Error>,
+) -> anyhow::Error {
     let describe =
         |card: &Card| format!("{} {}", card.name, card.mac.map(|byte| format!("{byte:02x}")).join(":"));
     let list = |cards: &mut dyn Iterator<Item = &Card>| cards.map(describe).collect::<Vec<_>>().join(", ");
@@ -113,8 +123,9 @@ fn no_link(all: &[Card], named: &[&Card], wanted: &Interface) -> anyhow::Error {
         );
     }
     let cards = list(&mut named.iter().copied());
+    let broken = broken.map(|error| format!(" ({})", one_line(error))).unwrap_or_default();
     hinted(
-        format!("no link on {cards}"),
+        format!("no link on {cards}{broken}"),
         "plug the cable in, or see the switch's port; hypervisor: attach the card to a bridge",
     )
 }
@@ -147,13 +158,42 @@ mod tests {
             error.to_string().contains("no network card") && hint_of(&error).unwrap().contains("hypervisor")
         );
         let card = Card { name: "eth0".into(), mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56] };
-        let error = no_link(std::slice::from_ref(&card), &[], &Interface::Mac([1; 6]));
+        let error = no_link(std::slice::from_ref(&card), &[], &Interface::Mac([1; 6]), None);
         assert_eq!(
             error.to_string(),
             "there is no network interface 01:01:01:01:01:01; there is eth0 52:54:00:12:34:56"
         );
-        let error = no_link(std::slice::from_ref(&card), &[&card], &Interface::Any);
+        let error = no_link(std::slice::from_ref(&card), &[&card], &Interface::Any, None);
         assert_eq!(error.to_string(), "no link on eth0 52:54:00:12:34:56");
+    }
+
+    /// On a machine with these cards, of which none can really be started.
+    fn found(carriers: &[(&str, &str)], wanted: &Interface) -> Result<Card> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, carrier) in carriers {
+            let folder = dir.path().join("sys/class/net").join(name);
+            fs_err::create_dir_all(folder.join("device")).unwrap();
+            for (file, text) in [("type", "1\n"), ("address", "52:54:00:12:34:56\n"), ("carrier", carrier)] {
+                fs_err::write(folder.join(file), text).unwrap();
+            }
+        }
+        find(&Root::at(dir.path()), wanted, Instant::now())
+    }
+
+    #[test]
+    fn a_card_that_cannot_be_started_does_not_cost_another_one() {
+        let [bad, good] = ["gdsboot-none0", "gdsboot-none1"];
+        let card = found(&[(bad, "0"), (good, "1")], &Interface::Any).unwrap();
+        assert_eq!(card.name, good);
+        let error = found(&[(bad, "0"), (good, "0")], &Interface::Any).unwrap_err().to_string();
+        assert!(
+            error.starts_with("no link on gdsboot-none0 ")
+                && error.contains(" (starting the network interface gdsboot-none0: "),
+            "{error}"
+        );
+        // Where one is named there is no other.
+        let error = found(&[(bad, "0"), (good, "1")], &Interface::Name(bad.into())).unwrap_err();
+        assert!(error.to_string().starts_with("starting the network interface gdsboot-none0"), "{error:#}");
     }
 
     #[test]

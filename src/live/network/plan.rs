@@ -114,6 +114,12 @@ impl Address {
         Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0))
     }
 
+    /// Is this in its network?
+    pub fn reaches(&self, other: Ipv4Addr) -> bool {
+        let network = |ip: Ipv4Addr| u32::from(ip) & u32::from(self.mask());
+        network(self.ip) == network(other)
+    }
+
     /// What the hook of udhcpc wrote: `ip=`, `mask=`, `router=`, `dns=`, a line each.
     ///
     /// # Errors
