@@ -3,6 +3,7 @@
 mod common;
 
 use common::{gdsboot, qemu, run_with_status, stderr, stdout};
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,6 +19,18 @@ fn check(name: &str, status: i32) -> String {
     command.args(["--gpu", "41:00.0", "--nvme", "42:00.0", "--bar-size", "128G"]);
     // The same path wherever the repository is.
     stdout(&run_with_status(&mut command, status)).replace(&fixture("").display().to_string(), "")
+}
+
+/// The findings' statuses by their ids, of the same check.
+fn statuses(name: &str, status: i32) -> BTreeMap<String, String> {
+    let mut command = gdsboot();
+    command.args(["vm", "check", "--json"]).arg(fixture(name));
+    command.args(["--gpu", "41:00.0", "--nvme", "42:00.0", "--bar-size", "128G"]);
+    let judgement: serde_json::Value =
+        serde_json::from_str(&stdout(&run_with_status(&mut command, status))).unwrap();
+    let word = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap().to_owned();
+    let findings = judgement["findings"].as_array().unwrap().iter();
+    findings.map(|finding| (word(finding, "id"), word(finding, "status"))).collect()
 }
 
 #[test]
@@ -36,22 +49,24 @@ fn a_command_line() {
 
 #[test]
 fn domains() {
-    let statuses = |name: &str, status: i32| -> Vec<(String, String)> {
-        let mut command = gdsboot();
-        command.args(["vm", "check", "--json"]).arg(fixture(name));
-        let judgement: serde_json::Value =
-            serde_json::from_str(&stdout(&run_with_status(&mut command, status))).unwrap();
-        let findings = judgement["findings"].as_array().unwrap().iter();
-        let word = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap().to_owned();
-        findings.map(|finding| (word(finding, "id"), word(finding, "status"))).collect()
-    };
     let broken = statuses("broken.xml", 1);
     for id in ["vm.machine-type", "vm.emulator", "vm.balloon", "vm.hidden", "vm.memory-lock", "vm.nvme"] {
-        assert!(broken.contains(&(id.to_owned(), "fail".to_owned())), "{id}: {broken:#?}");
+        assert_eq!(broken[id], "fail", "{id}: {broken:?}");
     }
     let good = statuses("good.xml", 2);
-    assert!(good.iter().all(|(_, status)| status != "fail" && status != "error"), "{good:#?}");
-    assert!(check("good.xml", 2).contains("vm.machine-type"));
+    assert!(good.values().all(|status| status != "fail"), "{good:?}");
+    for id in ["vm.accepted", "vm.mmio-window", "vm.gpu", "vm.nvme", "vm.pcie", "vm.understood"] {
+        assert_eq!(good[id], "pass", "{id}: {good:?}");
+    }
+    // libvirt keeps this name to itself.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("reserved.xml");
+    let entry =
+        "<sysinfo type='fwcfg'><entry name='opt/ovmf/X-PciMmio64Mb'>524288</entry></sysinfo><devices>";
+    let text = std::fs::read_to_string(fixture("good.xml")).unwrap().replacen("<devices>", entry, 1);
+    std::fs::write(&path, text).unwrap();
+    let refused = stdout(&run_with_status(gdsboot().args(["vm", "check"]).arg(&path), 1));
+    assert!(refused.contains("vm.accepted") && refused.contains("libvirt refuses"), "{refused}");
 }
 
 #[test]
@@ -125,7 +140,10 @@ fn what_is_no_configuration_is_refused_with_a_hint() {
 /// Plans a machine with two GPUs and two controllers into a folder, and gives the file of the configuration.
 fn plan(kind: &str, tree: &str, folder: &Path) -> PathBuf {
     let mut command = gdsboot();
-    command.args(["vm", "plan", "--for", kind, "--topology", tree, "--memory", "8G", "--bar-size", "64G"]);
+    command.args(["vm", "plan", "--for", kind, "--topology", tree, "--memory", "6G", "--bar-size", "64G"]);
+    let empty = folder.join("another-machine");
+    std::fs::create_dir(&empty).unwrap();
+    command.arg("--root").arg(empty);
     command.args(["--gpu", "41:00.0", "--gpu", "42:00.0", "--nvme", "43:00.0", "--nvme", "44:00.0", "-o"]);
     let written = stdout(&run_with_status(command.arg(folder.join("plan")), 0));
     PathBuf::from(written.lines().last().unwrap().strip_prefix("wrote ").unwrap())
@@ -219,17 +237,18 @@ fn qemu_accepts_what_is_planned() {
 
 #[test]
 fn what_cannot_be_planned_is_refused_with_a_hint() {
-    let base = ["vm", "plan", "--for", "qemu"];
-    let cases: [(&[&str], &str); 10] = [
+    // Whatever has these addresses on the machine that tests.
+    let empty = tempfile::tempdir().unwrap();
+    let base = ["vm", "plan", "--for", "qemu", "--root", empty.path().to_str().unwrap()];
+    let cases: [(&[&str], &str); 9] = [
         (&["--bar-size", "64G"], "at least one GPU"),
         (&["--gpu", "41:00.0", "--nvme", "42:00.0", "--host", "/nonexistent"], "/nonexistent"),
         (&["--gpu", "x", "--nvme", "42:00.0", "--bar-size", "64G"], "no PCI address"),
         (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--memory", "7M"], "--memory"),
         (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--name", "a b"], "--name"),
-        (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--name", "a--b"], "--name"),
-        (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--name", "a_b"], "--name"),
-        (&["--gpu", "1:0.0", "--nvme", "1:0.0", "--bar-size", "64G"], "as a GPU and as an NVMe"),
         (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--uuid", "1"], "--uuid"),
+        (&["--gpu", "1:0.0", "--nvme", "1:0.0", "--bar-size", "64G"], "as --gpu and as --nvme"),
+        (&["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--memory", "1G"], "bookkeeping"),
         (
             &["--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "-o", "/dev/null/x"],
             "making the folder",
@@ -242,29 +261,100 @@ fn what_cannot_be_planned_is_refused_with_a_hint() {
     }
 }
 
-/// The size of the windows says nothing about whose the devices are: those that this machine has are looked at.
 #[test]
-fn devices_that_are_here_are_looked_at_whatever_is_told_of_them() {
-    let root = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(root.path().join("sys/bus/pci/devices/0000:41:00.0")).unwrap();
-    let plan = |gpu: &str, status: i32| {
+fn what_a_hypervisor_would_refuse_is_refused_before() {
+    let empty = tempfile::tempdir().unwrap();
+    let plan = |kind: &str, arguments: &[&str], status| {
         let mut command = gdsboot();
-        command.args([
-            "vm",
-            "plan",
-            "--for",
-            "proxmox",
-            "--bar-size",
-            "64G",
-            "--gpu",
-            gpu,
-            "--nvme",
-            "42:00.0",
-        ]);
-        stderr(&run_with_status(command.arg("--root").arg(root.path()), status))
+        command.args(["vm", "plan", "--gpu", "1:0.0", "--nvme", "2:0.0", "--bar-size", "64G", "--for", kind]);
+        run_with_status(command.arg("--root").arg(empty.path()).args(arguments), status)
     };
-    assert!(plan("41:00.0", 64).contains("0000:41:00.0"), "{}", plan("41:00.0", 64));
-    plan("51:00.0", 0);
+    for name in ["a_b", "a..b", "-a", "a-", "a.", ".a", ""] {
+        let text = stderr(&plan("proxmox", &[&format!("--name={name}")], 64));
+        assert!(text.contains("no name of a machine") && text.contains("hint: "), "{name}: {text}");
+    }
+    for (kind, arguments, words) in [
+        ("proxmox", ["--image", "gdsboot.img"], "no relative path"),
+        ("libvirt", ["--image", "gdsboot.img"], "no relative path"),
+        ("proxmox", ["--image", "/a,b.img"], "no commas"),
+        ("proxmox", ["--storage", "_x"], "no name of a storage"),
+        ("libvirt", ["--cpus", "256"], "more than 255"),
+    ] {
+        let text = stderr(&plan(kind, &arguments, 64));
+        assert!(text.contains(words) && text.contains("hint: "), "{kind}: {text}");
+    }
+    plan("proxmox", &["--image", "local:import/gdsboot.img"], 0);
+    plan("qemu", &["--image", "gdsboot.img", "--cpus", "256"], 0);
+    // Two dashes end a comment of XML.
+    let xml = stdout(&plan("libvirt", &["--name", "a--b"], 0));
+    let comment = xml.split_once("<!--").unwrap().1.split_once("-->").unwrap();
+    assert!(!comment.0.contains("--") && comment.1.contains("<name>a--b</name>"), "{xml}");
+    let path = empty.path().join("a--b.xml");
+    std::fs::write(&path, &xml).unwrap();
+    run_with_status(gdsboot().args(["vm", "check"]).arg(&path), 2);
+}
+
+#[test]
+fn the_size_of_a_window_hides_nothing_that_the_host_uses() {
+    let host = machine(
+        "0000:00:01.0/0000:41:00.0",
+        "0000:00:01.1/0000:42:00.0",
+        &[
+            ("proc/self/mountinfo", b"1 0 259:2 / / rw - ext4 /dev/nvme0n1p2 rw\n"),
+            ("sys/class/nvme/nvme0/address", b"0000:42:00.0"),
+            ("sys/class/nvme/nvme0/transport", b"pcie"),
+            ("sys/class/nvme/nvme0/nvme0n1/size", b"100"),
+            ("sys/block/nvme0n1/size", b"100"),
+        ],
+    );
+    let plan = |nvme: &str, status| {
+        let mut command = gdsboot();
+        command.args(["vm", "plan", "--for", "qemu", "--topology", "switch", "--bar-size", "128G"]);
+        command.args(["--gpu", "41:00.0", "--nvme", nvme, "--root"]);
+        stderr(&run_with_status(command.arg(host.path()), status))
+    };
+    let used = plan("42:00.0", 64);
+    assert!(used.contains("/dev/nvme0n1p2 is mounted at /") && used.contains("hint: "), "{used}");
+    // The machine that has the GPU is the host.
+    let gone = plan("43:00.0", 64);
+    assert!(gone.contains("no device 0000:43:00.0") && gone.contains("for another one --host"), "{gone}");
+    std::fs::write(host.path().join("proc/self/mountinfo"), "").unwrap();
+    plan("42:00.0", 0);
+}
+
+#[test]
+fn a_mapping_is_looked_up_where_the_host_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let conf = folder.path().join("100.conf");
+    std::fs::write(&conf, "machine: q35\nhostpci0: mapping=gpu,pcie=1\nhostpci1: 42:00.0,pcie=1\n").unwrap();
+    let mapping = b"gpu\n\tmap node=other,path=0000:99:00.0\n\tmap node=pve,path=0000:41:00.0\n";
+    let host = machine(
+        "0000:00:01.0/0000:41:00.0",
+        "0000:00:01.1/0000:42:00.0",
+        &[
+            ("etc/pve/qemu-server/100.conf", &std::fs::read(&conf).unwrap()),
+            ("etc/pve/mapping/pci.cfg", mapping),
+            ("proc/sys/kernel/hostname", b"pve"),
+        ],
+    );
+    let report = folder.path().join("host.json");
+    let facts = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gdsboot-validator"));
+        let command = command.args(["facts", "--json"]).args(arguments).arg("--root").arg(host.path());
+        std::fs::write(&report, run_with_status(command, 0).stdout).unwrap();
+    };
+    let status = || {
+        let mut command = gdsboot();
+        command.args(["vm", "check", "--json"]).arg(&conf).arg("--host").arg(&report);
+        let judgement: serde_json::Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+        let findings = judgement["findings"].as_array().unwrap();
+        findings.iter().find(|finding| finding["id"] == "vm.devices").unwrap()["status"].clone()
+    };
+    facts(&["--vm", "100"]);
+    assert_eq!(status(), "pass");
+    // Facts without the machine have no mappings: nobody knows.
+    facts(&[]);
+    assert_eq!(status(), "unknown");
 }
 
 /// A machine as a folder: a GPU and a controller at these ways from the host bridge, and what else it has.

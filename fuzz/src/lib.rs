@@ -161,7 +161,7 @@ pub fn disk(data: &[u8]) {
 /// A virtual machine's configuration, from its bytes to findings.
 fn configuration(kind: Kind, data: &[u8]) {
     let _ = source::recognise(data);
-    let mappings = proxmox::mappings(&text(data));
+    let mappings = proxmox::Mappings::parse(&text(data), Some("pve"));
     let Ok(machine) = source::read("100.conf", data, Some(kind), &mappings) else { return };
     let hints = Hints::default();
     let _ = vm_judge::judge(&Context::new(&machine, None, &hints));

@@ -109,19 +109,33 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         id: "iommu.guest",
-        title: "the guest has no IOMMU of its own",
+        title: OF_GUEST.title,
         sides: &[Side::Guest],
         requires: &[],
         severity: Severity::Major,
-        rationale: "A virtual IOMMU translates once more, and p2pdma and nvidia-fs behave as on a machine whose IOMMU is on.",
-        references: &[
-            "QEMU: docs/system/devices/virtio-iommu",
-            "GPUDirect Storage installation: disable IOMMU",
-        ],
+        rationale: OF_GUEST.rationale,
+        references: OF_GUEST.references,
         covers: &["guide: vIOMMU"],
         run: guest,
     },
 ];
+
+/// What is said of a rule that two registers have.
+pub(crate) struct Said {
+    /// What it is about.
+    pub title: &'static str,
+    /// Why it exists.
+    pub rationale: &'static str,
+    /// Where it comes from.
+    pub references: &'static [&'static str],
+}
+
+/// `iommu.guest`, which a virtual machine's configuration shows as well.
+pub(crate) const OF_GUEST: Said = Said {
+    title: "the guest has no IOMMU of its own",
+    rationale: "A virtual IOMMU translates once more, and p2pdma and nvidia-fs behave as on a machine whose IOMMU is on.",
+    references: &["QEMU: docs/system/devices/virtio-iommu", "GPUDirect Storage installation: disable IOMMU"],
+};
 
 /// Is an IOMMU in use? Where the list of IOMMUs cannot be seen, the devices' groups tell; a capture that carries no device's
 /// other links has lost those as well.

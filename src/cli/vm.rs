@@ -6,6 +6,7 @@ use gdsboot::facts::{Facts, Root};
 use gdsboot::hypervisor::context::{Context, Hints};
 use gdsboot::hypervisor::join;
 use gdsboot::hypervisor::judge::judge;
+use gdsboot::hypervisor::libvirt::MOST_CPUS;
 use gdsboot::hypervisor::machine::{self, Kind};
 use gdsboot::hypervisor::plan::{self, PlanFile, Request, Tree};
 use gdsboot::hypervisor::{known, source};
@@ -114,7 +115,7 @@ struct JoinArgs {
 #[derive(Debug, clap::Args)]
 struct Host {
     /// What is known of the host: a report.json, its facts as JSON, or a capture [default: this machine for a VMID, and
-    /// for a plan without --bar-size]
+    /// for a plan without --bar-size or with a device that this machine has]
     #[arg(long, value_name = "REPORT|CAPTURE")]
     host: Option<PathBuf>,
     /// Read this machine, its Proxmox and its devices, from this folder
@@ -169,12 +170,14 @@ impl Host {
         }
     }
 
-    /// Has this machine any of the named devices?
+    /// Has the machine one of the devices that were named?
     fn has_any(&self, hints: &Hints) -> Result<bool> {
         let root = self.root()?;
-        let there = root.list("/sys/bus/pci/devices").value().cloned().unwrap_or_default();
-        let named = hints.gpus.iter().chain(&hints.nvmes);
-        Ok(named.into_iter().any(|address| there.iter().any(|device| device.starts_with(address.as_str()))))
+        let is_there = |told: &String| {
+            let function = if told.contains('.') { "" } else { ".0" };
+            root.exists(&format!("/sys/bus/pci/devices/{told}{function}"))
+        };
+        Ok(hints.gpus.iter().chain(&hints.nvmes).any(is_there))
     }
 
     fn root(&self) -> Result<Root> {
@@ -200,7 +203,9 @@ pub fn run(args: &VmArgs) -> Result<Status> {
 fn check(args: &CheckArgs) -> Result<Status> {
     let hints = args.host.hints()?;
     let host = args.host.facts(source::is_vmid(&args.target))?;
-    let machine = source::load(&args.target, args.kind, &args.host.root()?, host.as_ref())?;
+    // The mappings of a host that was handed in are its own.
+    let handed_in = host.as_ref().filter(|_| args.host.host.is_some());
+    let machine = source::load(&args.target, args.kind, &args.host.root()?, handed_in)?;
     let judgement = judge(&Context::new(&machine, host.as_ref(), &hints));
     let mut out = Vec::new();
     if args.json {
@@ -217,8 +222,9 @@ fn join_reports(args: &JoinArgs) -> Result<Status> {
     let machine = match &args.config {
         Some(file) => {
             // A folder of the host may hold its resource mappings.
-            let root = if args.host.is_dir() { Root::at(&args.host) } else { Root::live() };
-            source::load(file, args.kind, &root, Some(&host.facts))?
+            let is_dir = args.host.is_dir();
+            let root = if is_dir { Root::at(&args.host) } else { Root::live() };
+            source::load(file, args.kind, &root, Some(&host.facts).filter(|_| !is_dir))?
         }
         None => join::machine_of(&host)?,
     };
@@ -235,24 +241,11 @@ fn join_reports(args: &JoinArgs) -> Result<Status> {
 
 fn make_plan(args: &PlanArgs) -> Result<Status> {
     let hints = args.host.hints()?;
-    // Where the windows' size is given, the devices need not be this machine's. Where they are, what uses them is looked at.
-    let host = args.host.facts(hints.bar.is_none() || args.host.has_any(&hints)?)?;
-    let is_word = |text: &str| {
-        !text.is_empty()
-            && text.len() <= 63
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-    };
-    let name_hint = "letters, digits, single dots and single dashes between them, 63 at most";
-    // Proxmox takes the name of a host, and in an XML comment two dashes are its end.
-    let is_name = |text: &str| {
-        is_word(text) && !text.contains('_') && text.split(['.', '-']).all(|part| !part.is_empty())
-    };
-    if !is_name(&args.name) {
-        return Err(usage(format!("--name {:?}: this is no name of a machine", args.name), name_hint));
-    }
-    if !is_word(&args.storage) {
-        return Err(usage(format!("--storage {:?}: this is no name of a storage", args.storage), name_hint));
-    }
+    accepted(args)?;
+    // Where the windows' size is given, the devices need not be this machine's. If one is, this is the host: what it uses
+    // itself is not given away.
+    let is_here = hints.bar.is_none() || args.host.has_any(&hints)?;
+    let host = args.host.facts(is_here)?;
     let uuid = match &args.uuid {
         Some(text) => uuid::Uuid::parse_str(text)
             .with_context(|| format!("--uuid {text}"))
@@ -268,12 +261,6 @@ fn make_plan(args: &PlanArgs) -> Result<Status> {
             "write a size such as 64G, 1G at least",
         )
     })?;
-    if let Some(both) = hints.gpus.iter().find(|gpu| hints.nvmes.contains(gpu)) {
-        return Err(usage(
-            format!("{both} is named as a GPU and as an NVMe controller"),
-            "name each device once",
-        ));
-    }
     if hints.gpus.is_empty() || hints.nvmes.is_empty() {
         return Err(usage(
             "a plan needs at least one GPU and one NVMe controller",
@@ -293,7 +280,13 @@ fn make_plan(args: &PlanArgs) -> Result<Status> {
         cpus: args.cpus,
         image: args.image.clone(),
         storage: args.storage.clone(),
-    })?;
+    });
+    let decided = match (decided, &args.host.host, hints.bar) {
+        (decided, None, Some(_)) if is_here => decided.context(
+            "planning for this machine, which has one of these devices (for another one --host, or --root with an empty folder)",
+        ),
+        (decided, _, _) => decided,
+    }?;
     let files = decided.write(args.kind);
     let mut out = stdout();
     let Some(folder) = &args.output else {
@@ -313,6 +306,57 @@ fn make_plan(args: &PlanArgs) -> Result<Status> {
         writeln!(out, "wrote {}", folder.join(&file.name).display()).context("writing the result")?;
     }
     Ok(Status::Pass)
+}
+
+/// Refuses what the hypervisor would refuse later.
+fn accepted(args: &PlanArgs) -> Result<()> {
+    // A DNS name: that is what Proxmox asks for.
+    let is_label = |label: &str| {
+        let is_end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        let bytes = label.as_bytes();
+        is_end(bytes.first())
+            && is_end(bytes.last())
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+    };
+    if args.name.len() > 63 || !args.name.split('.').all(is_label) {
+        return Err(usage(
+            format!("--name {:?}: this is no name of a machine", args.name),
+            "letters, digits, dots and dashes, 63 at most, a letter or a digit on both sides of each dot",
+        ));
+    }
+    let storage = args.storage.as_bytes();
+    let is_storage = storage.first().is_some_and(u8::is_ascii_alphabetic)
+        && storage.len() <= 63
+        && storage.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(byte));
+    if !is_storage {
+        return Err(usage(
+            format!("--storage {:?}: this is no name of a storage", args.storage),
+            "a letter, then letters, digits, dots, dashes and underscores, 63 at most; `pvesm status` shows them",
+        ));
+    }
+    let image = args.image.to_string_lossy();
+    // A volume of a storage, or a file: qemu-server asks for one of both.
+    let is_volume = args.kind == Kind::Proxmox
+        && image.split_once(':').is_some_and(|(storage, _)| !storage.contains('/'));
+    if args.kind != Kind::Qemu && !args.image.is_absolute() && !is_volume {
+        return Err(usage(
+            format!("--image {image}: {} takes no relative path", args.kind),
+            "name the file on the host from the root on, such as /var/lib/gdsboot/gdsboot.img",
+        ));
+    }
+    if args.kind == Kind::Proxmox && image.contains(',') {
+        return Err(usage(format!("--image {image}: Proxmox takes no commas"), "give the file another name"));
+    }
+    if args.kind == Kind::Libvirt && args.cpus > MOST_CPUS {
+        return Err(usage(
+            format!(
+                "--cpus {}: libvirt takes more than {MOST_CPUS} only with an IOMMU in the guest",
+                args.cpus
+            ),
+            format!("--cpus {MOST_CPUS}: an IOMMU in the guest is in the way of direct transfers"),
+        ));
+    }
+    Ok(())
 }
 
 /// A file that is there as a whole or not at all.

@@ -138,6 +138,10 @@ pub struct Facts {
     pub block: Fact<Vec<BlockDevice>>,
     /// What is mounted.
     pub mounts: Fact<Vec<Mount>>,
+    /// The devices and files that are swap space.
+    pub swaps: Fact<Vec<String>>,
+    /// The devices that mounted Btrfs filesystems consist of, by the kernel's names.
+    pub btrfs: Fact<Vec<String>>,
     /// NVIDIA's libraries on disk.
     pub libraries: Fact<Vec<InstalledLibrary>>,
     /// A virtual machine that this machine hosts, where one was named.
@@ -211,6 +215,8 @@ impl Facts {
             cufile_environment,
             block: BlockDevice::read_all(root),
             mounts: Mount::read_all(root),
+            swaps: mounts::swaps(root),
+            btrfs: mounts::btrfs(root),
             libraries: InstalledLibrary::read_all(root),
             hosted: Fact::not_read("no virtual machine was named"),
             kernel_log,

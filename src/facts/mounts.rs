@@ -62,6 +62,24 @@ impl Mount {
     }
 }
 
+/// The devices and files of `/proc/swaps`, which begins with a heading.
+pub fn swaps(root: &Root) -> Fact<Vec<String>> {
+    root.text("/proc/swaps").map(|text| {
+        let words = text.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+        words.map(unescape).collect()
+    })
+}
+
+/// The members of the Btrfs filesystems that are mounted: of several the table of mounts names one
+/// (`/sys/fs/btrfs/UUID/devices`).
+pub fn btrfs(root: &Root) -> Fact<Vec<String>> {
+    const BTRFS: &str = "/sys/fs/btrfs";
+    root.list(BTRFS).map(|names| {
+        let devices = names.iter().map(|name| root.list(&format!("{BTRFS}/{name}/devices")));
+        devices.flat_map(|devices| devices.value().cloned().unwrap_or_default()).collect()
+    })
+}
+
 fn parse_all(text: &str, parser: impl Fn(&str) -> Option<Mount>) -> Result<Vec<Mount>, String> {
     text.lines().map(|line| parser(line).ok_or_else(|| format!("{line:?} is no mount"))).collect()
 }
@@ -95,6 +113,24 @@ mod tests {
         assert!(mount.has("data=ordered") && mount.has("noatime"));
         let mount = Mount::parse_table("/dev/nvme0n1 /data xfs rw 0 0").unwrap();
         assert_eq!((mount.kind.as_str(), mount.source.as_str()), ("xfs", "/dev/nvme0n1"));
+    }
+
+    #[test]
+    fn swap_space_and_members_of_btrfs() {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("proc/swaps", "Filename\tType\n/dev/nvme0n1p3 partition 1 0 -2\n/swap\\040file file 1 0 -3\n"),
+            ("sys/fs/btrfs/features/raid1c34", "0"),
+            ("sys/fs/btrfs/aaaa/devices/nvme1n1/size", "1"),
+            ("sys/fs/btrfs/aaaa/devices/nvme2n1/size", "1"),
+        ] {
+            let path = dir.path().join(path);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, text).unwrap();
+        }
+        let root = Root::at(dir.path());
+        assert_eq!(swaps(&root).value().unwrap(), &["/dev/nvme0n1p3", "/swap file"]);
+        assert_eq!(btrfs(&root).value().unwrap(), &["nvme1n1", "nvme2n1"]);
     }
 
     #[test]

@@ -44,12 +44,6 @@ pub enum What {
     Unknown,
 }
 
-/// Is a host's CPU an AMD Zen? `None` where that is not known.
-pub fn is_zen(host: &Facts) -> Option<bool> {
-    let cpu = host.cpu.value().filter(|cpu| !cpu.vendor.is_empty())?;
-    Some(cpu.vendor == "AuthenticAMD" && cpu.family.is_some_and(|family| family >= 0x17))
-}
-
 impl<'a> Context<'a> {
     /// A configuration with what is known of its host.
     pub fn new(machine: &'a Machine, host: Option<&'a Facts>, hints: &'a Hints) -> Self {
@@ -139,6 +133,12 @@ impl<'a> Context<'a> {
     pub fn conventional(&self) -> Vec<&'a Passed> {
         self.machine.passed.iter().filter(|passed| passed.place == PlaceInGuest::Conventional).collect()
     }
+}
+
+/// Is a machine's CPU an AMD Zen? `None` where it is not known.
+pub fn is_zen(host: &Facts) -> Option<bool> {
+    let cpu = host.cpu.value().filter(|cpu| !cpu.vendor.is_empty())?;
+    Some(cpu.vendor == "AuthenticAMD" && cpu.family.is_some_and(|family| family >= 0x17))
 }
 
 /// Below one switch?

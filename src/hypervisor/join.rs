@@ -3,7 +3,7 @@
 
 mod devices;
 mod merge;
-mod own;
+mod of_guest;
 mod render;
 #[cfg(test)]
 mod tests;
@@ -12,7 +12,7 @@ use super::context::{Context, Hints};
 use super::known::Known;
 use super::machine::Machine;
 use super::proxmox::{self, Mappings};
-use super::{judge as vm_judge, source};
+use super::{judge as vm_judge, qemu, source};
 use crate::checks::check::Side;
 use crate::checks::context::side_of;
 use crate::checks::judge::{self, Judgement};
@@ -72,13 +72,13 @@ pub fn machine_of(host: &Known) -> Result<Machine> {
             "make it with `gdsboot-validator check --side host --vm VMID --report host.json`, or name the configuration with --config",
         ));
     };
-    let mappings = vm.mappings.value().map_or_else(Mappings::new, |text| proxmox::mappings(text));
+    let mappings = Mappings::of_host(&host.facts);
     let from = format!("{}/{}.conf", proxmox::FOLDER, vm.vmid);
     source::read(&from, vm.conf.as_bytes(), Some(super::machine::Kind::Proxmox), &mappings)
         .with_context(|| format!("reading {}", host.from))
 }
 
-/// Joins them. `today` is the day on which waivers count.
+/// Joins them. `today` is the day on which waivers count, those of both reports, `YYYY-MM-DD`.
 ///
 /// # Errors
 /// They do not belong together: the reasons, all of them; [`crate::error::Status::Usage`].
@@ -98,20 +98,39 @@ pub fn join(guest: &Known, host: &Known, machine: &Machine, today: &str) -> Resu
         ));
     }
     times(guest, host, &mut together);
+    changed(&host.facts, machine, &mut together);
     devices::pairs(&guest.facts, &context, &mut together);
     let of_guest = judge::judge(&guest.facts, Side::Guest, guest.bench.as_ref(), &guest.waive, today);
-    let of_host =
-        judge::judge(&own::own(&host.facts, &together.devices), Side::Host, None, &host.waive, today);
-    let of_machine = vm_judge::findings(&context);
+    let own = of_guest::reduced(&host.facts, machine, &together);
+    let of_host = judge::judge(&own, Side::Host, None, &host.waive, today);
+    let mut of_machine = vm_judge::findings(&context);
+    for waivers in [&guest.waive, &host.waive] {
+        waiver::apply(&mut of_machine, waivers, today);
+    }
     let proven = guest.bench.as_ref().and_then(|bench| bench.proven());
-    let mut findings =
-        merge::merge(of_guest.findings, of_host.findings, of_machine, &together, proven.is_some());
-    // The configuration's findings have the ids of the guest's checks.
-    waiver::apply(&mut findings, &guest.waive, today);
-    judge::sort(&mut findings);
+    let findings = merge::merge(of_guest.findings, of_host.findings, of_machine, &together, proven.is_some());
     let verdict = if of_guest.simulated { of_guest.verdict } else { judge::verdict(&findings, proven) };
     let judgement = Judgement { verdict, findings, ..of_guest };
     Ok(Joined { judgement, joined: together })
+}
+
+/// Does the process that runs have the devices of the configuration? Proxmox keeps changes for the next start.
+fn changed(host: &Facts, machine: &Machine, together: &mut Together) {
+    let Some(words) = host.hosted.value().and_then(|vm| vm.command_line.value()) else { return };
+    let Ok(running) = qemu::parse("its process", words.join("\0").as_bytes()) else { return };
+    let has = |machine: &Machine, other: &Machine| {
+        let missing = other.passed.iter().flat_map(|passed| &passed.hosts).find(|address| {
+            let is_same =
+                |host: &&String| address.starts_with(host.as_str()) || host.starts_with(address.as_str());
+            !machine.passed.iter().flat_map(|passed| &passed.hosts).any(|host| is_same(&host))
+        });
+        missing.cloned()
+    };
+    if let Some(address) = has(machine, &running).or_else(|| has(&running, machine)) {
+        together.warnings.push(format!(
+            "the process that runs and the configuration have other devices ({address}): it was changed since the start"
+        ));
+    }
 }
 
 /// Is each what it is named as?

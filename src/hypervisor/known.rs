@@ -24,7 +24,7 @@ pub struct Known {
     pub facts: Facts,
     /// What a benchmark found there.
     pub bench: Option<Results>,
-    /// What its operator decided to live with.
+    /// Findings that somebody decided to live with there.
     pub waive: Vec<Waiver>,
     /// When it was read, by its own clock; `None` where that was not kept.
     pub at: Option<Utc>,
@@ -91,7 +91,7 @@ pub fn parse(from: &str, bytes: &[u8]) -> Result<Known> {
     ensure!(schema <= u64::from(SCHEMA), "a newer gdsboot wrote it (form {schema}, known up to {SCHEMA})");
     let bench = map.remove("benchmark").map(serde_json::from_value).transpose()?.flatten();
     let at = map.remove("started").map(serde_json::from_value).transpose()?;
-    let waive = map.get_mut("settings").and_then(|settings| Some(settings.get_mut("waive")?.take()));
+    let waive = map.get_mut("settings").and_then(|settings| settings.get_mut("waive")).map(Value::take);
     let waive = waive.map(serde_json::from_value).transpose()?.unwrap_or_default();
     known(map.remove("facts").context("the report has no facts")?, bench, waive, at)
 }

@@ -1,7 +1,9 @@
 //! libvirt's domain XML, as `virsh dumpxml` prints it (libvirt: formatdomain). Document types are refused, and with them
 //! every entity that a document could define.
 
-use super::machine::{Disk, Firmware, Kind, Machine, Passed, PlaceInGuest, Port, PortKind, ROOT_BUS, bytes};
+use super::machine::{
+    Disk, Firmware, Kind, Machine, Passed, PlaceInGuest, Port, PortKind, ROOT_BUS, Refused, bytes,
+};
 use super::qemu;
 use anyhow::{Context as _, Result, ensure};
 use roxmltree::{Document, Node, ParsingOptions};
@@ -43,11 +45,31 @@ pub fn parse(from: &str, text: &[u8]) -> Result<Machine> {
     for sysinfo in children(domain, "sysinfo").filter(|node| node.attribute("type") == Some("fwcfg")) {
         for entry in children(sysinfo, "entry") {
             let name = entry.attribute("name").unwrap_or("").to_owned();
+            if RESERVED.iter().any(|reserved| name.starts_with(reserved)) {
+                machine.refused.push(Refused {
+                    why: format!("<sysinfo type='fwcfg'>: libvirt keeps names such as {name} to itself"),
+                    mend: format!(
+                        "take the entry out, and hand {name} on with -fw_cfg in <qemu:commandline>"
+                    ),
+                });
+                continue;
+            }
             machine.fw_cfg.push((name, entry.text().unwrap_or("").trim().to_owned()));
         }
     }
     if let Some(found) = child(domain, "devices") {
         devices(&mut machine, found);
+    }
+    let cpus = text_of(domain, "vcpu").and_then(|cpus| cpus.parse::<u32>().ok()).unwrap_or(0);
+    let is_extended = domain
+        .descendants()
+        .filter(|node| node.has_tag_name("iommu"))
+        .any(|node| child(node, "driver").is_some_and(|driver| driver.attribute("eim") == Some("on")));
+    if cpus > MOST_CPUS && !is_extended {
+        machine.refused.push(Refused {
+            why: format!("{cpus} CPUs: libvirt takes more than {MOST_CPUS} only with an IOMMU and eim='on'"),
+            mend: format!("give the guest {MOST_CPUS} CPUs or fewer"),
+        });
     }
     let inside = domain.children().filter(Node::is_element);
     let unknown = inside.map(|node| node.tag_name().name()).filter(|name| !KNOWN.contains(name));
@@ -64,6 +86,11 @@ pub fn parse(from: &str, text: &[u8]) -> Result<Machine> {
     }
     Ok(machine)
 }
+
+/// Names of fw_cfg that libvirt refuses in `<sysinfo>` (qemu_validate.c, `qemuValidateDomainDefSysinfo`).
+const RESERVED: [&str; 2] = ["opt/ovmf/", "opt/org.qemu/"];
+/// More CPUs take an IOMMU with extended interrupt mode (qemu_validate.c).
+pub const MOST_CPUS: u32 = 255;
 
 /// Elements of a domain; all but those that are read say nothing about transfers.
 const KNOWN: [&str; 39] = [
@@ -145,10 +172,10 @@ fn cpu(machine: &mut Machine, domain: Node<'_, '_>) {
             Some(format!("{}={}", node.attribute("name")?, node.attribute("policy").unwrap_or("require")))
         });
         machine.cpu.flags = flags.collect();
+        machine.cpu.no_hypervisor = machine.cpu.flags.iter().any(|flag| flag == "hypervisor=disable");
     }
     let hidden = domain.descendants().find(|node| node.has_tag_name("hidden"));
-    let is_off = machine.cpu.flags.iter().any(|flag| flag == "hypervisor=disable");
-    machine.cpu.hidden = is_off || hidden.is_some_and(|node| node.attribute("state") == Some("on"));
+    machine.cpu.hidden = hidden.is_some_and(|node| node.attribute("state") == Some("on"));
 }
 
 /// An element's number in bytes; libvirt counts in KiB where no unit is given.
@@ -206,15 +233,10 @@ fn devices(machine: &mut Machine, devices: Node<'_, '_>) {
     }
     for node in children(devices, "disk") {
         let target = child(node, "target");
-        let source = child(node, "source");
-        let told = source.and_then(|source| {
-            ["file", "dev", "name", "volume"].into_iter().find_map(|key| source.attribute(key))
-        });
         let bus = target.and_then(|target| target.attribute("bus")).unwrap_or("");
         machine.disks.push(Disk {
             name: target.and_then(|target| target.attribute("dev")).unwrap_or("disk").to_owned(),
             interface: bus.to_owned(),
-            source: told.unwrap_or("").to_owned(),
             cdrom: node.attribute("device") == Some("cdrom"),
         });
     }
@@ -248,7 +270,6 @@ fn passed(machine: &mut Machine, node: Node<'_, '_>, count: usize) -> Passed {
             None => PlaceInGuest::Unknown(bus.clone()),
         },
     };
-    let rom = child(node, "rom");
     Passed {
         name,
         hosts: host.into_iter().collect(),
@@ -256,11 +277,10 @@ fn passed(machine: &mut Machine, node: Node<'_, '_>, count: usize) -> Passed {
         mediated,
         place,
         addr: guest.map_or(String::new(), |(_, addr)| addr),
-        rom: rom
-            .is_none_or(|rom| rom.attribute("bar") != Some("off") && rom.attribute("enabled") != Some("no")),
         display: node.attribute("display") == Some("on"),
         iommufd: child(node, "driver").is_some_and(|driver| driver.attribute("iommufd") == Some("yes")),
         properties: BTreeMap::new(),
+        written: String::new(),
     }
 }
 
@@ -306,9 +326,10 @@ mod tests {
   <os firmware='efi'><type arch='x86_64' machine='pc-q35-9.2'>hvm</type>
     <firmware><feature enabled='yes' name='enrolled-keys'/></firmware></os>
   <features><kvm><hidden state='on'/></kvm></features>
-  <cpu mode='host-passthrough'><maxphysaddr mode='passthrough'/><feature policy='disable' name='x'/></cpu>
+  <cpu mode='host-passthrough'><maxphysaddr mode='passthrough'/><feature policy='disable' name='hypervisor'/></cpu>
   <sysinfo type='smbios'><oemStrings><entry>gdsboot.after=hold</entry></oemStrings></sysinfo>
-  <sysinfo type='fwcfg'><entry name='opt/ovmf/X-PciMmio64Mb'>262144</entry></sysinfo>
+  <sysinfo type='fwcfg'><entry name='opt/org.qemu/x'>1</entry><entry name='opt/own'>2</entry></sysinfo>
+  <vcpu>256</vcpu>
   <devices>
     <controller type='pci' index='0' model='pcie-root'/>
     <controller type='pci' index='1' model='pcie-root-port'><address type='pci' domain='0' bus='0x00' slot='0x02' function='0x0'/></controller>
@@ -322,7 +343,8 @@ mod tests {
     <iommu model='intel'/>
   </devices>
   <strange/>
-  <qemu:commandline><qemu:arg value='-fw_cfg'/><qemu:arg value='name=a b,string=c'/></qemu:commandline>
+  <qemu:commandline><qemu:arg value='-fw_cfg'/><qemu:arg value='name=a b,string=c'/>
+    <qemu:arg value='-fw_cfg'/><qemu:arg value='name=opt/ovmf/X-PciMmio64Mb,string=262144'/></qemu:commandline>
 </domain>"#;
 
     #[test]
@@ -333,6 +355,7 @@ mod tests {
                 && machine.accelerated
                 && machine.cpu.is_host()
                 && machine.cpu.hidden
+                && machine.cpu.no_hypervisor
                 && machine.secure_boot
         );
         assert_eq!(machine.memory.hugepages, Some(1 << 30));
@@ -342,10 +365,17 @@ mod tests {
         let [gpu, nvme] = machine.passed.as_slice() else { panic!("two devices") };
         assert_eq!(gpu.hosts, ["0000:41:00.0"]);
         assert_eq!(machine.ports_above(gpu).unwrap().len(), 3);
-        assert!(!gpu.rom && nvme.iommufd);
+        assert!(nvme.iommufd);
         assert_eq!(machine.ports_above(nvme).unwrap().len(), 1);
         assert_eq!(machine.told("opt/ovmf/X-PciMmio64Mb"), Some("262144"));
-        assert_eq!(machine.told("a b"), Some("c"));
+        assert_eq!((machine.told("a b"), machine.told("opt/own")), (Some("c"), Some("2")));
+        // What libvirt refuses is not judged as if it were there.
+        assert_eq!(machine.told("opt/org.qemu/x"), None);
+        let [name, cpus] = machine.refused.as_slice() else { panic!("{:?}", machine.refused) };
+        assert!(name.why.contains("opt/org.qemu/x") && cpus.why.contains("256 CPUs"));
+        let extended =
+            XML.replace("<iommu model='intel'/>", "<iommu model='intel'><driver eim='on'/></iommu>");
+        assert_eq!(parse("x.xml", extended.as_bytes()).unwrap().refused.len(), 1);
         assert_eq!(
             (machine.unknown, machine.viommu.as_deref()),
             (vec!["<strange>".to_owned()], Some("intel"))

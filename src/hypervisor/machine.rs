@@ -66,10 +66,14 @@ pub struct Machine {
     pub fw_cfg: Vec<(String, String)>,
     /// SMBIOS OEM strings (type 11).
     pub oem_strings: Vec<String>,
-    /// Proxmox: resource mappings were read, so that one that is not among them is none.
-    pub has_mappings: bool,
     /// Proxmox: what it hands on to QEMU as it is (`args`), as it was written.
     pub args: Option<String>,
+    /// A resource mapping that is not known is none: they were read where the machine is.
+    pub mappings_read: bool,
+    /// For what the hypervisor refuses to define or start it.
+    pub refused: Vec<Refused>,
+    /// The first word for which a shell puts options that are not known here: what is missing may be among them.
+    pub open: Option<String>,
     /// Proxmox: what changes at the next start, as key and value; an empty value deletes.
     pub pending: Vec<(String, String)>,
     /// Proxmox: the names of the snapshots, which are not looked at.
@@ -78,6 +82,15 @@ pub struct Machine {
     pub unknown: Vec<String>,
     /// What is in it and makes no sense, or cannot be followed.
     pub complaints: Vec<String>,
+}
+
+/// Something for which a hypervisor refuses a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// What it is, and where.
+    pub why: String,
+    /// What to do about it.
+    pub mend: String,
 }
 
 /// What starts a virtual machine.
@@ -101,8 +114,12 @@ pub struct Cpu {
     pub phys_bits: Option<u32>,
     /// The host's width of addresses was asked for.
     pub host_phys_bits: bool,
-    /// KVM is hidden from the guest.
+    /// KVM's own CPUID leaf is hidden from the guest (`kvm=off`).
     pub hidden: bool,
+    /// The guest is not told that there is a hypervisor (CPUID leaf 1, `-hypervisor`).
+    pub no_hypervisor: bool,
+    /// As Proxmox has it; empty elsewhere.
+    pub written: String,
 }
 
 impl Cpu {
@@ -111,14 +128,20 @@ impl Cpu {
         matches!(self.model.as_str(), "host" | "max" | "host-passthrough")
     }
 
-    /// Is it one of QEMU's models of AMD's EPYC, all of which are Zen?
-    pub fn is_epyc(&self) -> bool {
-        self.model.starts_with("EPYC")
+    /// Is it a model whose family is that of the AMD Zen which it runs on: QEMU's EPYC models, or the one that libvirt finds
+    /// nearest to the host?
+    pub fn is_zen_on_zen(&self) -> bool {
+        self.model.starts_with("EPYC") || self.model == "host-model"
     }
 
-    /// Does it show more than QEMU's 40 bits of address?
+    /// Is it a model of this Proxmox' own, of which the configuration says the name alone?
+    pub fn is_custom(&self) -> bool {
+        self.model.starts_with("custom-")
+    }
+
+    /// Has the guest more bits of address than QEMU's 40?
     pub fn is_wide(&self) -> bool {
-        self.host_phys_bits || self.phys_bits.is_some_and(|bits| bits > 40)
+        self.phys_bits.map_or(self.host_phys_bits, |bits| bits > 40)
     }
 }
 
@@ -135,8 +158,6 @@ pub struct Memory {
     pub hard_limit: Option<u64>,
     /// The host's NUMA nodes to which memory is bound; empty where it is not.
     pub host_nodes: Vec<u32>,
-    /// Proxmox: a line that binds a node of the guest to several of the host, or to one from 10 on.
-    pub wide_binding: Option<String>,
 }
 
 /// A bus of the guest and the port that makes it.
@@ -183,14 +204,14 @@ pub struct Passed {
     pub place: PlaceInGuest,
     /// Its device and function on that bus, where given.
     pub addr: String,
-    /// Does the guest see its ROM?
-    pub rom: bool,
     /// Is it the guest's display?
     pub display: bool,
     /// QEMU reaches it by iommufd and not by vfio's own containers.
     pub iommufd: bool,
     /// Other properties.
     pub properties: BTreeMap<String, String>,
+    /// Proxmox' line as it was written; empty for what stands elsewhere.
+    pub written: String,
 }
 
 impl Passed {
@@ -199,6 +220,27 @@ impl Passed {
         self.hosts.iter().any(|host| {
             address == host || address.strip_prefix(host.as_str()).is_some_and(|rest| rest.starts_with('.'))
         })
+    }
+
+    /// Proxmox' line with other properties: `key`, and its value or that it goes away. `None` where it has no line.
+    pub fn rewritten(&self, changes: &[(&str, Option<&str>)]) -> Option<String> {
+        let is_changed = |part: &str| {
+            let key = part.split_once('=').map_or("host", |(key, _)| key);
+            changes.iter().any(|(changed, _)| *changed == key)
+        };
+        let kept = self.written.split(',').map(str::trim).filter(|part| !is_changed(part)).map(str::to_owned);
+        let set = |key: &str, value: &str| match key {
+            "host" => value.to_owned(),
+            key => format!("{key}={value}"),
+        };
+        let (first, rest): (Vec<_>, Vec<_>) = changes
+            .iter()
+            .filter_map(|(key, value)| Some((*key, (*value)?)))
+            .partition(|(key, _)| *key == "host");
+        let first = first.into_iter().map(|(key, value)| set(key, value));
+        let parts: Vec<String> =
+            first.chain(kept).chain(rest.into_iter().map(|(key, value)| set(key, value))).collect();
+        (!self.written.is_empty()).then(|| parts.join(","))
     }
 }
 
@@ -223,8 +265,6 @@ pub struct Disk {
     pub name: String,
     /// How the guest sees it: `virtio`, `scsi`, `sata`, `ide`, `usb`, `nvme`.
     pub interface: String,
-    /// Where its content is; empty where the configuration does not say.
-    pub source: String,
     /// Is it a CD-ROM?
     pub cdrom: bool,
 }
@@ -251,8 +291,10 @@ impl Machine {
             disks: Vec::new(),
             fw_cfg: Vec::new(),
             oem_strings: Vec::new(),
-            has_mappings: false,
             args: None,
+            mappings_read: false,
+            refused: Vec::new(),
+            open: None,
             pending: Vec::new(),
             snapshots: Vec::new(),
             unknown: Vec::new(),
@@ -289,11 +331,6 @@ impl Machine {
         }
         ports.reverse();
         Some(ports)
-    }
-
-    /// What stands in `args`, to be followed by more: `qm set -args` replaces all of it.
-    pub fn args_and(&self) -> String {
-        self.args.as_deref().map(|args| format!("{} ", args.trim())).unwrap_or_default()
     }
 
     /// What the firmware is told under a name, the last one counting.
@@ -364,6 +401,20 @@ mod tests {
         for nothing in ["", "G", "4X", "99999999999999T", "é", "-1"] {
             assert_eq!(bytes(nothing, 1), None, "{nothing}");
         }
+    }
+
+    #[test]
+    fn a_line_of_proxmox_keeps_what_is_not_changed() {
+        let conf = b"machine: q35\nhostpci0: 0000:41:00.0,rombar=0,x-vga=1\nhostpci1: mapping=gpu,mdev=a\n";
+        let machine = super::super::proxmox::parse("100.conf", conf, &Default::default()).unwrap();
+        let [first, mapped] = machine.passed.as_slice() else { panic!("two devices") };
+        let changes = [("pcie", Some("1")), ("x-vga", None)];
+        assert_eq!(first.rewritten(&changes).unwrap(), "0000:41:00.0,rombar=0,pcie=1");
+        assert_eq!(mapped.rewritten(&changes).unwrap(), "mapping=gpu,mdev=a,pcie=1");
+        assert_eq!(first.rewritten(&[("host", Some("0000:41:00"))]).unwrap(), "0000:41:00,rombar=0,x-vga=1");
+        let args =
+            super::super::qemu::parse("x", b"qemu-system-x86_64 -device vfio-pci,host=41:00.0").unwrap();
+        assert_eq!(args.passed[0].rewritten(&changes), None);
     }
 
     #[test]

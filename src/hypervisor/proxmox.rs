@@ -5,9 +5,10 @@
 //! other section is a snapshot.
 
 use super::machine::{
-    Disk, Firmware, Kind, Machine, Passed, PlaceInGuest, Port, PortKind, ROOT_BUS, address, bytes,
+    Disk, Firmware, Kind, Machine, Passed, PlaceInGuest, Port, PortKind, ROOT_BUS, Refused, address, bytes,
 };
 use super::qemu;
+use crate::facts::Facts;
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 
@@ -16,43 +17,63 @@ pub const FOLDER: &str = "/etc/pve/qemu-server";
 /// Where the resource mappings are.
 pub const MAPPINGS: &str = "/etc/pve/mapping/pci.cfg";
 
-/// Resource mappings: name, and for each of its devices its addresses on the nodes.
-pub type Mappings = BTreeMap<String, Vec<Mapped>>;
+/// Resource mappings: by name, for each of their devices its addresses on the nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mappings {
+    /// Were they read? Else a mapping may well be there.
+    is_read: bool,
+    /// This node's name, where it is known.
+    node: Option<String>,
+    offers: BTreeMap<String, Vec<Mapped>>,
+}
 
 /// One device that a mapping offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapped {
+struct Mapped {
     /// The cluster's node that has it.
-    pub node: String,
+    node: String,
     /// Its addresses there, several functions with `;` in the file.
-    pub paths: Vec<String>,
+    paths: Vec<String>,
 }
 
-/// Reads `pci.cfg`: a line `NAME` for each mapping, and indented lines `map id=...,node=...,path=...`.
-pub fn mappings(text: &str) -> Mappings {
-    let mut mappings = Mappings::new();
-    let mut current = None;
-    for line in text.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')) {
-        if !line.starts_with([' ', '\t']) {
-            current = Some(line.trim().to_owned());
-            mappings.entry(line.trim().to_owned()).or_default();
-            continue;
+impl Mappings {
+    /// Reads `pci.cfg`: a line `NAME` for each mapping, and indented lines `map id=...,node=...,path=...`. `node` is the node
+    /// that starts the machine: it takes its own devices (PVE::Mapping::PCI, `find_on_current_node`).
+    pub fn parse(text: &str, node: Option<&str>) -> Self {
+        let mut offers: BTreeMap<String, Vec<Mapped>> = BTreeMap::new();
+        let mut current = None;
+        let is_said = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+        for line in text.lines().filter(is_said) {
+            if !line.starts_with([' ', '\t']) {
+                current = Some(line.trim().to_owned());
+                offers.entry(line.trim().to_owned()).or_default();
+                continue;
+            }
+            let (Some(name), Some(rest)) = (&current, line.trim().strip_prefix("map ")) else { continue };
+            let options = pairs(rest, "");
+            let mapped = Mapped {
+                node: value(&options, "node").unwrap_or("").to_owned(),
+                paths: value(&options, "path").unwrap_or("").split(';').filter_map(address).collect(),
+            };
+            offers.entry(name.clone()).or_default().push(mapped);
         }
-        let (Some(name), Some(rest)) = (&current, line.trim().strip_prefix("map ")) else { continue };
-        let options = pairs(rest, "");
-        let mapped = Mapped {
-            node: value(&options, "node").unwrap_or("").to_owned(),
-            paths: value(&options, "path").unwrap_or("").split(';').filter_map(address).collect(),
-        };
-        mappings.entry(name.clone()).or_default().push(mapped);
+        Self { is_read: true, node: node.map(str::to_owned), offers }
     }
-    mappings
-}
 
-/// What a node of the cluster has of them.
-pub fn of_node(mut mappings: Mappings, node: &str) -> Mappings {
-    mappings.values_mut().for_each(|offers| offers.retain(|offer| offer.node == node));
-    mappings
+    /// The mappings that a host's report carries.
+    pub fn of_host(host: &Facts) -> Self {
+        let Some(vm) = host.hosted.value() else { return Self::default() };
+        vm.mappings
+            .value()
+            .map_or_else(Self::default, |text| Self::parse(text, vm.node.value().map(String::as_str)))
+    }
+
+    /// The addresses that a mapping has on this node; on all nodes where this node is not known.
+    fn addresses(&self, name: &str) -> Vec<String> {
+        let is_here = |offer: &&Mapped| self.node.as_ref().is_none_or(|node| *node == offer.node);
+        let offers = self.offers.get(name).into_iter().flatten().filter(is_here);
+        offers.flat_map(|offer| offer.paths.iter().cloned()).collect()
+    }
 }
 
 /// Keys that say nothing about transfers.
@@ -138,6 +159,9 @@ pub fn parse(from: &str, text: &[u8], mappings: &Mappings) -> Result<Machine> {
     let mut args = None;
     let mut section = String::new();
     let mut known = 0;
+    let mut has_nodes = false;
+    let mut nodes: Vec<(String, Vec<(String, String)>)> = Vec::new();
+    machine.mappings_read = mappings.is_read;
     for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             if name != "PENDING" && !name.starts_with("special:") {
@@ -166,9 +190,13 @@ pub fn parse(from: &str, text: &[u8], mappings: &Mappings) -> Result<Machine> {
             }
             _ => continue,
         }
+        if key == "numa" {
+            has_nodes = is_on(Some(text));
+        } else if key.starts_with("numa") {
+            nodes.push((key.to_owned(), pairs(text, "")));
+        }
         if key == "args" {
             args = Some(text.to_owned());
-            machine.args = Some(text.to_owned());
             known += 1;
         } else if set(&mut machine, key, text, mappings) {
             known += 1;
@@ -177,14 +205,54 @@ pub fn parse(from: &str, text: &[u8], mappings: &Mappings) -> Result<Machine> {
         }
     }
     ensure!(known > 0, "it has no line that Proxmox' configurations have");
-    machine.has_mappings = !mappings.is_empty();
     place(&mut machine);
-    if let Some(args) = args
-        && let Err(why) = qemu::add(&mut machine, &args)
+    refusals(&mut machine, has_nodes, &nodes);
+    // With x-vga Proxmox hides KVM, unless the CPU's own line says otherwise (PCI.pm, CPUConfig.pm).
+    let is_said = value(&pairs(&machine.cpu.written, "cputype"), "hidden").is_some();
+    machine.cpu.hidden |= !is_said && machine.passed.iter().any(|passed| passed.display);
+    if let Some(args) = &args
+        && let Err(why) = qemu::add(&mut machine, args)
     {
         machine.complaints.push(format!("args: {why}: they are not looked at"));
     }
+    machine.args = args;
     Ok(machine)
+}
+
+/// What keeps Proxmox from starting the machine (qemu-server: Memory.pm, `config` and `hugepages_topology`).
+fn refusals(machine: &mut Machine, has_nodes: bool, nodes: &[(String, Vec<(String, String)>)]) {
+    let mut refuse = |why: String, mend: &str| machine.refused.push(Refused { why, mend: mend.to_owned() });
+    let pages = machine.memory.hugepages.is_some();
+    if !has_nodes {
+        // Then numa0 and so on count for nothing.
+        machine.memory.host_nodes.clear();
+        if pages {
+            refuse("hugepages: they need numa: 1".into(), "switch NUMA on: qm set VMID -numa 1");
+        }
+        return;
+    }
+    let mib =
+        |options: &[(String, String)]| value(options, "memory").and_then(|size| size.parse::<u64>().ok());
+    for (key, options) in nodes.iter().filter(|_| pages) {
+        let hosts = value(options, "hostnodes").unwrap_or("");
+        if hosts.len() != 1 || !hosts.bytes().all(|byte| byte.is_ascii_digit()) {
+            refuse(
+                format!(
+                    "{key}: with huge pages it takes one node of the host, 0 to 9, and here it has {hosts:?}"
+                ),
+                "give each node of the host a numaN of its own with its part of memory and CPUs, or leave the huge pages away",
+            );
+        }
+    }
+    let sum: Option<u64> =
+        nodes.iter().map(|(_, options)| mib(options)).try_fold(0u64, |sum, mib| sum.checked_add(mib?));
+    let total = machine.memory.bytes.map(|bytes| bytes >> 20);
+    if !nodes.is_empty() && sum.is_some() && total.is_some() && sum != total {
+        refuse(
+            format!("the numaN lines have {} MiB, and memory has {}", sum.unwrap_or(0), total.unwrap_or(0)),
+            "let the sum of the numaN lines' memory be that of the machine",
+        );
+    }
 }
 
 /// Takes one line; false where its key is unknown.
@@ -235,12 +303,8 @@ fn set(machine: &mut Machine, key: &str, text: &str, mappings: &Mappings) -> boo
         ("intel-tdx", _) => machine.confidential = Some("Intel TDX".into()),
         (_, "numa") if !number.is_empty() => {
             let options = pairs(text, "");
-            let nodes = qemu::list(value(&options, "hostnodes").unwrap_or(""));
-            if nodes.len() > 1 || nodes.iter().any(|node| *node > 9) {
-                machine.memory.wide_binding = Some(format!("{key}: {text}"));
-            }
             if value(&options, "policy").is_some_and(|policy| policy == "bind") {
-                machine.memory.host_nodes.extend(nodes);
+                machine.memory.host_nodes.extend(qemu::list(value(&options, "hostnodes").unwrap_or("")));
             }
         }
         (_, "hostpci") if !number.is_empty() => {
@@ -252,7 +316,6 @@ fn set(machine: &mut Machine, key: &str, text: &str, mappings: &Mappings) -> boo
             machine.disks.push(Disk {
                 name: key.to_owned(),
                 interface: stem.to_owned(),
-                source: value(&options, "file").unwrap_or("").to_owned(),
                 cdrom: value(&options, "media") == Some("cdrom"),
             });
         }
@@ -266,8 +329,9 @@ fn set(machine: &mut Machine, key: &str, text: &str, mappings: &Mappings) -> boo
 fn cpu(machine: &mut Machine, text: &str) {
     let options = pairs(text, "cputype");
     let cpu = &mut machine.cpu;
+    text.clone_into(&mut cpu.written);
     cpu.model = value(&options, "cputype").unwrap_or("").to_owned();
-    cpu.hidden |= is_on(value(&options, "hidden"));
+    cpu.hidden = is_on(value(&options, "hidden"));
     match value(&options, "phys-bits") {
         Some("host") => cpu.host_phys_bits = true,
         Some(bits) => cpu.phys_bits = bits.parse().ok(),
@@ -287,12 +351,8 @@ fn hostpci(machine: &mut Machine, key: &str, text: &str, mappings: &Mappings) ->
             None => machine.complaints.push(format!("{key}: {told:?} is no PCI address")),
         }
     }
-    if let Some(offers) = mapping.as_ref().and_then(|name| mappings.get(name)) {
-        hosts.extend(offers.iter().flat_map(|offer| offer.paths.iter().cloned()));
-    }
-    // qemu-server adds kvm=off where a device is the guest's display.
-    machine.cpu.hidden |= is_on(value(&options, "x-vga"));
-    let own = ["host", "mapping", "mdev", "rombar", "x-vga", "pcie"];
+    hosts.extend(mapping.iter().flat_map(|name| mappings.addresses(name)));
+    let own = ["host", "mapping", "mdev", "x-vga", "pcie"];
     Passed {
         name: key.to_owned(),
         hosts,
@@ -303,10 +363,10 @@ fn hostpci(machine: &mut Machine, key: &str, text: &str, mappings: &Mappings) ->
             false => PlaceInGuest::Conventional,
         },
         addr: String::new(),
-        rom: value(&options, "rombar") != Some("0"),
         display: is_on(value(&options, "x-vga")),
         iommufd: false,
         properties: options.iter().filter(|(key, _)| !own.contains(&key.as_str())).cloned().collect(),
+        written: text.to_owned(),
     }
 }
 
@@ -413,19 +473,9 @@ bios: seabios
 ";
 
     #[test]
-    fn a_node_has_its_own_devices() {
-        let text = "gpu\n\tmap id=1,node=pve1,path=0000:41:00\n\tmap id=1,node=pve2,path=0000:81:00\n";
-        let of = |node: &str| {
-            of_node(mappings(text), node)["gpu"].iter().flat_map(|m| m.paths.clone()).collect::<Vec<_>>()
-        };
-        assert_eq!((of("pve1"), of("pve3").len()), (vec!["0000:41:00".to_owned()], 0));
-    }
-
-    #[test]
     fn a_whole_file() {
-        let mappings = mappings(
-            "fast\n\tmap id=144d:a80a,node=pve,path=0000:44:00.0\n\tmap node=other,path=0000:45:00\n",
-        );
+        let text = "fast\n\tmap id=144d:a80a,node=pve,path=0000:44:00.0\n\tmap node=other,path=0000:45:00\n";
+        let mappings = Mappings::parse(text, None);
         let machine = parse("/etc/pve/qemu-server/100.conf", CONF.as_bytes(), &mappings).unwrap();
         assert!(machine.is_q35() && machine.secure_boot && machine.cpu.hidden && machine.cpu.host_phys_bits);
         assert_eq!((machine.vmid, machine.viommu.as_deref()), (Some(100), Some("intel")));
@@ -456,9 +506,56 @@ bios: seabios
     }
 
     #[test]
+    fn a_node_takes_its_own_devices() {
+        let text = "gpu\n\tmap node=a,path=0000:41:00.0\n\tmap node=b,path=0000:42:00.0;0000:42:00.1\n";
+        let hosts = |node: Option<&str>| {
+            let machine = parse("1.conf", b"hostpci0: mapping=gpu\n", &Mappings::parse(text, node)).unwrap();
+            machine.passed[0].hosts.join(" ")
+        };
+        assert_eq!(hosts(Some("a")), "0000:41:00.0");
+        assert_eq!(hosts(Some("b")), "0000:42:00.0 0000:42:00.1");
+        assert_eq!(hosts(Some("c")), "");
+        assert_eq!(hosts(None), "0000:41:00.0 0000:42:00.0 0000:42:00.1");
+    }
+
+    #[test]
+    fn what_proxmox_refuses_to_start() {
+        let refused = |lines: &str| {
+            let text = format!("machine: q35\nmemory: 4096\n{lines}");
+            let machine = parse("1.conf", text.as_bytes(), &Mappings::default()).unwrap();
+            machine.refused.iter().map(|refused| refused.why.clone()).collect::<Vec<_>>().join("; ")
+        };
+        let node = |number: u8, hosts: &str, mib: u32| {
+            format!("numa{number}: cpus={number},hostnodes={hosts},memory={mib},policy=bind\n")
+        };
+        assert_eq!(
+            refused(&format!("numa: 1\nhugepages: 2\n{}{}", node(0, "0", 2048), node(1, "1", 2048))),
+            ""
+        );
+        assert_eq!(refused(&format!("numa: 1\n{}", node(0, "0;1", 4096))), "");
+        assert!(refused(&format!("numa: 1\nhugepages: 2\n{}", node(0, "0;1", 4096))).contains("\"0;1\""));
+        assert!(refused(&format!("numa: 1\nhugepages: 2\n{}", node(0, "10", 4096))).contains("0 to 9"));
+        assert!(refused("numa: 1\nhugepages: 2\nnuma0: cpus=0,memory=4096\n").contains("numa0"));
+        assert!(refused("hugepages: 2\n").contains("numa: 1"));
+        assert!(refused(&format!("numa: 1\n{}", node(0, "0", 1024))).contains("1024 MiB"));
+        let off = format!("machine: q35\nmemory: 4096\n{}", node(0, "1", 4096));
+        let off = parse("1.conf", off.as_bytes(), &Mappings::default()).unwrap();
+        assert_eq!(off.memory.host_nodes, [0u32; 0]);
+    }
+
+    #[test]
+    fn a_display_hides_kvm_unless_the_cpu_says_otherwise() {
+        let hidden = |cpu: &str| {
+            let text = format!("{cpu}\nhostpci0: 41:00.0,x-vga=1\n");
+            parse("1.conf", text.as_bytes(), &Mappings::default()).unwrap().cpu.hidden
+        };
+        assert!(hidden("cpu: host") && !hidden("cpu: host,hidden=0") && hidden("name: a"));
+    }
+
+    #[test]
     fn what_proxmox_does_where_nothing_is_said() {
         let machine =
-            parse("x.conf", b"memory: current=2048\nhostpci0: 01:00,pcie=1\n", &Mappings::new()).unwrap();
+            parse("x.conf", b"memory: current=2048\nhostpci0: 01:00,pcie=1\n", &Mappings::default()).unwrap();
         assert!(!machine.is_q35() && machine.memory.balloon && machine.accelerated);
         assert_eq!(machine.firmware, Some(Firmware::Bios));
         assert_eq!(machine.passed[0].place, PlaceInGuest::Conventional);
@@ -467,15 +564,15 @@ bios: seabios
 
     #[test]
     fn files_that_are_none() {
-        let why = |text: &[u8]| parse("x", text, &Mappings::new()).unwrap_err().to_string();
+        let why = |text: &[u8]| parse("x", text, &Mappings::default()).unwrap_err().to_string();
         assert!(why(b"").contains("no line"));
         assert!(why(b"hello: world\n").contains("no line"));
         assert!(why(b"\xff\x00").contains("not text"));
         assert!(why(b"name: a\0").contains("NUL"));
-        let cut = parse("x", b"name: a\nargs: -device 'x\n", &Mappings::new()).unwrap();
+        let cut = parse("x", b"name: a\nargs: -device 'x\n", &Mappings::default()).unwrap();
         assert!(cut.complaints[0].contains("quotes"));
         let many =
-            parse("x", b"machine: q35\nhostpci99: 01:00,pcie=1\nhostpci: 1\n", &Mappings::new()).unwrap();
+            parse("x", b"machine: q35\nhostpci99: 01:00,pcie=1\nhostpci: 1\n", &Mappings::default()).unwrap();
         assert_eq!((many.complaints.len(), many.unknown.len()), (1, 1));
     }
 }

@@ -19,7 +19,7 @@ pub fn parse(from: &str, text: &[u8]) -> Result<Machine> {
     // Where nothing is said, the program's name decides (QEMU: system/vl.c, configure_accelerators).
     machine.accelerated = program.ends_with("kvm");
     machine.firmware = Some(Firmware::Bios);
-    Parser { machine: &mut machine, drives: Vec::new(), is_accelerator_said: false }.arguments(&words)?;
+    Parser { machine: &mut machine, is_accelerator_said: false }.arguments(&words)?;
     Ok(machine)
 }
 
@@ -29,67 +29,105 @@ pub fn parse(from: &str, text: &[u8]) -> Result<Machine> {
 /// They end within quotes.
 pub fn add(machine: &mut Machine, args: &str) -> Result<()> {
     let words = shlex::split(args).context("the quotes are not closed")?;
-    Parser { machine, drives: Vec::new(), is_accelerator_said: false }.arguments(&words)
+    Parser { machine, is_accelerator_said: false }.arguments(&words)
 }
 
-/// Is this word a QEMU?
-fn is_program(word: &str) -> bool {
-    if word.contains('=') {
-        return false;
+/// The words that stand for a QEMU: its names, and the script's variables that hold one.
+#[derive(Default)]
+struct Programs(Vec<String>);
+
+impl Programs {
+    /// Is this word a QEMU?
+    fn has(&self, word: &str) -> bool {
+        if assignment(word).is_some() {
+            return false;
+        }
+        let variable = word.strip_prefix('$').map(|name| name.trim_start_matches('{').trim_end_matches('}'));
+        variable.is_some_and(|name| self.0.iter().any(|known| known == name)) || is_program(word)
     }
+
+    /// Where a QEMU stands in a command, and is given something to do: who looks for it, asks for its version or names it in
+    /// passing gives it no option.
+    fn started(&self, words: &[String]) -> Option<usize> {
+        let asks = ["-version", "--version", "-help", "--help", "-h"];
+        words.windows(2).position(|pair| {
+            let is_option =
+                (pair[1].starts_with('-') && !asks.contains(&pair[1].as_str())) || is_variable(&pair[1]);
+            self.has(&pair[0]) && is_option
+        })
+    }
+
+    /// Notes the variable that a line sets to a QEMU.
+    fn note(&mut self, words: &[String]) {
+        let set = words.iter().filter_map(|word| assignment(word));
+        self.0.extend(set.filter(|(_, value)| is_program(value)).map(|(name, _)| name.to_owned()));
+    }
+}
+
+fn is_program(word: &str) -> bool {
     let name = word.rsplit('/').next().unwrap_or(word);
     name.starts_with("qemu-system-") || matches!(name, "qemu-kvm" | "kvm")
 }
 
-/// Is a QEMU started with options here, and not only looked for (`command -v qemu-system-x86_64 >/dev/null`)?
-fn is_start(words: &[String]) -> bool {
-    let is_option = |word: &String| word.starts_with(['-', '$']);
-    words.windows(2).any(|pair| is_program(&pair[0]) && is_option(&pair[1]))
+/// `NAME=VALUE` of a shell.
+fn assignment(word: &str) -> Option<(&str, &str)> {
+    let (name, value) = word.split_once('=')?;
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    is_name.then_some((name, value))
+}
+
+/// Is it for the shell to say what stands here?
+fn is_variable(word: &str) -> bool {
+    word.starts_with(['$', '`'])
 }
 
 /// The program, and the words after it.
 fn words(text: &[u8]) -> Result<(String, Vec<String>)> {
-    let all: Vec<String> = if text.contains(&0) {
-        text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
-    } else {
-        let text = std::str::from_utf8(text).context("it is not text")?;
-        let mut command = String::new();
-        let mut cut = false;
-        let mut without_options = None;
-        for line in logical_lines(text) {
-            // Quotes may go over several lines.
-            let is_open = !command.is_empty();
-            if !is_open
-                && !line.split_ascii_whitespace().any(|word| is_program(word.trim_matches(['"', '\''])))
-            {
-                continue;
-            }
-            if !is_open && line.trim_start().starts_with('#') {
-                continue;
-            }
-            command.push_str(&line);
-            match shlex::split(&command) {
-                Some(words) if is_start(&words) => return Ok(after_program(words)),
-                Some(words) => {
-                    if without_options.is_none() && words.iter().any(|word| is_program(word)) {
-                        without_options = Some(words);
-                    }
-                    command.clear();
-                    continue;
-                }
-                None => cut = true,
-            }
-            command.push('\n');
+    if text.contains(&0) {
+        let all: Vec<String> =
+            text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        let at =
+            all.iter().position(|word| is_program(word)).context("there is no qemu-system-x86_64 in it")?;
+        return Ok(after_program(all, at));
+    }
+    let text = std::str::from_utf8(text).context("it is not text")?;
+    let mut programs = Programs::default();
+    let mut command = String::new();
+    let mut cut = false;
+    for line in logical_lines(text) {
+        // Quotes may go over several lines.
+        let is_open = !command.is_empty();
+        let names_one = |word: &str| {
+            let word = word.trim_matches(['"', '\'', ';']);
+            programs.has(word)
+                || assignment(word).is_some_and(|(_, value)| is_program(value.trim_matches(['"', '\''])))
+        };
+        if !is_open && (line.trim_start().starts_with('#') || !line.split_ascii_whitespace().any(names_one)) {
+            continue;
         }
-        ensure!(!cut, "its quotes are not closed: it is cut off");
-        without_options.unwrap_or_default()
-    };
-    ensure!(all.iter().any(|word| is_program(word)), "there is no qemu-system-x86_64 in it");
-    Ok(after_program(all))
+        command.push_str(&line);
+        match shlex::split(&command) {
+            Some(words) => {
+                programs.note(&words);
+                if let Some(at) = programs.started(&words) {
+                    return Ok(after_program(words, at));
+                }
+                command.clear();
+                cut = false;
+            }
+            None => {
+                cut = true;
+                command.push('\n');
+            }
+        }
+    }
+    ensure!(!cut, "its quotes are not closed: it is cut off");
+    bail!("there is no qemu-system-x86_64 with options in it")
 }
 
-fn after_program(words: Vec<String>) -> (String, Vec<String>) {
-    let mut rest = words.into_iter().skip_while(|word| !is_program(word));
+fn after_program(words: Vec<String>, at: usize) -> (String, Vec<String>) {
+    let mut rest = words.into_iter().skip(at);
     let program = rest.next().unwrap_or_default();
     // What a shell does with the program's end is none of its arguments.
     let is_shell =
@@ -222,8 +260,6 @@ const PLAIN: [(&str, bool); 62] = [
 
 struct Parser<'a> {
     machine: &'a mut Machine,
-    /// The sources of drives that devices name by id.
-    drives: Vec<(String, String)>,
     /// Was there an `-accel`?
     is_accelerator_said: bool,
 }
@@ -234,9 +270,7 @@ impl Parser<'_> {
         while let Some(word) = words.next() {
             let Some(name) = word.strip_prefix('-').map(|name| name.strip_prefix('-').unwrap_or(name)) else {
                 if word.contains('$') {
-                    self.machine.complaints.push(format!(
-                        "{word}: what the shell puts for $ is not known here, options among it"
-                    ));
+                    self.leave_open(word);
                 } else if !word.is_empty() {
                     self.machine.unknown.push(word.to_owned());
                 }
@@ -274,8 +308,16 @@ impl Parser<'_> {
         Ok(())
     }
 
+    /// What the shell puts here may be any option.
+    fn leave_open(&mut self, word: &str) {
+        self.machine.complaints.push(format!("what the shell puts for {word} is not known here"));
+        self.machine.open.get_or_insert_with(|| word.to_owned());
+    }
+
     fn option(&mut self, name: &str, value: &str) {
-        if value.contains('$') {
+        if is_variable(value) {
+            self.leave_open(&format!("{value} (-{name})"));
+        } else if value.contains('$') {
             self.machine
                 .complaints
                 .push(format!("-{name} {value}: what the shell puts for $ is not known here"));
@@ -338,18 +380,15 @@ impl Parser<'_> {
             "drive" => self.drive(&options(value, "file")),
             "blockdev" => {
                 let options = keyed(value, "driver");
-                let id = get(&options, "node-name").unwrap_or("").to_owned();
                 let source = get(&options, "filename").or(get(&options, "file.filename")).unwrap_or("");
                 if source.contains("OVMF") || source.contains("edk2") {
                     firmware(machine, source);
                 }
-                self.drives.push((id, source.to_owned()));
             }
             "hda" | "hdb" | "cdrom" | "sda" | "mtdblock" => {
                 machine.disks.push(Disk {
                     name: name.to_owned(),
                     interface: "ide".into(),
-                    source: value.to_owned(),
                     cdrom: name == "cdrom",
                 });
             }
@@ -401,17 +440,16 @@ impl Parser<'_> {
 
     fn drive(&mut self, options: &[(String, String)]) {
         let interface = get(options, "if").unwrap_or("ide").to_owned();
-        let source = get(options, "file").unwrap_or("").to_owned();
         let id = get(options, "id").unwrap_or("").to_owned();
         if interface == "pflash" {
-            return firmware(self.machine, &source);
+            return firmware(self.machine, get(options, "file").unwrap_or(""));
         }
         if interface == "none" {
-            return self.drives.push((id, source));
+            return;
         }
         let cdrom = get(options, "media") == Some("cdrom");
         let name = if id.is_empty() { interface.clone() } else { id };
-        self.machine.disks.push(Disk { name, interface, source, cdrom });
+        self.machine.disks.push(Disk { name, interface, cdrom });
     }
 
     fn device(&mut self, options: &[(String, String)]) {
@@ -449,13 +487,10 @@ impl Parser<'_> {
                     _ => return,
                 };
                 let drive = get(options, "drive").unwrap_or("");
-                let source = self.drives.iter().find(|(id, _)| id == drive && !drive.is_empty());
-                let source = source.map_or(String::new(), |(_, source)| source.clone());
                 let name = if id.is_empty() { drive.to_owned() } else { id };
                 machine.disks.push(Disk {
                     name,
                     interface: interface.into(),
-                    source,
                     cdrom: driver.ends_with("-cd"),
                 });
             }
@@ -486,10 +521,10 @@ impl Parser<'_> {
             // Settled when all ports are known.
             place: PlaceInGuest::Unknown(bus),
             addr,
-            rom: get(options, "rombar") != Some("0"),
             display: get(options, "x-vga").is_some_and(is_on),
             iommufd: get(options, "iommufd").is_some(),
             properties: rest.cloned().collect::<BTreeMap<_, _>>(),
+            written: String::new(),
         });
     }
 
@@ -551,13 +586,24 @@ fn keyed(value: &str, implied: &str) -> Vec<(String, String)> {
                     pairs.push((format!("{key}.{name}"), value.as_str().unwrap_or("").to_owned()));
                 }
             }
+            // A number is slot and function in one.
+            serde_json::Value::Number(number) if key == "addr" => {
+                let devfn = number.as_u64().unwrap_or(0);
+                pairs.push((key, format!("{:x}.{:x}", devfn >> 3, devfn & 7)));
+            }
+            // An option that may be repeated.
+            serde_json::Value::Array(items) => {
+                let text =
+                    |item: serde_json::Value| item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+                pairs.extend(items.into_iter().map(|item| (key.clone(), text(item))));
+            }
             other => pairs.push((key, other.to_string())),
         }
     }
     pairs
 }
 
-/// `0x1c.0` is `1c.0`, `28` is `1c.0`.
+/// `0x1c.0` is `1c.0`, and so is `1c`: QEMU reads hexadecimal numbers (`set_pci_devfn`).
 fn slot(text: &str) -> String {
     let (device, function) = text.split_once('.').unwrap_or((text, "0"));
     let function = function.trim_start_matches("0x");
@@ -587,7 +633,9 @@ fn cpu(cpu: &mut Cpu, value: &str) {
     for part in parts {
         match part.split_once('=').unwrap_or((part, "on")) {
             ("kvm", word) => cpu.hidden = !is_on(word),
-            ("-kvm" | "-hypervisor", _) | ("hypervisor", "off") => cpu.hidden = true,
+            ("-kvm", _) => cpu.hidden = true,
+            ("-hypervisor", _) => cpu.no_hypervisor = true,
+            ("hypervisor", word) => cpu.no_hypervisor = !is_on(word),
             ("host-phys-bits", word) if is_on(word) => cpu.host_phys_bits = true,
             // The host's width is `host`'s own default; switched off it is QEMU's 40 bits.
             ("host-phys-bits", _) => cpu.phys_bits = cpu.phys_bits.or(Some(40)),
@@ -629,20 +677,6 @@ echo done
 "#;
 
     #[test]
-    fn a_script_that_looks_for_qemu_first_is_read_where_it_starts_it() {
-        let script = "#!/bin/sh\ncommand -v qemu-system-x86_64 >/dev/null || exit 1\nQEMU=/usr/bin/qemu-system-x86_64\n\
-                      exec qemu-system-x86_64 -machine q35,accel=kvm -m 4G\n";
-        let machine = parse("start.sh", script.as_bytes()).unwrap();
-        assert!(
-            machine.is_q35() && machine.accelerated && machine.memory.bytes == Some(4 << 30),
-            "{machine:?}"
-        );
-        let machine = parse("start.sh", b"qemu-system-x86_64 \"${ARGS[@]}\"\n").unwrap();
-        assert!(machine.complaints.iter().any(|said| said.contains('$')), "{machine:?}");
-        assert!(parse("start.sh", b"qemu-system-x86_64\n").is_ok());
-    }
-
-    #[test]
     fn a_script() {
         let machine = parse("x.sh", SCRIPT.as_bytes()).unwrap();
         assert!(machine.is_q35() && machine.accelerated && machine.cpu.is_host() && machine.cpu.hidden);
@@ -660,9 +694,9 @@ echo done
             machine.ports_above(gpu).unwrap().iter().map(|p| p.id.as_str()).collect::<Vec<_>>(),
             ["rp0", "up", "d0"]
         );
-        assert!(!gpu.rom && gpu.properties["x-nv-gpudirect-clique"] == "0");
+        assert_eq!(gpu.properties["x-nv-gpudirect-clique"], "0");
         assert_eq!(nvme.place, PlaceInGuest::Unknown("rp9".into()));
-        assert_eq!(machine.disks[0].source, "/a,b.img");
+        assert_eq!(machine.disks[0].interface, "virtio");
         assert_eq!(machine.told("opt/ovmf/X-PciMmio64Mb"), Some("262144"));
         assert_eq!(machine.oem_strings, ["gdsboot.after=hold"]);
         assert_eq!(machine.unknown, ["-zebra stripes"]);
@@ -696,12 +730,52 @@ echo done
     }
 
     #[test]
+    fn the_command_is_the_one_that_has_options() {
+        let board = |script: &str| {
+            let machine = parse("x", script.as_bytes()).unwrap_or_else(|why| panic!("{script}: {why:#}"));
+            (machine.board, machine.open)
+        };
+        for before in [
+            "command -v qemu-system-x86_64 >/dev/null || exit 1\n",
+            "QEMU=/usr/bin/qemu-system-x86_64\n",
+            "export QEMU='/usr/bin/qemu-system-x86_64'\n",
+            "qemu-system-x86_64 --version\n",
+            "echo starting qemu-system-x86_64\n",
+        ] {
+            let script = format!("{before}exec qemu-system-x86_64 -machine q35\n");
+            assert_eq!(board(&script), ("q35".into(), None), "{before}");
+        }
+        assert_eq!(board("QEMU=/opt/qemu-system-x86_64\n\"$QEMU\" -M q35\n").0, "q35");
+        assert_eq!(board("QEMU=/opt/qemu-system-x86_64; exec ${QEMU} -M q35").0, "q35");
+        for word in ["${ARGS[@]}", "$@", "$MACHINE"] {
+            let (_, open) = board(&format!("ARGS=(-M q35)\nqemu-system-x86_64 \"{word}\"\n"));
+            assert_eq!(open.as_deref(), Some(word));
+        }
+        assert_eq!(board("qemu-system-x86_64 -M $BOARD").1.as_deref(), Some("$BOARD (-M)"));
+        for nothing in ["command -v qemu-system-x86_64\n", "QEMU=qemu-system-x86_64\n"] {
+            let why = parse("x", nothing.as_bytes()).unwrap_err().to_string();
+            assert!(why.contains("no qemu-system-x86_64 with options"), "{nothing}: {why}");
+        }
+    }
+
+    #[test]
+    fn json_has_lists_and_numbers() {
+        let line = r#"qemu-system-x86_64 -M q35 -object '{"qom-type":"memory-backend-ram","policy":"bind","host-nodes":[1,3]}' -device '{"driver":"pcie-root-port","id":"a","addr":28}' -cpu host,-hypervisor"#;
+        let machine = parse("x", line.as_bytes()).unwrap();
+        assert_eq!(machine.memory.host_nodes, [1, 3]);
+        // 28 is device 3, function 4.
+        assert_eq!(machine.ports[0].addr, "03.4");
+        assert!(machine.cpu.no_hypervisor && !machine.cpu.hidden);
+    }
+
+    #[test]
     fn words_and_commas() {
         assert_eq!(
             options("a,b=c,,d,e", "x"),
             [("x", "a"), ("b", "c,d"), ("e", "on")].map(|(k, v)| (k.into(), v.into()))
         );
         assert_eq!((slot("0x1c.2"), slot("0x0"), slot("")), ("1c.2".into(), "00.0".into(), String::new()));
+        assert_eq!((slot("1c"), slot("28")), ("1c.0".into(), "28.0".into()));
         assert_eq!(list("0,2-4;7"), [0, 2, 3, 4, 7]);
         assert_eq!(list("0-4294967295").len(), 1024);
     }

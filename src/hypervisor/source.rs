@@ -4,13 +4,12 @@ use super::machine::{Kind, Machine};
 use super::proxmox::{self, FOLDER, MAPPINGS, Mappings};
 use super::{libvirt, qemu};
 use crate::error::{Advise as _, Status, usage};
+use crate::facts::hosted;
 use crate::facts::{Fact, Facts, Root};
 use anyhow::{Context as _, Result};
 use std::io::Read as _;
 use std::path::Path;
 
-/// A link to the folder of the cluster's node that this is (pmxcfs).
-const LOCAL: &str = "/etc/pve/local";
 /// More than any configuration has.
 const LIMIT: u64 = 4 << 20;
 
@@ -63,20 +62,17 @@ pub fn read(from: &str, bytes: &[u8], kind: Option<Kind>, mappings: &Mappings) -
 }
 
 /// Reads what a user named: digits alone are a virtual machine of the Proxmox at `root`. Resource mappings are those of the
-/// host's facts, where they are handed in and have them, else those at `root`.
+/// `host` that was handed in, else those at `root`.
 ///
 /// # Errors
 /// There is no such thing, or it is no configuration; [`Status::Usage`].
 pub fn load(target: &str, kind: Option<Kind>, root: &Root, host: Option<&Facts>) -> Result<Machine> {
-    let told = host.and_then(|host| host.hosted.value()?.mappings.value());
-    let mappings = match (told, root.text(MAPPINGS)) {
-        (Some(told), _) => proxmox::mappings(told),
-        (None, Fact::Known { value, .. }) => match root.link_name(LOCAL) {
-            // The machine runs here, and not where another node has that device.
-            Fact::Known { value: node, .. } => proxmox::of_node(proxmox::mappings(&value), &node),
-            _ => proxmox::mappings(&value),
-        },
-        _ => Mappings::new(),
+    let mappings = match (host, root.text(MAPPINGS)) {
+        (Some(host), _) => Mappings::of_host(host),
+        (None, Fact::Known { value, .. }) => {
+            Mappings::parse(&value, hosted::node(root).value().map(String::as_str))
+        }
+        (None, _) => Mappings::default(),
     };
     if is_vmid(target) {
         return load_vmid(target, root, &mappings);

@@ -5,7 +5,7 @@ use super::{PairSeen, Together};
 use crate::facts::Facts;
 use crate::facts::pci::{Bar, PciDevice};
 use crate::hypervisor::context::Context;
-use crate::hypervisor::machine::Passed;
+use crate::hypervisor::machine::{Passed, PortKind};
 use crate::topology::Topology;
 use crate::topology::labels::Label;
 use crate::topology::place::Places;
@@ -26,6 +26,9 @@ pub struct Matched {
     pub by: &'static str,
 }
 
+/// A q35's own root, in the guest's kernel.
+const MAIN_ROOT: &str = "pci0000:00";
+
 /// `0000:00:1c.0` is `1c.0` on its bus.
 fn devfn(address: &str) -> &str {
     address.rsplit(':').next().unwrap_or(address)
@@ -38,12 +41,17 @@ fn way(places: &Places<'_>, device: &PciDevice) -> Option<String> {
     Some(bridges.chain([devfn(&device.address)]).collect::<Vec<_>>().join("/"))
 }
 
-/// The same as the configuration gives it; `None` where it leaves a port's place to QEMU.
-fn configured_way(context: &Context<'_>, passed: &Passed) -> Option<String> {
+/// The same as the configuration gives it, and the expander that it begins at; `None` where it leaves a port's place to QEMU.
+/// An expander is a host bridge of the guest: its own slot is in no device's way.
+fn configured_way(context: &Context<'_>, passed: &Passed) -> Option<(Option<String>, String)> {
     let ports = context.machine.ports_above(passed)?;
     let own = if passed.addr.is_empty() { "00.0" } else { passed.addr.as_str() };
-    let parts: Vec<&str> = ports.iter().map(|port| port.addr.as_str()).chain([own]).collect();
-    (!ports.is_empty() && parts.iter().all(|part| !part.is_empty())).then(|| parts.join("/"))
+    let is_expander = |port: &&&crate::hypervisor::machine::Port| port.kind == PortKind::Expander;
+    let expander = ports.iter().rfind(is_expander).map(|port| port.id.clone());
+    let on_way = ports.iter().filter(|port| !is_expander(port)).map(|port| port.addr.as_str());
+    let parts: Vec<&str> = on_way.chain([own]).collect();
+    let is_known = parts.len() > 1 && parts.iter().all(|part| !part.is_empty());
+    is_known.then(|| (expander, parts.join("/")))
 }
 
 /// Is it a GPU or a controller of hardware? QEMU's own controllers are 1b36:0010, 8086:5845, or a subsystem of 1af4:1100.
@@ -77,7 +85,14 @@ pub fn matched(guest: &Facts, context: &Context<'_>, together: &mut Together) ->
     let mut unsure = Vec::new();
     for device in real {
         let own = way(&places, device);
-        let at = left.iter().position(|(passed, _)| own.is_some() && configured_way(context, passed) == own);
+        let is_main = places.of(device).is_some_and(|place| place.root == MAIN_ROOT);
+        let fits = |(passed, _): &&(&Passed, &PciDevice)| {
+            let configured = configured_way(context, passed);
+            configured.is_some_and(|(expander, way)| Some(way) == own && expander.is_none() == is_main)
+        };
+        // Below two expanders there may be the same way.
+        let mut fitting = left.iter().enumerate().filter(|(_, candidate)| fits(candidate)).map(|(at, _)| at);
+        let at = fitting.next().filter(|_| fitting.next().is_none());
         let Some(at) = at else {
             unsure.push(device);
             continue;
@@ -91,22 +106,49 @@ pub fn matched(guest: &Facts, context: &Context<'_>, together: &mut Together) ->
             )),
         }
     }
-    for device in unsure {
-        let fits = |(_, host): &&(&Passed, &PciDevice)| difference(device, host).is_none();
-        let fitting: Vec<&(&Passed, &PciDevice)> = left.iter().filter(fits).collect();
-        match fitting.as_slice() {
+    let fitting: Vec<Vec<usize>> = unsure
+        .iter()
+        .map(|device| (0..left.len()).filter(|at| difference(device, left[*at].1).is_none()).collect())
+        .collect();
+    for (device, candidates) in unsure.iter().zip(&fitting) {
+        // Devices that can be nothing but these.
+        let rivals = fitting.iter().filter(|other| other.iter().all(|at| candidates.contains(at))).count();
+        match candidates.as_slice() {
             [] => reasons.push(format!(
                 "the guest's {} ({}) is none of the devices that the configuration passes through",
                 device.address,
                 device.ids()
             )),
-            [(passed, host)] => together.devices.push(pair(device, host, passed, "only one")),
+            [at] => together.devices.push(pair(device, left[*at].1, left[*at].0, "only one")),
+            several if rivals > several.len() => reasons.push(format!(
+                "the guest has {rivals} devices {}, and the configuration passes {} through",
+                device.ids(),
+                several.len()
+            )),
             several => together.warnings.push(format!(
                 "which of {} the guest's {} is, the configuration does not say",
-                several.iter().map(|(_, host)| host.address.as_str()).collect::<Vec<_>>().join(" and "),
+                several.iter().map(|at| left[*at].1.address.as_str()).collect::<Vec<_>>().join(" and "),
                 device.address
             )),
         }
+    }
+    reasons.dedup();
+    // What is passed and not there: a card that did not answer, or a configuration that was changed since.
+    let mut absent: Vec<&str> = left
+        .iter()
+        .filter(|(_, host)| !together.devices.iter().any(|matched| matched.host == host.address))
+        .map(|(_, host)| host.address.as_str())
+        .collect();
+    let ambiguous = unsure.len() - together.devices.iter().filter(|m| m.by == "only one").count();
+    if reasons.is_empty() && absent.len() > ambiguous {
+        absent.sort_unstable();
+        let (count, all) = (absent.len() - ambiguous, absent.join(", "));
+        together.warnings.push(match ambiguous {
+            0 => format!("the configuration passes {all} through, and the guest does not have it"),
+            _ => {
+                format!("the configuration passes {all} through, and the guest does not have {count} of them")
+            }
+        });
     }
     // Two devices of the guest cannot be the same one.
     let mut hosts: Vec<&str> = together.devices.iter().map(|matched| matched.host.as_str()).collect();

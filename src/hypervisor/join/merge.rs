@@ -7,6 +7,8 @@ use crate::checks::judge::sort;
 /// The host's checks whose silence answers the guest's question whether the host has anything to say.
 const MESSAGES: [&str; 4] =
     ["host.group-viable", "host.memory-lock", "host.bar-mapping", "host.iommu-faults"];
+/// What the ids of checks begin with that look at GPUs and drives as whoever works with them sees them.
+const OF_DEVICES: [&str; 5] = ["gpu.", "nvme.", "storage.", "aer.", "device."];
 const HOST_MESSAGES: &str = "vm.host-messages";
 
 /// Is something said by it?
@@ -47,7 +49,7 @@ pub fn merge(
         }
     }
     for finding in host {
-        if is_new(&finding, &merged) {
+        if is_new(&finding, &merged) && !OF_DEVICES.iter().any(|kind| finding.id.starts_with(kind)) {
             merged.push(Finding { why: format!("on the host: {}", finding.why), ..finding });
         }
     }
@@ -71,8 +73,9 @@ fn answered(guest: Finding, configured: Option<Finding>, host: Option<&Finding>)
         }
         return guest;
     }
-    // The guest's own devices are judged by the guest.
-    let is_open = matches!(guest.status, Status::Unknown | Status::NotApplicable);
+    // The guest's own devices are judged by the guest: the host has given them away.
+    let is_device = OF_DEVICES.iter().any(|kind| guest.id.starts_with(kind));
+    let is_open = matches!(guest.status, Status::Unknown | Status::NotApplicable) && !is_device;
     match host.filter(|host| is_open && told(host)) {
         Some(host) => Finding { why: format!("on the host: {}", host.why), ..host.clone() },
         None => guest,

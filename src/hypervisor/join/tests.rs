@@ -1,7 +1,6 @@
 use super::*;
 use crate::checks::check::{Finding, Status};
 use crate::checks::testing::{GPU_AT, NVME_AT, add, edit, flat_guest, good};
-use crate::checks::waiver::Waiver;
 use crate::error::{Status as Exit, one_line, status_of};
 use crate::facts::Fact;
 use crate::facts::hosted::HostedVm;
@@ -13,7 +12,7 @@ const UUID: &str = "11111111-2222-3333-4444-555555555555";
 
 fn conf() -> String {
     format!(
-        "machine: q35\nbios: ovmf\ncpu: host\nballoon: 0\nmemory: 65536\nhugepages: 1024\nscsi0: a:b\nhostpci0: {GPU_AT},pcie=1\n\
+        "machine: q35\nbios: ovmf\ncpu: host\nballoon: 0\nmemory: 65536\nnuma: 1\nhugepages: 1024\nscsi0: a:b\nhostpci0: {GPU_AT},pcie=1\n\
          hostpci1: {NVME_AT},pcie=1\nsmbios1: uuid={UUID}\n"
     )
 }
@@ -122,14 +121,14 @@ fn ports_without_a_place_are_told_by_what_hangs_on_them() {
              -device vfio-pci,host={GPU_AT},bus=a -device vfio-pci,host={NVME_AT},bus=b{more}"
         )
     };
-    let machine = source::read("x", line("").as_bytes(), None, &Mappings::new()).unwrap();
+    let machine = source::read("x", line("").as_bytes(), None, &Mappings::default()).unwrap();
     let joined = join(&guest(), &host, &machine, "2026-11-28").unwrap();
     assert!(joined.joined.devices.iter().all(|matched| matched.by == "only one"));
     // A second GPU of the same kind, which the guest has not: nobody knows which of them it is.
     let mut two = host.clone();
     add(&mut two.facts, 0x03_0200, "10de:2331", "0000:00:02.0/0000:0a:00.0");
     let more = " -device pcie-root-port,id=c -device vfio-pci,host=0000:0a:00.0,bus=c";
-    let machine = source::read("x", line(more).as_bytes(), None, &Mappings::new()).unwrap();
+    let machine = source::read("x", line(more).as_bytes(), None, &Mappings::default()).unwrap();
     let joined = join(&guest(), &two, &machine, "2026-11-28").unwrap();
     assert!(
         joined.joined.warnings.iter().any(|warning| warning.starts_with("which of ")),
@@ -164,44 +163,13 @@ fn what_the_hosts_log_says_counts_for_the_guest() {
     let mut host = host_with(&conf());
     let line = "qemu-system-x86_64: 0000:06:00.0: PCI peer-to-peer transactions on BARs are not supported.";
     let log = LogLines { from: "/var/log/syslog".into(), lines: vec![line.into()], ..LogLines::default() };
-    host.facts.logs = Fact::known("/var/log", vec![log.clone()]);
+    host.facts.logs = Fact::known("/var/log", vec![log]);
     host.facts.kernel_log = Fact::known("/dev/kmsg", KernelLog::default());
-    // What it says of another guest's device is none of this one's business.
-    let mut other = host.clone();
-    let of_other = LogLines { lines: vec![line.replace("06:00", "0a:00")], ..log.clone() };
-    other.facts.logs = Fact::known("/var/log", vec![of_other]);
-    assert_ne!(one(&joined(&guest(), &other).unwrap(), "host.bar-mapping").status, Status::Fail);
     let joined = joined(&guest(), &host).unwrap();
     let mapping = one(&joined, "host.bar-mapping");
     assert_eq!(mapping.status, Status::Fail, "{mapping:?}");
     assert!(mapping.why.starts_with("on the host: "), "{}", mapping.why);
     assert_eq!(one(&joined, "vm.host-messages").because.as_deref(), Some("host.bar-mapping"));
-}
-
-#[test]
-fn what_the_operator_decided_to_live_with_is_no_failure_of_both() {
-    let (mut guest, host) = (guest(), host_with(&conf().replace("cpu: host", "cpu: host\nvga: virtio")));
-    let before = joined(&guest, &host).unwrap();
-    let failed: Vec<String> = before
-        .judgement
-        .findings
-        .iter()
-        .filter(|finding| finding.status == Status::Fail)
-        .map(|finding| finding.id.clone())
-        .collect();
-    assert!(failed.contains(&"vm.topology".to_owned()), "{failed:?}");
-    guest.waive = failed
-        .iter()
-        .map(|id| Waiver {
-            id: id.clone(),
-            until: "2027-01-31".into(),
-            by: "A".into(),
-            why: "for now".into(),
-        })
-        .collect();
-    let after = joined(&guest, &host).unwrap();
-    assert_eq!(one(&after, "vm.topology").status, Status::Waived);
-    assert!(after.judgement.findings.iter().all(|finding| finding.status != Status::Fail));
 }
 
 #[test]
@@ -213,4 +181,162 @@ fn what_was_proven_needs_no_prerequisites() {
         merged[0].severity
     };
     assert_eq!((severity(false), severity(true)), (Severity::Major, Severity::Minor));
+}
+
+/// A host with another guest's GPU: in trouble, and in the log.
+fn host_with_another_guest() -> Known {
+    use crate::facts::kernel_log::KernelLog;
+    use crate::facts::log_lines::LogLines;
+    let mut host = host_with(&conf());
+    add(&mut host.facts, 0x03_0200, "10de:2331", "0000:00:02.0/0000:0a:00.0");
+    edit(&mut host.facts, "0000:0a:00.0", |gpu| gpu.driver = Fact::known("driver", "nouveau".into()));
+    let line = "qemu-system-x86_64: 0000:0a:00.0: PCI peer-to-peer transactions on BARs are not supported.";
+    let log = LogLines { from: "/var/log/syslog".into(), lines: vec![line.into()], ..LogLines::default() };
+    host.facts.logs = Fact::known("/var/log", vec![log]);
+    host.facts.kernel_log = Fact::known("/dev/kmsg", KernelLog::default());
+    host
+}
+
+#[test]
+fn another_guests_devices_are_no_matter_of_this_one() {
+    let alone = joined(&guest(), &host_with(&conf())).unwrap();
+    let beside = joined(&guest(), &host_with_another_guest()).unwrap();
+    let failed = |joined: &Joined| -> Vec<String> {
+        let failed = joined.judgement.findings.iter().filter(|f| f.status == Status::Fail);
+        failed.map(|finding| format!("{}: {}", finding.id, finding.why)).collect()
+    };
+    assert_eq!(failed(&beside), failed(&alone));
+    assert_ne!(one(&beside, "host.bar-mapping").status, Status::Fail);
+    // The same in one group with this guest's GPU keeps it from starting.
+    let mut shared = host_with_another_guest();
+    let group = |facts: &Facts| {
+        facts.pci.value().unwrap().iter().find(|d| d.address == GPU_AT).unwrap().iommu_group.clone()
+    };
+    let own = group(&shared.facts);
+    edit(&mut shared.facts, "0000:0a:00.0", |gpu| gpu.iommu_group = own);
+    let machine = machine_of(&shared).unwrap();
+    let kept = of_guest::reduced(&shared.facts, &machine, &beside.joined);
+    assert!(kept.pci.value().unwrap().iter().any(|device| device.address == "0000:0a:00.0"));
+    let other = of_guest::reduced(&host_with_another_guest().facts, &machine, &beside.joined);
+    assert!(!other.pci.value().unwrap().iter().any(|device| device.address == "0000:0a:00.0"));
+    assert!(other.logs.value().unwrap()[0].lines.is_empty());
+}
+
+#[test]
+fn a_host_answers_no_question_on_a_device() {
+    use crate::checks::check::{Outcome, Severity};
+    let open = |id: &str| Outcome::unknown("?").into_finding(id, "a title", Severity::Minor);
+    let seen = |id: &str| Outcome::fail("no").into_finding(id, "a title", Severity::Minor);
+    let ids = ["gpu.link", "nvme.driver", "storage.health", "host.memory-lock"];
+    let merged = merge::merge(
+        ids.iter().map(|id| open(id)).collect(),
+        ids.iter().map(|id| seen(id)).collect(),
+        vec![],
+        &Together::default(),
+        false,
+    );
+    let failed: Vec<&str> =
+        merged.iter().filter(|f| f.status == Status::Fail).map(|f| f.id.as_str()).collect();
+    assert_eq!(failed, ["host.memory-lock"]);
+}
+
+#[test]
+fn waivers_of_both_reports_count() {
+    use crate::checks::waiver::Waiver;
+    let waiver = |id: &str, until: &str| Waiver {
+        id: id.into(),
+        until: until.into(),
+        by: "A".into(),
+        why: "B".into(),
+    };
+    let mut guest = guest();
+    guest.waive = vec![waiver("vm.topology", "2026-11-28")];
+    let joined = joined(&guest, &host_with(&conf())).unwrap();
+    assert_eq!(one(&joined, "vm.topology").status, Status::Waived);
+    guest.waive = vec![waiver("vm.topology", "2026-11-27")];
+    let joined = super::tests::joined(&guest, &host_with(&conf())).unwrap();
+    assert_eq!(one(&joined, "vm.topology").status, Status::Fail);
+    // A report carries them among its settings.
+    let facts = serde_json::to_value(&guest.facts).unwrap();
+    let waive = serde_json::to_value(&guest.waive).unwrap();
+    let report = serde_json::json!({ "schema": 1, "facts": facts, "settings": { "waive": waive } });
+    let read = super::super::known::parse("x", report.to_string().as_bytes()).unwrap();
+    assert_eq!(read.waive, guest.waive);
+}
+
+#[test]
+fn expanders_are_roots_and_no_part_of_the_way() {
+    let host = known("host.json", good(Side::Host), 0);
+    let line = format!(
+        "qemu-system-x86_64 -M q35 -accel kvm -uuid {UUID} -device pxb-pcie,id=x,bus=pcie.0,addr=0x5,bus_nr=128 \
+         -device pcie-root-port,id=a,bus=x,addr=0x0 -device pcie-root-port,id=b,bus=pcie.0,addr=0x1c.1 \
+         -device vfio-pci,host={GPU_AT},bus=a -device vfio-pci,host={NVME_AT},bus=b"
+    );
+    let mut guest = guest();
+    edit(&mut guest.facts, GPU_AT, |gpu| {
+        let path =
+            crate::facts::pci::PciPath { root: "pci0000:80".into(), bridges: vec!["0000:80:00.0".into()] };
+        gpu.path = Fact::known("path", path);
+    });
+    add(&mut guest.facts, 0x06_0400, "1b36:000c", "0000:80:00.0");
+    let machine = source::read("x", line.as_bytes(), None, &Mappings::default()).unwrap();
+    let joined = join(&guest, &host, &machine, "2026-11-28").unwrap();
+    let by: Vec<_> = joined.joined.devices.iter().map(|m| (m.guest.as_str(), m.by)).collect();
+    assert_eq!(by, [(GPU_AT, "slot"), (NVME_AT, "slot")]);
+}
+
+#[test]
+fn more_devices_than_are_passed_and_fewer() {
+    let mut host = known("host.json", good(Side::Host), 0);
+    let mut line = format!(
+        "qemu-system-x86_64 -M q35 -accel kvm -uuid {UUID} -device pcie-root-port,id=n -device vfio-pci,host={NVME_AT},bus=n"
+    );
+    let mut guest = guest();
+    for (number, at) in [(1, "0000:0a:00.0"), (2, "0000:0b:00.0"), (3, "0000:0c:00.0")] {
+        add(&mut guest.facts, 0x03_0200, "10de:20b0", &format!("0000:00:1d.{number}/{at}"));
+        if number < 3 {
+            add(&mut host.facts, 0x03_0200, "10de:20b0", &format!("0000:00:1d.{number}/{at}"));
+            line.push_str(&format!(
+                " -device pcie-root-port,id=g{number} -device vfio-pci,host={at},bus=g{number}"
+            ));
+        }
+    }
+    line.push_str(&format!(" -device pcie-root-port,id=g -device vfio-pci,host={GPU_AT},bus=g"));
+    let machine = source::read("x", line.as_bytes(), None, &Mappings::default()).unwrap();
+    let why = one_line(&join(&guest, &host, &machine, "2026-11-28").unwrap_err());
+    assert!(why.contains("has 3 devices 10de:20b0, and the configuration passes 2 through"), "{why}");
+    // The other way round it is said.
+    let Fact::Known { value: devices, .. } = &mut guest.facts.pci else { panic!("devices") };
+    devices.retain(|device| !["0000:0b:00.0", "0000:0c:00.0"].contains(&device.address.as_str()));
+    let warnings = join(&guest, &host, &machine, "2026-11-28").unwrap().joined.warnings;
+    assert!(
+        warnings.iter().any(|warning| warning.contains("the guest does not have 1 of them")),
+        "{warnings:?}"
+    );
+    devices_without(&mut guest.facts, "0000:0a:00.0");
+    devices_without(&mut guest.facts, GPU_AT);
+    let warnings = join(&guest, &host, &machine, "2026-11-28").unwrap().joined.warnings;
+    assert!(
+        warnings.iter().any(|warning| warning.contains(GPU_AT) && warning.contains("does not have it")),
+        "{warnings:?}"
+    );
+}
+
+fn devices_without(facts: &mut Facts, address: &str) {
+    let Fact::Known { value: devices, .. } = &mut facts.pci else { panic!("devices") };
+    devices.retain(|device| device.address != address);
+}
+
+#[test]
+fn a_configuration_that_was_changed_since_the_start() {
+    let with = |words: &[&str]| {
+        let mut host = host_with(&conf());
+        let Fact::Known { value: vm, .. } = &mut host.facts.hosted else { panic!("a machine") };
+        vm.command_line = Fact::known("cmdline", words.iter().map(|word| (*word).to_owned()).collect());
+        joined(&guest(), &host).unwrap().joined.warnings
+    };
+    let (gpu, nvme) = (format!("vfio-pci,host={GPU_AT}"), format!("vfio-pci,host={NVME_AT}"));
+    assert_eq!(with(&["/usr/bin/kvm", "-device", &gpu, "-device", &nvme]), Vec::<String>::new());
+    let other = with(&["/usr/bin/kvm", "-device", &gpu]);
+    assert!(other.len() == 1 && other[0].contains(NVME_AT), "{other:?}");
 }

@@ -26,6 +26,13 @@ const MOST_DEVICES: usize = 40;
 pub fn plan(request: &Request<'_>) -> Result<Plan> {
     let mut gpus = devices(request, &request.gpus, "gpu")?;
     let nvmes = devices(request, &request.nvmes, "nvme")?;
+    let is_gpu = |nvme: &&Device| gpus.iter().any(|gpu| gpu.slot() == nvme.slot());
+    if let Some(both) = nvmes.iter().find(is_gpu) {
+        return Err(usage(
+            format!("{} is named as --gpu and as --nvme", both.functions[0]),
+            "name each device once, as what it is; `lspci -D` shows both",
+        ));
+    }
     let count = gpus.len() + nvmes.len();
     if count > MOST_DEVICES {
         return Err(usage(format!("{count} devices are more than {MOST_DEVICES}"), "plan several machines"));
@@ -33,24 +40,17 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
     let topology = request.host.map(Topology::of).unwrap_or_default();
     let mut reasons = Vec::new();
     if let Some(facts) = request.host {
-        let own = nvmes.iter().filter_map(|nvme| partitions(facts, &nvme.functions[0]));
+        let own = nvmes.iter().filter_map(|nvme| partitions(facts, &nvme.functions));
         reasons.extend(own.map(|what| format!("Take care: {what}")));
     }
-    let window = window_mib(request, &gpus, &mut reasons)?;
+    let window = window_mib(request, &gpus, &nvmes, &mut reasons)?;
     let nodes = nodes(request, gpus.iter().chain(&nvmes), &mut reasons);
     let page = best_page(request.memory);
-    // Without a node the kernel deals them out to all nodes (admin-guide/kernel-parameters.txt; from Linux 5.16 on).
-    let on_node = if let [node] = nodes.as_slice() { format!("{node}:") } else { String::new() };
     reasons.push(format!(
         "Memory on huge pages of {}: the host has to reserve them at its start ({}).",
         size(page),
-        format_args!(
-            "hugepagesz={} hugepages={on_node}{}",
-            if page == 1 << 30 { "1G" } else { "2M" },
-            request.memory / page
-        )
+        reserved(&nodes, request.memory, page)
     ));
-    enough_memory(request, &gpus)?;
     let pair = |gpu: &Device, nvme: &Device| {
         topology.storage().find(|pair| pair.gpu == gpu.functions[0] && pair.peer == nvme.functions[0])
     };
@@ -82,6 +82,17 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
         reasons,
         pairs,
     })
+}
+
+/// The parameters of the host's kernel that reserve the pages. Without a node they are divided among all of them; with one
+/// it takes Linux 5.16.
+pub(super) fn reserved(nodes: &[u32], memory: u64, page: u64) -> String {
+    let shares = super::shares(nodes, memory, page).into_iter();
+    let pages = match nodes {
+        [] => (memory / page).to_string(),
+        _ => shares.map(|(node, bytes)| format!("{node}:{}", bytes / page)).collect::<Vec<_>>().join(","),
+    };
+    format!("hugepagesz={} hugepages={pages}", if page == 1 << 30 { "1G" } else { "2M" })
 }
 
 fn host_devices(facts: &Facts) -> &[PciDevice] {
@@ -137,10 +148,9 @@ fn on_host(facts: &Facts, address: &str, kind: &'static str) -> Result<Device> {
     if device.address.ends_with(".0") {
         functions.extend(all.iter().filter(is_sibling).map(|device| device.address.clone()));
     }
-    // They go together, whichever is in use.
-    if let Some((function, use_)) = functions.iter().find_map(|at| Some((at, used(facts, at)?))) {
+    if let Some(use_) = used(facts, &functions) {
         return Err(usage(
-            format!("the host itself uses {function}: {use_}"),
+            format!("the host itself uses {address}: {use_}"),
             "take it out of use on the host, or name another controller: what is passed through is the guest's alone",
         ));
     }
@@ -151,18 +161,19 @@ fn on_host(facts: &Facts, address: &str, kind: &'static str) -> Result<Device> {
     Ok(Device { kind, functions, way, node: device.numa_node.value().copied(), ids: device.ids() })
 }
 
-/// The names of a controller's namespaces.
-fn namespaces<'a>(facts: &'a Facts, address: &str) -> Vec<&'a str> {
+/// The names of the namespaces of a card's controllers.
+fn namespaces<'a>(facts: &'a Facts, functions: &[String]) -> Vec<&'a str> {
     let controllers = facts.nvme.value().into_iter().flatten();
-    let own = controllers.filter(|nvme| nvme.address.value().is_some_and(|at| at == address));
+    let own = controllers.filter(|nvme| nvme.address.value().is_some_and(|at| functions.contains(at)));
     own.flat_map(|nvme| nvme.namespaces.iter().map(|space| space.name.as_str())).collect()
 }
 
-/// How the host uses a controller: something on it is mounted, or a part of LVM, RAID or encryption.
-fn used(facts: &Facts, address: &str) -> Option<String> {
-    let names = namespaces(facts, address);
+/// How the host uses a card: something on one of its controllers is mounted, swap space, or a part of Btrfs, LVM, RAID or
+/// encryption.
+fn used<'a>(facts: &'a Facts, functions: &[String]) -> Option<String> {
+    let names = namespaces(facts, functions);
     let is_own = |source: &str| {
-        let name = source.strip_prefix("/dev/").unwrap_or("");
+        let name = source.strip_prefix("/dev/").unwrap_or(source);
         names.iter().any(|space| {
             let rest = name.strip_prefix(space);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('p'))
@@ -171,6 +182,13 @@ fn used(facts: &Facts, address: &str) -> Option<String> {
     let mut mounts = facts.mounts.value().into_iter().flatten();
     if let Some(mount) = mounts.find(|mount| is_own(&mount.source)) {
         return Some(format!("{} is mounted at {}", mount.source, mount.at));
+    }
+    let first = |names: &'a Fact<Vec<String>>| names.value().into_iter().flatten().find(|name| is_own(name));
+    if let Some(name) = first(&facts.swaps) {
+        return Some(format!("{name} is swap space"));
+    }
+    if let Some(name) = first(&facts.btrfs) {
+        return Some(format!("{name} is part of a Btrfs that is mounted"));
     }
     let disks = facts.block.value().into_iter().flatten().filter(|disk| names.contains(&disk.name.as_str()));
     let parts = disks.flat_map(|disk| {
@@ -182,8 +200,8 @@ fn used(facts: &Facts, address: &str) -> Option<String> {
 }
 
 /// What may be on a controller although nothing shows its use: ZFS leaves no trace in sysfs.
-fn partitions(facts: &Facts, address: &str) -> Option<String> {
-    let names = namespaces(facts, address);
+fn partitions(facts: &Facts, functions: &[String]) -> Option<String> {
+    let names = namespaces(facts, functions);
     let disks = facts.block.value().into_iter().flatten();
     let mut found = disks.filter(|disk| names.contains(&disk.name.as_str()) && !disk.partitions.is_empty());
     found.next().map(|disk| {
@@ -191,25 +209,45 @@ fn partitions(facts: &Facts, address: &str) -> Option<String> {
     })
 }
 
-fn window_mib(request: &Request<'_>, gpus: &[Device], reasons: &mut Vec<String>) -> Result<u64> {
-    let mut needed = 0u64;
+fn window_mib(
+    request: &Request<'_>,
+    gpus: &[Device],
+    nvmes: &[Device],
+    reasons: &mut Vec<String>,
+) -> Result<u64> {
+    let functions = |device: &Device| {
+        let own = device.functions.clone();
+        let all = request.host.map_or(&[][..], host_devices).iter();
+        all.filter(move |other| own.contains(&other.address))
+    };
+    let mut devices = Vec::new();
+    let mut largest = Vec::new();
     for gpu in gpus {
-        let functions = request.host.map_or(&[][..], host_devices).iter();
-        let functions = functions.filter(|device| gpu.functions.contains(&device.address));
-        let known = functions.fold(0u64, |sum, device| sum.saturating_add(window::of_function(device)));
-        // Beside its memory a GPU shows 32 MiB of registers.
-        let told = request.bar.map_or(0, |bar| window::of_sizes(&[bar, 32 << 20]));
-        if known.max(told) == 0 {
+        let Some(sizes) = window::of_gpu(functions(gpu), request.bar) else {
             return Err(usage(
                 format!("how large the windows of {} are is not known", gpu.functions[0]),
                 "say how large its BAR1 is: --bar-size 128G; `lspci -vs ADDR` has it as [size=128G]",
             ));
-        }
-        needed = needed.saturating_add(known.max(told));
+        };
+        largest.push(sizes.iter().copied().max().unwrap_or(0));
+        devices.push(sizes);
     }
+    devices.extend(nvmes.iter().map(|nvme| functions(nvme).flat_map(window::of_function).collect()));
+    if let (_, Some(mib)) = bookkeeping(request.memory, &largest) {
+        let sum = largest.iter().fold(0u64, |sum, size| sum.saturating_add(*size));
+        return Err(usage(
+            format!(
+                "--memory {}: p2pdma's bookkeeping takes 1/64 of the GPUs' windows ({}), and too little is left",
+                size(request.memory),
+                size(sum)
+            ),
+            format!("--memory {}G", mib.div_ceil(1024)),
+        ));
+    }
+    let needed = window::of_devices(&devices);
     let window = window::rounded(needed);
     reasons.push(format!(
-        "OVMF keeps {} for windows above 4 GiB: the GPUs' take {}, rounded up to a power of two.",
+        "OVMF keeps {} for windows above 4 GiB: the devices' take {}, rounded up to a power of two.",
         size(window),
         size(needed)
     ));
@@ -229,35 +267,8 @@ fn nodes<'a>(
     }
     let nodes: Vec<u32> = nodes.into_iter().collect();
     let words = nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(" and ");
-    reasons.push(match nodes.as_slice() {
-        [_] => format!("Memory is bound to the host's NUMA node {words}, where the devices are."),
-        _ => format!(
-            "The devices are on the host's NUMA nodes {words}: memory is bound to these, on Proxmox to none, since it binds huge pages to \
-             one node alone. A machine for each node gives the best figures."
-        ),
-    });
+    reasons.push(format!("Memory is bound to the host's NUMA node {words}, where the devices are."));
     nodes
-}
-
-/// The rest of a guest needs memory beside what p2pdma notes of each page of the GPUs' windows.
-fn enough_memory(request: &Request<'_>, gpus: &[Device]) -> Result<()> {
-    let windows: Vec<u64> = gpus
-        .iter()
-        .map(|gpu| {
-            let functions = request.host.map_or(&[][..], host_devices).iter();
-            let bars = functions
-                .filter(|device| gpu.functions.contains(&device.address))
-                .flat_map(|device| device.bars.value().into_iter().flatten());
-            bars.map(|bar| bar.size).max().or(request.bar).unwrap_or(0)
-        })
-        .collect();
-    match bookkeeping(request.memory, &windows) {
-        (_, None) => Ok(()),
-        (outcome, Some(mib)) => Err(usage(
-            format!("{} of memory is too little: {}", size(request.memory), outcome.why),
-            format!("--memory {}G", mib.div_ceil(1 << 10)),
-        )),
-    }
 }
 
 fn groups(
@@ -278,7 +289,9 @@ fn groups(
         })
         .collect();
     let is_zen = request.host.and_then(is_zen);
-    let passes = |pair: &&Pair| matches!(pair.p2pdma, P2pdma::Direct | P2pdma::ThroughHostBridge { .. });
+    let passes = |pair: &Pair| matches!(pair.p2pdma, P2pdma::Direct | P2pdma::ThroughHostBridge { .. });
+    // Where the guest's p2pdma asks for a switch, it must be one for what the hardware lets meet in any way.
+    let belongs = |pair: &Pair| is_near(pair.nvidia_smi) || (is_zen == Some(false) && passes(pair));
     let groups = match request.tree {
         Tree::Ports => {
             reasons.push("A root port for each device, as was asked.".into());
@@ -288,21 +301,26 @@ fn groups(
             reasons.push("One emulated switch for all devices, as was asked.".into());
             all(devices)
         }
-        Tree::Auto if storage.iter().any(|pair| is_near(pair.nvidia_smi)) => {
-            let groups = by_host_switch(devices, &storage);
-            reasons.push(
-                "An emulated switch for what the host has below one switch: so the guest sees what there is, and its p2pdma lets the devices meet."
-                    .into(),
-            );
-            groups
-        }
-        Tree::Auto if is_zen == Some(false) && !storage.is_empty() && storage.iter().all(passes) => {
-            reasons.push(
-                "One emulated switch: the guest's p2pdma refuses pairs on separate root ports of an Intel CPU; by the kernel's list this host's \
-                 hardware passes such requests on, over the root complex."
-                    .into(),
-            );
-            all(devices)
+        Tree::Auto if storage.iter().any(|pair| belongs(pair)) => {
+            if storage.iter().any(|pair| is_near(pair.nvidia_smi)) {
+                reasons.push(
+                    "An emulated switch for what the host has below one switch: so the guest sees what there is, and its p2pdma lets the devices meet."
+                        .into(),
+                );
+            }
+            if storage.iter().any(|pair| belongs(pair) && !is_near(pair.nvidia_smi)) {
+                reasons.push(
+                    "One emulated switch for pairs that are apart on the host: the guest's p2pdma refuses pairs on separate root ports of an \
+                     Intel CPU; by the kernel's list this host's hardware passes such requests on, over the root complex."
+                        .into(),
+                );
+            }
+            let together: Vec<(&str, &str)> = storage
+                .iter()
+                .filter(|pair| belongs(pair))
+                .map(|pair| (pair.gpu.as_str(), pair.peer.as_str()))
+                .collect();
+            by_pairs(devices, &together)
         }
         Tree::Auto => {
             let why = match (request.host.is_some(), is_zen) {
@@ -329,15 +347,11 @@ fn groups(
     Ok(groups)
 }
 
-/// Puts together what is near on the host; what is near nothing gets a root port of its own.
-fn by_host_switch(devices: Vec<Device>, storage: &[&Pair]) -> Vec<Group> {
+/// Puts pairs below one switch; what is in no pair gets a root port of its own.
+fn by_pairs(devices: Vec<Device>, together: &[(&str, &str)]) -> Vec<Group> {
     let near = |a: &Device, b: &Device| {
-        storage.iter().any(|pair| {
-            let ends = [pair.gpu.as_str(), pair.peer.as_str()];
-            is_near(pair.nvidia_smi)
-                && ends.contains(&a.functions[0].as_str())
-                && ends.contains(&b.functions[0].as_str())
-        })
+        let (a, b) = (a.functions[0].as_str(), b.functions[0].as_str());
+        together.contains(&(a, b)) || together.contains(&(b, a))
     };
     let mut groups: Vec<Group> = Vec::new();
     for device in devices {

@@ -73,8 +73,11 @@ pub(super) fn write(plan: &Plan) -> Vec<PlanFile> {
     let (tree, places) = tree(plan);
     let told = plan.oem_strings(&places);
     let told: String = told.iter().map(|text| format!("      <entry>{}</entry>\n", escape(text))).collect();
-    let comment: String =
-        plan.reasons.iter().map(|reason| format!("  {}\n", reason.replace("--", "- -"))).collect();
+    let comment: String = plan
+        .reasons
+        .iter()
+        .map(|reason| format!("  {}\n", reason.replace("--", "- -").replace("--", "- -")))
+        .collect();
     let nodes = plan.nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let bound = if nodes.is_empty() {
         String::new()
@@ -82,7 +85,7 @@ pub(super) fn write(plan: &Plan) -> Vec<PlanFile> {
         format!("  <numatune>\n    <memory mode='strict' nodeset='{nodes}'/>\n  </numatune>\n")
     };
     let text = format!(
-        "<!-- Written by gdsboot vm plan: virsh define {file}\n{comment}-->\n\
+        "<!-- Written by gdsboot vm plan, for virsh define.\n  OVMF's window stands in qemu:commandline: libvirt refuses its name in sysinfo.\n{comment}-->\n\
 <domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{name}</name>
   <uuid>{uuid}</uuid>
@@ -132,7 +135,6 @@ pub(super) fn write(plan: &Plan) -> Vec<PlanFile> {
   </qemu:commandline>
 </domain>
 ",
-        file = format_args!("{}.xml", escape(&plan.name)),
         name = escape(&plan.name),
         uuid = plan.uuid,
         memory = plan.memory_mib,

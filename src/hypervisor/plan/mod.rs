@@ -134,6 +134,14 @@ impl Device {
     }
 }
 
+/// Memory in bytes divided among NUMA nodes in whole pages: as equal as that goes, the last one taking the rest.
+fn shares(nodes: &[u32], memory: u64, page: u64) -> Vec<(u32, u64)> {
+    let count = nodes.len().max(1) as u64;
+    let each = memory / page / count * page;
+    let share = |at: usize| if at + 1 == nodes.len() { memory - each * (count - 1) } else { each };
+    nodes.iter().enumerate().map(|(at, node)| (*node, share(at))).collect()
+}
+
 /// A file of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanFile {

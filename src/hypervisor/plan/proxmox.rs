@@ -22,6 +22,8 @@ fn hostpci_place(number: usize) -> String {
 
 /// Proxmox has no more `hostpci` lines.
 const MOST_HOSTPCI: usize = 16;
+/// And no more NUMA nodes of a guest (`$MAX_NUMA`).
+const MOST_NODES: u32 = 8;
 
 struct Parts {
     hostpci: Vec<(String, String)>,
@@ -65,6 +67,23 @@ fn parts(plan: &Plan) -> Parts {
     Parts { hostpci, args: pasteable(words), by_hand }
 }
 
+/// A node of the guest for each node of the host, with its part of memory and CPUs: with huge pages Proxmox lets none have two
+/// (qemu-server: Memory.pm, `hugepages_topology`). None where it has no form for them.
+fn numa(plan: &Plan) -> Vec<(String, String)> {
+    let count = u32::try_from(plan.nodes.len()).unwrap_or(u32::MAX);
+    let shares = super::shares(&plan.nodes, plan.memory_mib, plan.page_mib);
+    let is_possible = count <= MOST_NODES && count <= plan.cpus && plan.nodes.iter().all(|node| *node <= 9);
+    if !is_possible || shares.iter().any(|(_, mib)| *mib == 0) {
+        return Vec::new();
+    }
+    let lines = (0..).zip(shares).map(|(at, (node, mib))| {
+        let (first, end) = (at * plan.cpus / count, (at + 1) * plan.cpus / count);
+        let cpus = if end - first == 1 { first.to_string() } else { format!("{first}-{}", end - 1) };
+        (format!("numa{at}"), format!("cpus={cpus},hostnodes={node},memory={mib},policy=bind"))
+    });
+    lines.collect()
+}
+
 pub(super) fn write(plan: &Plan) -> Vec<PlanFile> {
     let Parts { hostpci, args, by_hand } = parts(plan);
     let Plan { vmid, name, uuid, memory_mib, page_mib, cpus, storage, .. } = plan;
@@ -85,13 +104,16 @@ pub(super) fn write(plan: &Plan) -> Vec<PlanFile> {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .to_vec();
-    // Beside huge pages Proxmox takes one node of one digit (qemu-server: PVE::QemuServer::Memory, hugepages_topology).
-    if let [node @ 0..10] = plan.nodes.as_slice() {
-        let last = cpus.saturating_sub(1);
-        let cpus = if last == 0 { "0".to_owned() } else { format!("0-{last}") };
-        options
-            .push(("numa0".into(), format!("cpus={cpus},hostnodes={node},memory={memory_mib},policy=bind")));
+    let nodes = numa(plan);
+    let mut comments = plan.comments();
+    if nodes.is_empty() && !plan.nodes.is_empty() {
+        let reserved = super::decide::reserved(&[0], memory_mib << 20, page_mib << 20);
+        comments.push_str(&format!(
+            "# Proxmox binds it to no node all the same: with huge pages it takes the nodes 0 to 9, eight at most, each with a CPU and a page \
+             of the guest. It takes the pages of node 0 ({reserved}).\n"
+        ));
     }
+    options.extend(nodes);
     options.extend(hostpci);
     options.push(("args".into(), args));
     let mut command = vec!["qm".to_owned(), "create".into(), vmid.to_string()];
@@ -120,7 +142,7 @@ pub(super) fn write(plan: &Plan) -> Vec<PlanFile> {
     let commands = format!(
         "#!/bin/sh\n# {name}: written by gdsboot vm plan. As root@pam: only root may set args and devices by address.\n{}set -eu\n{bind}\
          {} \\\n  {}\n# A configuration proves nothing: its verdict is INCOMPLETE (2) where nothing is wrong with it.\ngdsboot vm check {vmid} || [ $? = 2 ]\nqm start {vmid}\n",
-        plan.comments(),
+        comments,
         pasteable(&command[..3]),
         lines.join(" \\\n  ")
     );
@@ -132,7 +154,7 @@ pub(super) fn write(plan: &Plan) -> Vec<PlanFile> {
     options.push(("boot".into(), "order=scsi0".into()));
     options.sort();
     let conf = options.iter().map(|(key, value)| format!("{key}: {value}\n")).collect::<String>();
-    let conf = format!("{}{conf}", plan.comments());
+    let conf = format!("{comments}{conf}");
     vec![
         PlanFile { name: format!("{vmid}.sh"), text: commands },
         PlanFile { name: format!("{vmid}.conf"), text: conf },

@@ -1,6 +1,6 @@
 //! The devices that are passed through.
 
-use super::{Do, Rule, fix, some};
+use super::{Do, Rule, fix, set_line, some};
 use crate::checks::check::{Outcome, Remedy, Severity, Who};
 use crate::facts::Fact;
 use crate::hypervisor::context::{Context, What};
@@ -105,12 +105,16 @@ fn exist(context: &Context<'_>) -> Outcome {
         let name = passed.mapping.as_deref().unwrap_or("");
         let why = match passed.mapping {
             Some(_) => {
-                format!("{} names the resource mapping {name:?}, which is not known here", passed.name)
+                let lack = match context.machine.mappings_read {
+                    true => "has no device on this node",
+                    false => "is not known here",
+                };
+                format!("{} names the resource mapping {name:?}, which {lack}", passed.name)
             }
             None => format!("{} names no device", passed.name),
         };
-        // Elsewhere than on the hypervisor the mappings may not be at hand.
-        let outcome = if context.machine.has_mappings || passed.mapping.is_none() {
+        // Elsewhere than on the hypervisor the mappings are not at hand.
+        let outcome = if context.machine.mappings_read || passed.mapping.is_none() {
             Outcome::fail(why)
         } else {
             Outcome::unknown(why)
@@ -236,7 +240,14 @@ fn nvme(context: &Context<'_>) -> Outcome {
 fn pcie(context: &Context<'_>) -> Outcome {
     let conventional = context.conventional();
     if let Some(first) = conventional.first() {
-        let host = first.hosts.first().map_or("0000:BB:DD", String::as_str);
+        let line = set_line(first, &[("pcie", Some("1"))]);
+        // On another machine than q35 nothing is said of ports; there the machine is mended first.
+        let proxmox = match line.as_str() {
+            "" => {
+                Do::Words("in args, give the device's -device vfio-pci the bus of a -device pcie-root-port")
+            }
+            line => Do::Line(line),
+        };
         return Outcome::fail(format!(
             "on a bus of conventional PCI: {}",
             some(conventional.iter().map(|passed| passed.name.as_str()))
@@ -246,7 +257,7 @@ fn pcie(context: &Context<'_>) -> Outcome {
         .remedy(fix(
             context,
             "hang the devices below PCI Express ports",
-            &format!("qm set VMID -{} {host},pcie=1", first.name),
+            proxmox,
             Do::Words("give the hostdev an <address> on a controller of model pcie-root-port"),
             "-device pcie-root-port,id=port,bus=pcie.0,chassis=1 -device vfio-pci,...,bus=port",
         ));
@@ -304,24 +315,22 @@ fn iommufd(context: &Context<'_>) -> Outcome {
         return Outcome::pass("the devices are reached by vfio's own containers, which map their windows");
     }
     let release = context.host.and_then(|facts| facts.kernel.release.value());
-    match release.and_then(|release| crate::checks::said::at_least(release, &[6, 19])) {
-        Some(true) => {
-            return Outcome::note(format!(
-                "reached by iommufd: {}; whether this QEMU maps their windows is not known",
-                some(found)
-            ));
-        }
-        None => {
-            return Outcome::unknown(format!(
-                "reached by iommufd, which maps windows from Linux 6.19 on: {}; the host's kernel is not known here",
-                some(found)
-            ))
-            .remedy(
-                Remedy::new(Who::Hypervisor, "look which kernel it is, or name the host's report with --host")
-                    .command("uname -r"),
-            );
-        }
-        Some(false) => {}
+    let is_new = release.and_then(|release| crate::checks::said::at_least(release, &[6, 19]));
+    if is_new.is_none() {
+        return Outcome::unknown(format!(
+            "reached by iommufd: {}; before Linux 6.19 it maps no window, and the host's kernel is not known here",
+            some(found)
+        ))
+        .remedy(
+            Remedy::new(Who::Hypervisor, "check on the hypervisor itself, or hand in its facts with --host")
+                .command("gdsboot-validator facts --json > host.json"),
+        );
+    }
+    if is_new == Some(true) {
+        return Outcome::note(format!(
+            "reached by iommufd: {}; whether this QEMU maps their windows is not known",
+            some(found)
+        ));
     }
     Outcome::fail(format!("reached by iommufd, which maps no window before Linux 6.19: {}", some(found)))
         .expected("vfio's own containers")
@@ -353,32 +362,46 @@ fn functions(context: &Context<'_>) -> Outcome {
         return Outcome::pass("the cards are passed with all their functions");
     };
     let slot = address.rsplit_once('.').map_or(*address, |(slot, _)| slot);
+    let line = match passed.mapping {
+        Some(_) => String::new(),
+        None => set_line(passed, &[("host", Some(slot))]),
+    };
+    let proxmox = match (line.as_str(), &passed.mapping) {
+        ("", Some(_)) => Do::Words("let the resource mapping name the whole card"),
+        ("", None) => {
+            Do::Words("in args, one -device vfio-pci for each function, the first with multifunction=on")
+        }
+        (line, _) => Do::Line(line),
+    };
     Outcome::fail(format!("{} is passed without the card's function {address}", passed.name))
         .expected("all functions of the card")
         .remedy(fix(
             context,
             "pass the whole card",
-            &format!("qm set VMID -{} {slot},pcie=1", passed.name),
+            proxmox,
             Do::Words("one <hostdev> for each function, on one slot of the guest, the first with multifunction='on'"),
             &format!("-device vfio-pci,host={slot}.0,bus=port,addr=0x0.0,multifunction=on -device vfio-pci,host={address},bus=port,addr=0x0.1"),
         ))
 }
 
 fn display(context: &Context<'_>) -> Outcome {
-    let shown: Vec<&str> =
-        context.machine.passed.iter().filter(|p| p.display).map(|p| p.name.as_str()).collect();
-    if shown.is_empty() {
+    let shown: Vec<&Passed> = context.machine.passed.iter().filter(|p| p.display).collect();
+    let Some(first) = shown.first() else {
         return Outcome::pass("no passed device is the guest's display");
-    }
-    Outcome::fail(format!("the guest's display is a passed device: {}", some(shown.iter().copied())))
+    };
+    let line = set_line(first, &[("x-vga", None)]);
+    let line = if line.is_empty() { line } else { format!("{line} -vga std -serial0 socket") };
+    let proxmox = match line.as_str() {
+        "" => Do::Words("remove x-vga=on from -device vfio-pci in args"),
+        line => Do::Line(line),
+    };
+    let names = shown.iter().map(|passed| passed.name.as_str());
+    Outcome::fail(format!("the guest's display is a passed device: {}", some(names)))
         .expected("a virtual display, or a serial console")
         .remedy(fix(
             context,
             "leave x-vga away: gdsboot's report is on the virtual display and on the serial console",
-            &format!(
-                "qm set VMID -{} HOST,pcie=1 -vga std -serial0 socket",
-                shown.first().unwrap_or(&"hostpci0")
-            ),
+            proxmox,
             Do::Words("remove display='on' from the hostdev"),
             Do::Words("remove x-vga=on from -device vfio-pci"),
         ))

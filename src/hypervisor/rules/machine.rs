@@ -1,8 +1,9 @@
 //! The machine itself: board, firmware, CPU; and what the configuration says beyond.
 
-use super::{Do, Rule, fix, some};
+use super::{Do, Rule, fix, fw_cfg, set_line, some};
 use crate::checks::check::{Outcome, Remedy, Severity, Who};
 use crate::checks::each::size;
+use crate::checks::iommu::OF_GUEST;
 use crate::hypervisor::context::{Context, What};
 use crate::hypervisor::machine::{Firmware, Kind};
 use crate::hypervisor::window::{self, CLASSIC, FW_CFG};
@@ -10,6 +11,18 @@ use crate::pasteable::pasteable;
 
 /// The machine before its devices.
 pub const RULES: &[Rule] = &[
+    Rule {
+        id: "vm.accepted",
+        title: "the hypervisor accepts the configuration",
+        requires: &[],
+        severity: Severity::Blocker,
+        rationale: "What a hypervisor refuses to define or to start is no virtual machine, whatever else is right with it.",
+        references: &[
+            "qemu-server: Memory.pm, config, hugepages_topology",
+            "libvirt: qemu_validate.c, qemuValidateDomainDefSysinfo",
+        ],
+        run: accepted,
+    },
     Rule {
         id: "vm.machine-type",
         title: "the virtual machine is a q35",
@@ -78,8 +91,9 @@ pub const GUEST: &[Rule] = &[
         title: "the guest may know that it is a guest",
         requires: &[],
         severity: Severity::Minor,
-        rationale: "NVIDIA's drivers work in guests since 2021. Where the hypervisor is hidden they take no notice of cliques, \
-                    and nvidia-fs cannot tell that addresses are a guest's.",
+        rationale: "NVIDIA's drivers work in guests since 2021. Where KVM's CPUID leaf is hidden (kvm=off) they take no notice of \
+                    cliques; where the bit is hidden by which a guest knows that it is one (-hypervisor), nvidia-fs cannot \
+                    tell that addresses are a guest's.",
         references: &[
             "open-gpu-kernel-modules: p2p_caps.c, pHypervisor->bDetected",
             "gds-nvidia-fs: nvfs-core.c, X86_FEATURE_HYPERVISOR",
@@ -88,14 +102,11 @@ pub const GUEST: &[Rule] = &[
     },
     Rule {
         id: "iommu.guest",
-        title: "the guest has no IOMMU of its own",
+        title: OF_GUEST.title,
         requires: &[],
         severity: Severity::Major,
-        rationale: "A virtual IOMMU translates once more, and p2pdma and nvidia-fs behave as on a machine whose IOMMU is on.",
-        references: &[
-            "QEMU: docs/system/devices/virtio-iommu",
-            "GPUDirect Storage installation: disable IOMMU",
-        ],
+        rationale: OF_GUEST.rationale,
+        references: OF_GUEST.references,
         run: viommu,
     },
     Rule {
@@ -148,6 +159,20 @@ pub const NOTES: &[Rule] = &[
     },
 ];
 
+fn accepted(context: &Context<'_>) -> Outcome {
+    let refused = &context.machine.refused;
+    let Some(first) = refused.first() else {
+        return Outcome::pass("nothing in it is known to be refused");
+    };
+    let mut outcome = Outcome::fail(format!("{} refuses {}", context.machine.kind, first.why));
+    for refused in refused {
+        outcome = outcome
+            .evidence(&context.machine.from, &refused.why)
+            .remedy(Remedy::new(Who::VmConfiguration, refused.mend.replace("VMID", &context.vmid())));
+    }
+    outcome
+}
+
 fn machine_type(context: &Context<'_>) -> Outcome {
     let machine = context.machine;
     if machine.is_q35() {
@@ -198,18 +223,37 @@ fn cpu_type(context: &Context<'_>) -> Outcome {
             "-cpu host,host-phys-bits=on",
         )
     };
-    if cpu.model.starts_with("custom-") {
-        return Outcome::unknown(format!("what the CPU model {} shows is not known here", cpu.model)).remedy(
-            Remedy::new(Who::Hypervisor, "look what it reports to the guest")
+    let hand_in = || {
+        Remedy::new(Who::Hypervisor, "check on the hypervisor itself, or hand in what is known of it: --host")
+            .command("gdsboot-validator facts --json > host.json")
+    };
+    if cpu.is_custom() {
+        return Outcome::unknown(format!("what CPU {} is, stands in Proxmox' list of models", cpu.model))
+            .remedy(
+                Remedy::new(
+                    Who::Hypervisor,
+                    "look what model it reports, and how many bits of address it has",
+                )
                 .command("cat /etc/pve/virtual-guest/cpu-models.conf"),
-        );
+            );
     }
-    // An EPYC's family, on an EPYC, is all that p2pdma asks for.
-    if cpu.is_epyc() && cpu.is_wide() && context.is_zen() != Some(false) {
-        return Outcome::pass(format!(
-            "the guest sees an AMD Zen ({}) with the address width that was asked for",
-            cpu.model
-        ));
+    if cpu.is_zen_on_zen() && cpu.is_wide() {
+        match context.is_zen() {
+            Some(true) => {
+                return Outcome::pass(format!(
+                    "the guest's CPU is {}, with the family of a Zen and wide addresses",
+                    cpu.model
+                ));
+            }
+            None => {
+                return Outcome::unknown(format!(
+                    "the guest's CPU is {}: enough on an AMD Zen, and what the host's is, is not known here",
+                    cpu.model
+                ))
+                .remedy(hand_in());
+            }
+            Some(false) => {}
+        }
     }
     if !cpu.is_host() {
         let model = if cpu.model.is_empty() { "the hypervisor's default" } else { cpu.model.as_str() };
@@ -299,14 +343,8 @@ fn mmio_window(context: &Context<'_>) -> Outcome {
     let remedy = fix(
         context,
         "tell OVMF to keep more room, beside what the configuration hands on already, and show the guest the host's CPU",
-        &format!(
-            "qm set VMID -args {}",
-            pasteable([format!("{}-fw_cfg name={FW_CFG},string={mib}", machine.args_and())])
-        ),
-        // In <sysinfo type='fwcfg'> libvirt reserves the names below opt/ovmf/ (qemuValidateDomainDefSysinfo).
-        &format!(
-            "<domain xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'> ... <qemu:commandline><qemu:arg value='-fw_cfg'/><qemu:arg value='name={FW_CFG},string={mib}'/></qemu:commandline></domain>"
-        ),
+        &fw_cfg::for_proxmox(machine.args.as_deref(), mib),
+        &fw_cfg::for_libvirt(mib),
         &format!("-fw_cfg name={FW_CFG},string={mib}"),
     );
     if told == Some(None) {
@@ -341,19 +379,48 @@ fn mmio_window(context: &Context<'_>) -> Outcome {
 }
 
 fn hidden(context: &Context<'_>) -> Outcome {
-    if !context.machine.cpu.hidden {
-        return Outcome::pass("the guest sees its hypervisor");
-    }
-    Outcome::fail("KVM is hidden from the guest, which NVIDIA's drivers need no more")
-        .expected("visible")
-        .actual("hidden")
-        .remedy(fix(
-            context,
-            "show the guest its hypervisor",
-            "qm set VMID -cpu host",
-            "<features><kvm><hidden state='off'/></kvm></features>",
-            Do::Words("-cpu host without kvm=off"),
-        ))
+    let cpu = &context.machine.cpu;
+    let why = match (cpu.hidden, cpu.no_hypervisor) {
+        (false, false) if cpu.is_custom() => {
+            return Outcome::unknown(format!(
+                "whether {} hides KVM stands in Proxmox' list of models",
+                cpu.model
+            ));
+        }
+        (false, false) => return Outcome::pass("the guest sees its hypervisor"),
+        (true, false) => {
+            "KVM is hidden from the guest: NVIDIA's driver takes no notice of cliques, and needs no hiding any more"
+        }
+        (_, true) => {
+            "the guest is not told that it is one: nvidia-fs takes its addresses for a machine's, and NVIDIA's driver needs no hiding any more"
+        }
+    };
+    let display = context.machine.passed.iter().find(|passed| cpu.hidden && passed.display);
+    let line = match display {
+        // x-vga hides KVM by itself.
+        Some(passed) => set_line(passed, &[("x-vga", None)]),
+        None => {
+            let kept = cpu.written.split(',').filter(|part| !part.starts_with("hidden="));
+            let kept = kept.collect::<Vec<_>>().join(",");
+            match cpu.no_hypervisor || kept == cpu.written {
+                true => String::new(),
+                false => format!("qm set VMID -cpu {}", pasteable([kept])),
+            }
+        }
+    };
+    let proxmox = match line.as_str() {
+        "" => Do::Words("remove kvm=off and -hypervisor from -cpu in args"),
+        line => Do::Line(line),
+    };
+    Outcome::fail(why).expected("visible").actual("hidden").remedy(fix(
+        context,
+        "show the guest its hypervisor",
+        proxmox,
+        Do::Words(
+            "<hidden state='off'/> in <kvm>, and no <feature policy='disable' name='hypervisor'/> in <cpu>",
+        ),
+        Do::Words("-cpu without kvm=off and -hypervisor"),
+    ))
 }
 
 fn viommu(context: &Context<'_>) -> Outcome {
@@ -364,7 +431,7 @@ fn viommu(context: &Context<'_>) -> Outcome {
         .remedy(fix(
             context,
             "take the virtual IOMMU away",
-            "qm set VMID -machine q35",
+            &format!("qm set VMID -machine {}", context.machine.board),
             Do::Words("remove <iommu> from <devices>"),
             Do::Words("remove -device intel-iommu, amd-iommu or virtio-iommu"),
         ))
@@ -380,7 +447,11 @@ fn confidential(context: &Context<'_>) -> Outcome {
         .remedy(fix(
             context,
             "run GPUDirect Storage in a machine without confidential computing",
-            "qm set VMID -delete amd-sev",
+            if what.starts_with("Intel TDX") {
+                "qm set VMID -delete intel-tdx"
+            } else {
+                "qm set VMID -delete amd-sev"
+            },
             Do::Words("remove <launchSecurity>"),
             Do::Words("remove confidential-guest-support from -machine"),
         ))

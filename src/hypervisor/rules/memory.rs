@@ -2,7 +2,7 @@
 
 use super::machine::has_gpus;
 use super::{Do, Rule, fix, some};
-use crate::checks::check::{Outcome, Remedy, Severity, Who};
+use crate::checks::check::{Outcome, Severity};
 use crate::checks::each::size;
 use crate::checks::virtual_machine::bookkeeping;
 use crate::hypervisor::context::{Context, What};
@@ -87,17 +87,6 @@ pub fn best_page(memory: u64) -> u64 {
 
 fn hugepages(context: &Context<'_>) -> Outcome {
     let memory = &context.machine.memory;
-    if let (Some(_), Some(line)) = (memory.hugepages, &memory.wide_binding) {
-        return Outcome::fail(format!(
-            "Proxmox starts no machine with huge pages on several nodes of the host: {line}"
-        ))
-        .expected("one node of the host, 0 to 9, in each numaN line")
-        .actual(line)
-        .remedy(
-            Remedy::new(Who::VmConfiguration, "name one node in each line, or take the lines out")
-                .command("qm set VMID -delete numa0"),
-        );
-    }
     match memory.hugepages {
         Some(0) => Outcome::pass("the memory lies on huge pages"),
         Some(page) => Outcome::pass(format!("the memory lies on pages of {}", size(page))),
@@ -208,14 +197,27 @@ fn numa(context: &Context<'_>) -> Outcome {
             words(&nodes)
         ));
     }
-    let list = |between: &str| nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(between);
+    let list = nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let mib = context.machine.memory.bytes.unwrap_or(0) >> 20;
+    // Each node has its own line: with huge pages Proxmox takes no other form.
+    let page = (context.machine.memory.hugepages.unwrap_or(0) >> 20).max(2);
+    let mut rest = mib;
+    let lines = nodes.iter().enumerate().map(|(at, node)| {
+        let left = (nodes.len() - at) as u64;
+        // In whole pages.
+        let part = if left == 1 { rest } else { rest / left / page * page };
+        rest -= part;
+        let cpus = if nodes.len() == 1 { "0-N".to_owned() } else { format!("CPUS{at}") };
+        format!(" -numa{at} cpus={cpus},hostnodes={node},memory={part},policy=bind")
+    });
+    let lines: String = lines.collect();
+    let backend: String = nodes.iter().map(|node| format!(",host-nodes={node}")).collect();
     let remedy = fix(
         context,
         "bind the memory to the devices' node",
-        &format!("qm set VMID -numa 1 -numa0 'cpus=0-N,hostnodes={},memory={mib},policy=bind'", list(";")),
-        &format!("<numatune><memory mode='strict' nodeset='{}'/></numatune>", list(",")),
-        &format!("-object memory-backend-memfd,...,host-nodes={},policy=bind", list(",host-nodes=")),
+        &format!("qm set VMID -numa 1{lines}"),
+        &format!("<numatune><memory mode='strict' nodeset='{list}'/></numatune>"),
+        &format!("-object memory-backend-memfd,...{backend},policy=bind"),
     );
     let outcome = if bound.is_empty() {
         Outcome::fail(format!(

@@ -3,6 +3,7 @@
 
 mod devices;
 mod disks;
+mod fw_cfg;
 mod machine;
 mod memory;
 mod pairs;
@@ -10,8 +11,9 @@ mod pairs;
 pub use memory::best_page;
 
 use super::context::Context;
-use super::machine::Kind;
+use super::machine::{Kind, Passed};
 use crate::checks::check::{Outcome, Remedy, Severity, Who};
+use crate::pasteable::pasteable;
 
 /// One rule.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +91,13 @@ fn fix<'a>(
         }
         Do::Words(words) => Remedy::new(Who::VmConfiguration, format!("{text}: {words}")),
     }
+}
+
+/// Proxmox' command that writes a device's line with other properties, and keeps the rest of it; empty for a device of `args`.
+fn set_line(passed: &Passed, changes: &[(&str, Option<&str>)]) -> String {
+    passed
+        .rewritten(changes)
+        .map_or_else(String::new, |line| format!("qm set VMID -{} {}", passed.name, pasteable([line])))
 }
 
 /// Names, the first few of them.

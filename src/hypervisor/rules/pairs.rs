@@ -1,9 +1,9 @@
 //! GPUs and NVMe controllers as the guest will see them, beside what the host has.
 
-use super::{Rule, fix, some};
+use super::{Rule, some};
 use crate::checks::check::{Outcome, Remedy, Severity, Who};
 use crate::hypervisor::context::{Context, What, is_near};
-use crate::hypervisor::machine::Passed;
+use crate::hypervisor::machine::{Kind, Passed};
 use crate::topology::Pair;
 use crate::topology::labels::Label;
 use crate::topology::p2pdma::P2pdma;
@@ -103,13 +103,28 @@ fn switch(context: &Context<'_>, pair: &Both<'_>) -> Remedy {
     };
     let (gpu, nvme) = (host(pair.gpu), host(pair.nvme));
     let plan = format!("gdsboot vm plan --topology switch --gpu {gpu} --nvme {nvme}");
-    fix(
-        context,
-        "hang both below one emulated switch",
-        &format!("{plan} --for proxmox --vmid VMID"),
-        &format!("{plan} --for libvirt"),
-        &format!("{plan} --for qemu"),
+    if context.machine.kind != Kind::Proxmox {
+        let kind = if context.machine.kind == Kind::Libvirt { "libvirt" } else { "qemu" };
+        return Remedy::new(Who::VmConfiguration, "hang both below one emulated switch")
+            .command(format!("{plan} --for {kind}"));
+    }
+    // The plan's script makes a machine of its own, and this number is taken.
+    let remedy = Remedy::new(
+        Who::VmConfiguration,
+        "hang both below one emulated switch: make the machine anew by a plan with another number, or put the devices of the plan's \
+         args behind the machine's own, take their lines out, and bind both to vfio-pci as the plan's script does",
     )
+    .command(format!("{plan} --for proxmox --vmid NEW -o plan"));
+    let mut lines: Vec<&str> = [pair.gpu, pair.nvme]
+        .into_iter()
+        .filter(|passed| !passed.written.is_empty())
+        .map(|passed| passed.name.as_str())
+        .collect();
+    lines.dedup();
+    match lines.as_slice() {
+        [] => remedy,
+        lines => remedy.command(format!("qm set {} -delete {}", context.vmid(), lines.join(","))),
+    }
 }
 
 fn words(label: Option<Label>) -> String {
@@ -181,9 +196,16 @@ fn p2pdma(context: &Context<'_>) -> Outcome {
     let Some(first) = apart.first() else {
         return Outcome::pass("the pairs share a switch in the guest");
     };
+    let cpu = &context.machine.cpu;
     match context.is_zen() {
-        Some(true) if context.machine.cpu.is_host() || context.machine.cpu.is_epyc() => {
+        Some(true) if cpu.is_host() || cpu.is_zen_on_zen() => {
             return Outcome::pass("the CPU is an AMD Zen, which the guest sees: p2pdma asks for no switch");
+        }
+        Some(true) if cpu.is_custom() => {
+            return Outcome::unknown(format!(
+                "p2pdma asks for a switch unless the guest sees an AMD Zen; what CPU {} is, stands in Proxmox' list of models",
+                cpu.model
+            ));
         }
         Some(_) => {}
         None => {
@@ -193,32 +215,42 @@ fn p2pdma(context: &Context<'_>) -> Outcome {
             .remedy(switch(context, first));
         }
     }
-    let names: Vec<String> = apart.iter().map(|pair| pair.name()).collect();
-    let names = some(names.iter().map(String::as_str));
+    let names = |pairs: &[&Both<'_>]| {
+        let names: Vec<String> = pairs.iter().map(|pair| pair.name()).collect();
+        some(names.iter().map(String::as_str))
+    };
+    // What the hardware could do and the guest's tree forbids is what must be mended.
+    let of = |passed_on: Option<bool>| -> Vec<&Both<'_>> {
+        apart.iter().copied().filter(|pair| pair.is_passed_on() == passed_on).collect()
+    };
+    let (lost, unknown) = (of(Some(true)), of(None));
+    if let Some(first) = lost.first() {
+        return Outcome::fail(format!(
+            "the guest's p2pdma refuses pairs that share no switch: {}",
+            names(&lost)
+        ))
+        .expected("one emulated switch")
+        .actual("a root port each")
+        .remedy(switch(context, first));
+    }
     if apart.len() < pairs.len() {
         return Outcome::note(format!(
-            "the guest's p2pdma refuses some of the pairs, which share no switch: {names}"
+            "the guest's p2pdma refuses some of the pairs, which share no switch: {}",
+            names(&apart)
         ));
     }
-    // One that the hardware would pass on is refused for nothing.
-    let any = |is: Option<bool>| apart.iter().find(|pair| pair.is_passed_on() == is);
-    let first = any(Some(true)).or(any(None)).unwrap_or(first);
-    match first.is_passed_on() {
-        Some(true) => {
-            Outcome::fail(format!("the guest's p2pdma refuses pairs that share no switch: {names}"))
-                .expected("one emulated switch")
-                .actual("a root port each")
-                .remedy(switch(context, first))
-        }
-        Some(false) => Outcome::note(format!(
-            "the guest's p2pdma refuses {names}, and by the kernel's list this host's hardware does not pass such requests on either: \
-             nvidia-fs is the route to try"
-        )),
-        None => Outcome::unknown(format!(
-            "whether this host's hardware passes requests on between {names} is not known"
+    if let Some(first) = unknown.first() {
+        return Outcome::unknown(format!(
+            "whether this host's hardware passes requests on between {} is not known",
+            names(&unknown)
         ))
-        .remedy(switch(context, first)),
+        .remedy(switch(context, first));
     }
+    Outcome::note(format!(
+        "the guest's p2pdma refuses {}, and by the kernel's list this host's hardware does not pass such requests on either: \
+         nvidia-fs is the route to try",
+        names(&apart)
+    ))
 }
 
 fn clique(context: &Context<'_>) -> Outcome {
