@@ -10,6 +10,7 @@ use gdsboot::builder::profile::Profile;
 use gdsboot::error::{Advise as _, Status, usage};
 use gdsboot::output_stream::stdout;
 use gdsboot::progress::Progress;
+use gdsboot::report::kind::Kind;
 use gdsboot::report::source::Image;
 use gdsboot::smoke::accel::Wanted;
 use gdsboot::smoke::emulator::Emulator;
@@ -45,7 +46,7 @@ pub struct SmokeArgs {
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
     /// Show what differs, then make it what the machine files expect
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["firmware", "disk", "read_only", "report_disk"])]
     pub update: bool,
     #[command(flatten)]
     pub how: How,
@@ -136,6 +137,12 @@ pub fn run(args: &SmokeArgs, global: &Global) -> Result<Status> {
     let (names, machines) = machines(&args.machine)?;
     if args.update {
         names.iter().try_for_each(|name| update::check(name))?;
+        if Image::open(&args.image)?.kind() == Kind::Iso {
+            return Err(usage(
+                "an ISO is booted from a CD-ROM drive, and not as the machine files say",
+                "build the disk image: leave --format out",
+            ));
+        }
     }
     let junit = args.junit.as_deref().map(Output::new).transpose()?;
     let emulator = match &args.how.qemu {

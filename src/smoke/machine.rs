@@ -410,6 +410,13 @@ mod tests {
                 .ends_with("the bridge a: there are 1 NUMA nodes")
         );
         let port = "[[bridge]]\nname = 'a'\nkind = 'root-port'\n";
+        for address in ["1c", "20.0", "1c.8", "1c.0,id=x", "+c.0"] {
+            let said = with(&format!("{port}address = '{address}'"));
+            assert!(said.ends_with("such as 1c.0"), "{address}: {said}");
+        }
+        let bridges: String =
+            (0..7).map(|n| format!("[[bridge]]\nname = 'h{n}'\nkind = 'host-bridge'\n")).collect();
+        assert!(with(&bridges).ends_with("the bridge h6 is one host bridge more than 6"));
         let two = "[[gpu]]\nmodel = 'l40s'\nbehind = 'a'\n[[gpu]]\nmodel = 'l40s'\nbehind = 'a'";
         assert!(with(&format!("{port}{two}")).ends_with("has room for one device; put a switch behind it"));
         assert!(with(&format!("{port}{port}")).ends_with("two bridges are called a"));

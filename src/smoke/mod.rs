@@ -62,7 +62,7 @@ use std::path::{Path, PathBuf};
 pub struct Request {
     /// The image.
     pub image: PathBuf,
-    /// The guests, one after the other.
+    /// The guests.
     pub machines: Vec<Machine>,
     /// Are the reports compared with what the machine files expect?
     pub compare: bool,

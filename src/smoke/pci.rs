@@ -128,6 +128,19 @@ impl Layout {
     }
 }
 
+/// Bus numbers end at 255, and each host bridge gets 32 of those from 64 on.
+const MOST_HOST_BRIDGES: usize = 6;
+
+/// `1c.0`: a slot up to 1f and a function up to 7, hexadecimal.
+fn is_address(text: &str) -> bool {
+    let is_below = |part: &str, end: u8| {
+        (1..=2).contains(&part.len())
+            && part.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && u8::from_str_radix(part, 16).is_ok_and(|number| number < end)
+    };
+    text.split_once('.').is_some_and(|(slot, function)| is_below(slot, 32) && is_below(function, 8))
+}
+
 /// A bridge that was made.
 #[derive(Debug)]
 struct Made {
@@ -174,6 +187,9 @@ impl<'a> Laying<'a> {
         if bridge.address.is_some() && bridge.kind != BridgeKind::RootPort {
             return Err(format!("the bridge {name}: only a root port has an address of its own"));
         }
+        if bridge.address.as_deref().is_some_and(|address| !is_address(address)) {
+            return Err(format!("the bridge {name}: an address is a slot and a function, such as 1c.0"));
+        }
         if bridge.numa_node.is_some() && bridge.kind != BridgeKind::HostBridge {
             return Err(format!("the bridge {name}: only a host bridge has a NUMA node"));
         }
@@ -203,9 +219,14 @@ impl<'a> Laying<'a> {
                 self.device(format!("x3130-upstream,id={name},bus={bus}"));
             }
             BridgeKind::HostBridge => {
+                let others = self.made.values().filter(|made| made.kind == BridgeKind::HostBridge).count();
+                if others == MOST_HOST_BRIDGES {
+                    return Err(format!(
+                        "the bridge {name} is one host bridge more than {MOST_HOST_BRIDGES}"
+                    ));
+                }
                 // Bus numbers below which firmware has room for what hangs there.
-                let number =
-                    64 + 32 * self.made.values().filter(|made| made.kind == BridgeKind::HostBridge).count();
+                let number = 64 + 32 * others;
                 let node = bridge.numa_node.map(|node| format!(",numa_node={node}")).unwrap_or_default();
                 self.device(format!("pxb-pcie,id={name},bus=pcie.0,bus_nr={number}{node}"));
             }
