@@ -1,5 +1,6 @@
 //! The report partition: mounted as soon as it can be, a folder per run, nothing in another run's folder ever touched.
-//! A file is written beside its name and moved there when it is whole and on the disk.
+//! A file is written beside its name and moved there when it is whole and on the disk. A cut of the power leaves what was there
+//! before, or an empty file, or all of it.
 
 use super::mounts;
 use super::partition::Partition;
@@ -171,8 +172,13 @@ impl ReportPartition {
         let mut file = fs::File::create(&unfinished)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        drop(file);
-        fs::rename(&unfinished, folder.join(name))?;
+        let name = folder.join(name);
+        // Linux' vfat leaves the new name's entry as it was, or empty, until the moved file itself is synced (vfat_rename in
+        // fs/fat/namei_vfat.c), and frees what the name had before; while that is open, it is not freed.
+        let before = fs::File::open(&name).ok();
+        fs::rename(&unfinished, &name)?;
+        file.sync_all()?;
+        drop(before);
         sync_folder(&folder)
     }
 }

@@ -22,6 +22,12 @@ impl ReadAt for std::fs::File {
     }
 }
 
+impl<D: ReadAt> ReadAt for &D {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        (**self).read_exact_at(buf, offset)
+    }
+}
+
 /// A part of a file or disk: nothing outside of it can be read.
 #[derive(Debug)]
 pub struct Window<'a, D = std::fs::File> {

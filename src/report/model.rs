@@ -68,8 +68,7 @@ impl Report {
 
     /// The verdict in a line about this run: `FAIL`, or `INCOMPLETE (SIMULATED)`.
     pub fn verdict_words(&self) -> String {
-        let mark = if self.is_simulated() { format!(" ({SIMULATED})") } else { String::new() };
-        format!("{}{mark}", self.verdict)
+        verdict_words(self.verdict, self.is_simulated())
     }
 
     /// The report of a check that was no run of the image: begun and ended at `now`.
@@ -104,6 +103,13 @@ impl Report {
 
 /// What stands over every page of a report of imitations.
 pub const SIMULATED: &str = "SIMULATED";
+
+/// A verdict in a line about its run: `FAIL`, or `INCOMPLETE (SIMULATED)`.
+pub fn verdict_words(verdict: Verdict, simulated: bool) -> String {
+    let mark = if simulated { format!(" ({SIMULATED})") } else { String::new() };
+    format!("{verdict}{mark}")
+}
+
 /// The same in a sentence.
 pub const SIMULATED_WORDS: &str = "SIMULATED: devices or libraries that imitate NVIDIA's took part; nothing here says anything about this machine";
 

@@ -324,8 +324,9 @@ impl<'a> Catalogue<'a> {
 
 fn end_of(source: &Source, run: &RunRef) -> End {
     let json = match source.read(run, RUN_REPORT_JSON, MAX_REPORT) {
-        Ok(Some(json)) => json,
-        Ok(None) => return source.files(run).map_or_else(End::Unreadable, End::Without),
+        // Empty is a file whose writer lost its power before it had anything in it.
+        Ok(Some(json)) if !json.is_empty() => json,
+        Ok(_) => return source.files(run).map_or_else(End::Unreadable, End::Without),
         Err(error) => return End::Unreadable(error),
     };
     match json::head(&json) {

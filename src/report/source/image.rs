@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 pub const MAX_REPORT: u32 = 64 << 20;
 /// More than any boot menu has.
 const MAX_MENU: u32 = 1 << 20;
-/// More than any kernel has.
+/// More than any kernel or initial RAM disk has.
 const MAX_KERNEL: u32 = 256 << 20;
 /// More than any capture has.
 const MAX_CAPTURE: u32 = 256 << 20;
@@ -166,12 +166,28 @@ impl<D: ReadAt> Image<D> {
 
     /// The kernel that the boot menu's first entry loads.
     pub fn kernel(&self) -> Result<Vec<u8>> {
-        let shown = self.path.display();
-        let entry = self.menu()?.into_iter().next().with_context(|| {
-            format!("finding the kernel of {shown}: no EFI/*/grub.cfg on its ESP has a menu entry")
+        self.file_of_menu(&self.first_entry()?.kernel)
+    }
+
+    /// The initial RAM disk that the boot menu's first entry loads.
+    pub fn initrd(&self) -> Result<Vec<u8>> {
+        let initrd = self.first_entry()?.initrd.with_context(|| {
+            format!("finding the initial RAM disk of {}: its boot menu names none", self.path.display())
         })?;
-        let kernel = self.filesystem(self.esp()?)?.read(&entry.kernel, MAX_KERNEL)?;
-        kernel.with_context(|| format!("finding the kernel of {shown}: its ESP has no {}", entry.kernel))
+        self.file_of_menu(&initrd)
+    }
+
+    /// The boot menu's first entry.
+    pub fn first_entry(&self) -> Result<MenuEntry> {
+        self.menu()?.into_iter().next().with_context(|| {
+            let shown = self.path.display();
+            format!("finding the kernel of {shown}: no EFI/*/grub.cfg on its ESP has a menu entry")
+        })
+    }
+
+    fn file_of_menu(&self, path: &str) -> Result<Vec<u8>> {
+        let file = self.filesystem(self.esp()?)?.read(path, MAX_KERNEL)?;
+        file.with_context(|| format!("finding what {} boots: its ESP has no {path}", self.path.display()))
     }
 
     /// The folders of all runs, oldest first (their names begin with the time).
@@ -184,11 +200,14 @@ impl<D: ReadAt> Image<D> {
         let fat = self.filesystem(self.report_partition()?)?;
         let read = |name: &str, limit| fat.read(&format!("{REPORT_RUNS}/{folder}/{name}"), limit);
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        // A file whose writer lost its power before it had anything in it.
+        let report =
+            |name: &str| -> Result<_> { Ok(read(name, MAX_REPORT)?.filter(|bytes| !bytes.is_empty())) };
         Ok(Run {
             folder: folder.to_owned(),
             started: read(RUN_STARTED, MAX_STARTED)?.map(text),
-            json: read(RUN_REPORT_JSON, MAX_REPORT)?,
-            text: read(RUN_REPORT_TEXT, MAX_REPORT)?.map(text),
+            json: report(RUN_REPORT_JSON)?,
+            text: report(RUN_REPORT_TEXT)?.map(text),
             capture: read(RUN_CAPTURE, MAX_CAPTURE)?,
             samples: read(RUN_SAMPLES, MAX_CAPTURE)?,
         })
