@@ -179,12 +179,19 @@ fn a_flashed_stick_boots_by_uefi_and_by_bios_and_keeps_its_reports() {
 
 #[test]
 fn the_same_bytes_boot_from_every_kind_of_disk() {
-    for disk in ["virtio-scsi", "nvme", "usb-storage", "sata"] {
-        let boots = smoke(&["--firmware", "uefi", "--disk", disk]);
-        check_report(&boots[0]);
-    }
-    let boots = smoke(&["--firmware", "bios", "--disk", "nvme"]);
+    let disks = ["virtio-blk", "virtio-scsi", "nvme", "usb-storage", "sata"];
+    let boots = smoke(&[&["--firmware", "uefi", "bios", "--disk"][..], &disks].concat());
+    assert_eq!(boots.len(), 2 * disks.len());
+    boots.iter().for_each(check_report);
+}
+
+/// As an operator boots it in a VM without a boot loader.
+#[test]
+fn qemu_can_load_its_kernel_itself() {
+    let boots = smoke(&["--firmware", "direct", "--disk", "virtio-blk"]);
     check_report(&boots[0]);
+    let command = boots[0]["command"].as_str().unwrap();
+    assert!(command.contains(" -kernel ") && command.contains(" -initrd "), "{command}");
 }
 
 #[test]

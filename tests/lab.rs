@@ -1,17 +1,27 @@
 //! The lab: every machine that gdsboot brings boots the image that a user gets, with the real drivers, and reports what its
-//! file says; a machine that was changed does not.
+//! file says, also where something goes wrong meanwhile; a machine that was changed does not.
+//!
+//! `cargo test --test lab -- --ignored` boots all of them with the image of debian-12 as well.
 
 mod common;
 
-use common::{PROFILE, cache, folder, gdsboot, image, run_with_status, stderr, stdout};
+use common::{
+    Image, OLD_PROFILE, PROFILE, cache, folder, gdsboot, image, image_of, run_with_status, stderr, stdout,
+};
 use gdsboot::smoke::machine::Machine;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 fn smoke(machines: &[&str], keep: &Path, status: i32) -> (Value, String) {
+    smoke_of(image(), machines, keep, status)
+}
+
+/// Boots an image with the QEMU of [`PROFILE`], which all simulated GPUs need.
+fn smoke_of(booted: &Image, machines: &[&str], keep: &Path, status: i32) -> (Value, String) {
     let mut command = gdsboot();
-    command.arg("--cache").arg(cache()).arg("smoke").arg(&image().path).arg("--lock").arg(&image().lock);
+    command.arg("--cache").arg(cache()).arg("smoke").arg(&booted.path);
+    command.args(["--emulator", PROFILE, "--lock"]).arg(&image().lock);
     command.args(["--json", "--timeout-scale", "2", "--keep"]).arg(keep).arg("--machine").args(machines);
     let output = run_with_status(&mut command, status);
     (serde_json::from_slice(stdout(&output).as_bytes()).unwrap(), stderr(&output))
@@ -66,14 +76,52 @@ fn every_machine_reports_what_its_file_says() {
     }
 }
 
+/// Drives that fail or are pulled out, a report partition that is full, a power that fails, and so on.
+#[test]
+fn whatever_goes_wrong_is_reported_as_its_file_says() {
+    let keep = tempfile::tempdir_in(folder()).unwrap();
+    let (summary, said) = smoke(&["faults"], keep.path(), 0);
+    let boots = summary["boots"].as_array().unwrap();
+    assert!(boots.len() >= Machine::with_faults().count());
+    for boot in boots {
+        assert_eq!(boot["differences"], Value::Array(Vec::new()), "{boot:#}\n{said}");
+        let notes = boot["notes"].to_string();
+        if boot["machine"] == "power-cuts" {
+            // All that are named, and one after every single write of a boot.
+            assert_eq!(notes.matches("power cut at ").count(), 10, "{notes}");
+            let replayed = boot["notes"][0].as_str().unwrap();
+            let number: u32 = replayed.split(' ').find_map(|word| word.parse().ok()).unwrap();
+            assert!(number > 50 && replayed.ends_with("nothing is lost"), "{replayed}");
+        }
+        let kept = Path::new(boot["kept"].as_str().unwrap());
+        let text = std::fs::read_to_string(kept.join("report.txt")).unwrap();
+        assert!(text.starts_with("gdsboot report: INCOMPLETE"), "{text}");
+    }
+}
+
+#[test]
+#[ignore = "the same for the older profile, which takes ten minutes more"]
+fn every_machine_of_debian_12_reports_what_its_file_says() {
+    let keep = tempfile::tempdir_in(folder()).unwrap();
+    let (summary, said) = smoke_of(&image_of(OLD_PROFILE), &["all", "faults"], keep.path(), 0);
+    for boot in summary["boots"].as_array().unwrap() {
+        assert_eq!(boot["differences"], Value::Array(Vec::new()), "{boot:#}\n{said}");
+        let report = &boot["reported"]["report"];
+        assert!(
+            report.is_null() || report["facts"]["image"]["value"]["profile"] == OLD_PROFILE,
+            "{report:#}"
+        );
+    }
+}
+
 #[test]
 fn a_machine_that_was_changed_is_noticed() {
     let dir = tempfile::tempdir_in(folder()).unwrap();
-    let text = std::fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("qemu/machines/two-switches.toml"),
-    );
-    let text = text.unwrap();
-    let changed = |name: &str, from: &str, to: &str| -> PathBuf {
+    let read = |file: &str| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("qemu").join(file)).unwrap()
+    };
+    let (switches, full) = (read("machines/two-switches.toml"), read("faults/report-full.toml"));
+    let changed = |text: &str, name: &str, from: &str, to: &str| -> PathBuf {
         assert!(text.contains(from), "{from}");
         let path = dir.path().join(format!("{name}.toml"));
         std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
@@ -81,16 +129,21 @@ fn a_machine_that_was_changed_is_noticed() {
     };
     let drive = "behind = \"lower\"";
     let machines = [
-        ("moved", changed("moved", drive, "behind = \"upper\""), "pair "),
+        ("moved", changed(&switches, "moved", drive, "behind = \"upper\""), "pair "),
         (
             "virtual",
-            changed("virtual", drive, "kind = \"virtio-blk\""),
+            changed(&switches, "virtual", drive, "kind = \"virtio-blk\""),
             "finding nvme.present: expected pass, is fail",
         ),
         (
             "small",
-            changed("small", "[[gpu]]\n", "[[gpu]]\nbar1 = \"64M\"\n"),
+            changed(&switches, "small", "[[gpu]]\n", "[[gpu]]\nbar1 = \"64M\"\n"),
             "finding gpu.bar1-size: expected pass, is fail",
+        ),
+        (
+            "mended",
+            changed(&full, "mended", "report-partition = \"full\"\n", ""),
+            "report: expected serial-line, found partition",
         ),
     ];
     let paths: Vec<&str> = machines.iter().map(|(_, path, _)| path.to_str().unwrap()).collect();

@@ -171,6 +171,15 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             };
             vec![(1..=3).map(line).collect::<String>().into_bytes()]
         }
+        "write_log" => {
+            let sector = |words: &[u64]| {
+                let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                bytes.resize(512, 7);
+                bytes
+            };
+            let magic = 0x006a_7366_7773_6872;
+            vec![[sector(&[magic, 1, 3, 512]), sector(&[3, 1, 0, 0]), vec![1; 512], sector(&[0, 0, 1, 0])].concat()]
+        }
         _ => panic!("{target} has no seeds"),
     }
 }

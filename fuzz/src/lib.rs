@@ -66,6 +66,7 @@ pub const TARGETS: [Target; 26] = [
     ("report", report),
     ("row", row),
     ("samples", samples),
+    ("write_log", write_log),
 ];
 
 fn text(data: &[u8]) -> std::borrow::Cow<'_, str> {
@@ -272,6 +273,11 @@ pub fn lock(data: &[u8]) {
 /// A machine file.
 pub fn machine_file(data: &[u8]) {
     let _ = Machine::parse("x", "x.toml", &text(data));
+}
+
+/// A log of the writes to a disk.
+pub fn write_log(data: &[u8]) {
+    let _ = gdsboot::smoke::write_log::entries(data);
 }
 
 /// A compressed module; the first byte chooses the compression.

@@ -33,7 +33,7 @@ use std::path::PathBuf;
 pub struct SmokeArgs {
     /// The image to boot
     pub image: PathBuf,
-    /// Machines to boot it in: built-in names, machine files, or all
+    /// Machines to boot it in: built-in names, machine files, all, or faults
     #[arg(long, value_name = "NAME", num_args = 1.., default_value = machine::DEFAULT)]
     pub machine: Vec<String>,
     /// How many boots at a time [default: what cores and memory are there for]
@@ -57,12 +57,12 @@ pub struct SmokeArgs {
 /// How to boot; shared with `try`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct How {
-    /// Firmware to boot it with [default: as the machine says]
-    #[arg(long)]
-    pub firmware: Option<Firmware>,
-    /// How to attach it [default: as the machine says]
-    #[arg(long)]
-    pub disk: Option<Disk>,
+    /// Firmwares to boot it with, one boot each [default: as the machine says]
+    #[arg(long, num_args = 1..)]
+    pub firmware: Vec<Firmware>,
+    /// How to attach it, one boot each [default: as the machine says]
+    #[arg(long, num_args = 1..)]
+    pub disk: Vec<Disk>,
     /// Attach it so that nothing can write to it
     #[arg(long)]
     pub read_only: bool,
@@ -99,27 +99,41 @@ pub enum Firmware {
     Uefi,
     /// SeaBIOS
     Bios,
-    /// One after the other
+    /// UEFI and BIOS, one after the other
     Both,
+    /// None: QEMU loads the image's kernel itself
+    Direct,
 }
 
 impl Firmware {
-    fn list(self) -> Vec<machine::Firmware> {
+    fn list(self) -> &'static [machine::Firmware] {
         match self {
-            Self::Uefi => vec![machine::Firmware::Uefi],
-            Self::Bios => vec![machine::Firmware::Bios],
-            Self::Both => vec![machine::Firmware::Uefi, machine::Firmware::Bios],
+            Self::Uefi => &[machine::Firmware::Uefi],
+            Self::Bios => &[machine::Firmware::Bios],
+            Self::Both => &[machine::Firmware::Uefi, machine::Firmware::Bios],
+            Self::Direct => &[machine::Firmware::Direct],
         }
     }
 }
 
-/// The machines of these names; `all` are those that gdsboot brings.
+/// Each once, in the order of its first place.
+fn distinct<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<T> {
+    all.into_iter().fold(Vec::new(), |mut known, one| {
+        if !known.contains(&one) {
+            known.push(one);
+        }
+        known
+    })
+}
+
+/// The machines of these names; `all` are those that gdsboot brings, `faults` those in which something goes wrong.
 fn machines(names: &[String]) -> Result<(Vec<String>, Vec<Machine>)> {
-    let is_all = |name: &&String| name.as_str() == "all";
-    let all = names.iter().filter(is_all).flat_map(|_| Machine::built_in().map(str::to_owned));
-    let mut wanted: Vec<String> = names.iter().filter(|name| !is_all(name)).cloned().chain(all).collect();
-    let mut seen = HashSet::new();
-    wanted.retain(|name| seen.insert(name.clone()));
+    let wanted = names.iter().flat_map(|name| match name.as_str() {
+        "all" => Machine::built_in().map(str::to_owned).collect(),
+        "faults" => Machine::with_faults().map(str::to_owned).collect(),
+        _ => vec![name.clone()],
+    });
+    let wanted = distinct(wanted);
     let machines: Vec<Machine> = wanted.iter().map(|name| Machine::load(name)).collect::<Result<_>>()?;
     let mut names = HashSet::new();
     match machines.iter().find(|machine| !names.insert(machine.name.as_str())) {
@@ -199,8 +213,8 @@ impl How {
             machines,
             compare: false,
             jobs: Some(1),
-            firmware: self.firmware.map(Firmware::list),
-            disk: self.disk,
+            firmware: distinct(self.firmware.iter().flat_map(|firmware| firmware.list()).copied()),
+            disks: distinct(self.disk.iter().copied()),
             read_only: self.read_only,
             report: self.report_disk.clone(),
             accel: self.accel,

@@ -1,25 +1,26 @@
 //! One boot: a copy of the image, a QEMU, its console, and the report on the copy afterwards.
 
-use super::argv::{self, Accel};
+use super::argv::{self, Accel, FirmwareFiles};
+use super::argv_disks::device_id;
 use super::console::Console;
-use super::data_drive;
 use super::emulator::Emulator;
+use super::fault::{Moment, ReportPartition};
+use super::follow::{Deadlines, Deed, Start, Watched};
 use super::gpus::Gpus;
-use super::guest::{Guest, Line};
 use super::log::Log;
 use super::machine::{Disk, Firmware, Machine};
-use super::media::{Media, ReportDisk};
-use super::outcome::{Outcome, judge};
+use super::media::{self, Media, ReportDisk};
+use super::monitor::Monitor;
+use super::outcome::{Failure, Outcome, Reported, judge};
 use super::pci::Layout;
-use super::wait::{End, Next, wait};
-use crate::boot_contract::{REPORT_RUNS, RUN_CAPTURE, RUN_SAMPLES};
+use super::{damage, data_drive, power_cut, runs};
+use crate::boot_contract::{RUN_CAPTURE, RUN_SAMPLES};
+use crate::error::Status;
 use crate::progress::{Progress, Unit};
-use crate::report::kind::Kind;
 use crate::report::source::{Image, Run};
 use anyhow::{Context as _, Result};
 use std::ffi::OsString;
 use std::path::Path;
-use std::time::Duration;
 
 /// What is booted, and in what.
 #[derive(Debug)]
@@ -46,94 +47,104 @@ pub struct Boot<'a> {
     pub compare: bool,
 }
 
-/// When to give up on a boot, since QEMU's start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Deadlines {
-    /// Until the kernel speaks.
-    kernel: Duration,
-    /// Until QEMU ends.
-    end: Duration,
-    /// Between words such as "Kernel panic" and the end: time for the lines that explain them.
-    last_words: Duration,
-}
-
-impl Deadlines {
-    /// TCG executes a guest some ten times slower; a third of a boot is firmware and loader.
-    fn new(accel: Accel, scale: f64) -> Self {
-        let seconds = match accel {
-            Accel::Kvm => 120.0,
-            Accel::Tcg => 600.0,
-        } * scale;
-        let limit = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-        Self { kernel: limit(seconds / 3.0), end: limit(seconds), last_words: limit(seconds / 60.0) }
-    }
-}
-
 impl Boot<'_> {
     /// Boots in `folder`, which is empty and stays as it is afterwards: `image.img` (or `.qcow2`, `.iso`), `report.img` where
-    /// there is a report disk, `console.log`, `command`, and `report.txt`, `report.json` and `capture.tar.zst` where the guest wrote them. An error means that it could not be tried.
+    /// there is a report disk, `console.log`, `command`, and `report.txt`, `report.json` and `capture.tar.zst` where the guest
+    /// wrote them.
+    ///
+    /// # Errors
+    /// It could not be tried.
     pub fn run(&self, emulator: &Emulator, folder: &Path, progress: &Progress) -> Result<Outcome> {
         let name = format!("boot {} {} {}", self.machine.name, self.firmware, self.disk);
         let stage = progress.stage(&format!("{name}: copy"), self.image.size(), Unit::Bytes);
-        let media = Media::copy(self.image, self.disk, self.read_only, self.report, folder, &stage)?;
-        drop(stage);
-        let before = match media.reported_kind() {
-            Kind::Iso => Vec::new(),
-            _ => Image::open(media.reported())?.runs()?,
+        let wanted = media::Wanted {
+            disk: self.disk,
+            read_only: self.read_only || self.machine.report_partition == Some(ReportPartition::ReadOnly),
+            twice: self.machine.image_twice,
+            report: self.report,
+            report_disks: self.machine.report_disks,
         };
-        let firmware = emulator.firmware(self.firmware, self.machine.secure_boot, folder)?;
+        let media = Media::copy(self.image, wanted, folder, &stage)?;
+        if let Some(fault) = self.machine.report_partition {
+            damage::make(fault, &media.image)?;
+        }
+        drop(stage);
+        let firmware = match self.firmware {
+            Firmware::Direct => self.loaded_by_qemu(folder)?,
+            firmware => emulator.firmware(firmware, self.machine.secure_boot, folder)?,
+        };
         let data = data_drive::make(&self.machine.drives, folder)?;
         let layout = Layout::of(self.machine).map_err(anyhow::Error::msg)?;
         let gpus = Gpus::serve(self.machine, &layout.gpus, folder)?;
+        let drives = self.machine.drives.iter().enumerate();
+        let deeds: Vec<(&Moment, Deed)> = drives
+            .filter_map(|(n, drive)| Some((drive.unplug.as_ref()?, Deed::Unplug(device_id(n)))))
+            .collect();
+        let needs_monitor = !deeds.is_empty() || !self.machine.power_cuts.is_empty();
+        let monitor = needs_monitor.then(|| Monitor::new(folder)).transpose()?;
+        let monitor_arguments = monitor.as_ref().map(Monitor::arguments).unwrap_or_default();
+        let write_log = folder.join("writes.log");
         let parts = argv::Parts {
             media: &media,
+            write_log: None,
             firmware: &firmware,
             layout: &layout,
             data: &data,
             gpus: gpus.arguments(),
+            monitor: &monitor_arguments,
             accel: self.accel,
         };
-        let mut arguments = argv::boot(self.machine, parts);
         let capture = self.capture.then_some(("capture", "yes"));
         // Nobody is there to read the screen.
-        let after = (media.reported_kind() == Kind::Iso).then_some(("after", "poweroff"));
-        arguments.extend(settings(self.machine, capture.into_iter().chain(after)));
+        let has_no_place = media.places().next().is_none();
+        let after = has_no_place.then_some(("after", "poweroff"));
+        let settings = settings(self.machine, capture.into_iter().chain(after));
+        let arguments = [argv::boot(self.machine, parts), settings.clone()].concat();
+        let logged = argv::Parts { write_log: Some(&write_log), ..parts };
+        let logged = [argv::boot(self.machine, logged), settings].concat();
         let command = emulator.command_line(&arguments, folder);
         fs_err::write(folder.join("command"), format!("{command}\n"))?;
 
         let stage = progress.stage(&name, 0, Unit::Steps);
-        let mut console = Console::default();
         let mut log = Log::create(&folder.join("console.log"))?;
-        let deadlines = Deadlines::new(self.accel, self.timeout_scale);
-        let mut guest = Guest::start(emulator, &arguments, folder)?;
-        let end = wait(&mut guest, deadlines.kernel, &mut |line| {
-            log.add(line)?;
-            let next = follow(&mut console, line, &deadlines);
-            stage.message(console.marks.reached());
-            Ok(next)
-        });
+        let start = Start {
+            emulator,
+            arguments: &arguments,
+            folder,
+            monitor: monitor.as_ref(),
+            deadlines: Deadlines::new(self.accel, self.timeout_scale, self.machine.serial_port),
+        };
+        let logged = Start { arguments: &logged, ..start };
+        let starts = power_cut::Starts { plain: &start, logged: &logged, write_log: &write_log };
+        let cuts = power_cut::boot(starts, &self.machine.power_cuts, &media, &mut log, &stage);
+        let power_cut::Survived { before, mut notes, failure } = cuts?;
+        let watched = start.watch(&deeds, &mut log, &stage);
         log.close()?;
-        let end = end?;
-        let age = guest.age();
-        if let End::Exited(_) = end {
-            console.marks.exit = Some(age);
-        }
+        let Watched { end, age, console, undone } = watched?;
         drop(stage);
 
-        let found = find_run(&media, &before, &console);
+        let found = runs::left(&media, &before, &console);
         if let Ok((Some(run), _)) = &found {
             keep(run, folder)?;
         }
-        let mut notes = notes(&console, self.image);
+        notes.extend(self.notes(&console, undone));
         let found = found.map(|(run, dirty)| {
             notes.extend(dirty.then(|| "the report partition was not unmounted".to_owned()));
             run
         });
-        let result = judge(end, age, &console, found);
-        let expected = self.machine.expect.as_ref().filter(|_| self.compare);
+        let expected = self.machine.expect.as_ref();
+        let place = expected.map(|expected| expected.report).unwrap_or_default();
+        let mut result = judge(end, age, &console, found, place);
+        if let Ok(Reported { report: None, text, .. }) = &result {
+            fs_err::write(folder.join("report.txt"), text)?;
+        }
+        if let (Some(what), Ok(_)) = (failure, &result) {
+            result = Err(Failure { status: Status::Fail, what, last_lines: Vec::new() });
+        }
         let differences = expected
+            .filter(|_| self.compare)
             .zip(result.as_ref().ok())
-            .map(|(expected, reported)| expected.differences(&reported.report, self.accel));
+            .map(|(expected, reported)| expected.differences(reported, self.accel));
         Ok(Outcome {
             machine: self.machine.name.clone(),
             firmware: self.firmware,
@@ -147,48 +158,44 @@ impl Boot<'_> {
             kept: None,
         })
     }
+
+    /// What the boot menu's first entry would load, for QEMU to load.
+    fn loaded_by_qemu(&self, folder: &Path) -> Result<FirmwareFiles> {
+        let (kernel, initrd) = (folder.join("kernel"), folder.join("initrd"));
+        let entry = self.image.first_entry()?;
+        fs_err::write(&kernel, self.image.kernel()?)?;
+        fs_err::write(&initrd, self.image.initrd()?)?;
+        Ok(FirmwareFiles::Direct { kernel, initrd, arguments: entry.arguments })
+    }
+
+    /// What is worth knowing and no failure.
+    fn notes(&self, console: &Console, undone: Vec<String>) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(damage) = &self.image.table().primary_damage {
+            notes.push(format!(
+                "the image's primary partition table is damaged ({damage}); the backup was used"
+            ));
+        }
+        if console.lost_events > 0 {
+            notes.push(format!("{} of the validator's console events were lost", console.lost_events));
+        }
+        if console.marks.validator.is_some() && console.verdict.is_none() {
+            notes.push("the console never showed a verdict".to_owned());
+        }
+        notes.extend(undone);
+        if !console.qemu.is_empty() {
+            let mut said: Vec<_> = console.qemu.iter().map(String::as_str).collect();
+            said.dedup();
+            notes.push(format!("QEMU said: {}", said.join(" / ")));
+        }
+        notes
+    }
 }
 
 /// Settings for the run; what the machine file sets stays as it is there, for QEMU takes no name of fw_cfg twice.
 fn settings<'a>(machine: &Machine, wanted: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<OsString> {
     let is_free = |(key, _): &(&str, &str)| !machine.fw_cfg.contains_key(&format!("opt/gdsboot/{key}"));
     wanted.into_iter().filter(is_free).flat_map(|(key, value)| argv::setting(key, value)).collect()
-}
-
-/// Shows a line to the console and tells how long to wait after it.
-fn follow(console: &mut Console, line: &Line, deadlines: &Deadlines) -> Next {
-    let was_dead = console.dead_end.is_some();
-    let had_kernel = console.marks.kernel.is_some() || console.marks.validator.is_some();
-    console.add(line);
-    if console.dead_end.is_some() {
-        return if was_dead {
-            Next::Continue
-        } else {
-            Next::Until(line.at.saturating_add(deadlines.last_words).min(deadlines.end))
-        };
-    }
-    let has_kernel = console.marks.kernel.is_some() || console.marks.validator.is_some();
-    if has_kernel && !had_kernel { Next::Until(deadlines.end) } else { Next::Continue }
-}
-
-/// The run that this boot left on the copy, or on the report disk beside it, and whether the partition was left mounted. It is the one that the console
-/// named, else the newest of those that were not there before.
-fn find_run(media: &Media, before: &[String], console: &Console) -> Result<(Option<Run>, bool)> {
-    if media.reported_kind() == Kind::Iso {
-        return Ok((None, false));
-    }
-    let image = Image::open(media.reported())?;
-    let dirty = image.filesystem(image.report_partition()?)?.is_dirty();
-    let new: Vec<String> = image.runs()?.into_iter().filter(|name| !before.contains(name)).collect();
-    let path = console.verdict.as_ref().and_then(|(_, path)| path.as_deref());
-    let named = path.and_then(|path| path.strip_prefix(REPORT_RUNS)).map(|name| name.trim_matches('/'));
-    let by_path = new.iter().find(|name| Some(name.as_str()) == named);
-    let by_id =
-        || console.run_id.as_ref().and_then(|id| new.iter().find(|name| name.ends_with(&format!("-{id}"))));
-    match by_path.or_else(by_id).or(new.last()) {
-        Some(name) => Ok((Some(image.run(name)?), dirty)),
-        None => Ok((None, dirty)),
-    }
 }
 
 fn keep(run: &Run, folder: &Path) -> Result<()> {
@@ -209,62 +216,9 @@ fn keep(run: &Run, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn notes(console: &Console, image: &Image) -> Vec<String> {
-    let mut notes = Vec::new();
-    if let Some(damage) = &image.table().primary_damage {
-        notes.push(format!("the image's primary partition table is damaged ({damage}); the backup was used"));
-    }
-    if console.lost_events > 0 {
-        notes.push(format!("{} of the validator's console events were lost", console.lost_events));
-    }
-    if console.marks.validator.is_some() && console.verdict.is_none() {
-        notes.push("the console never showed a verdict".to_owned());
-    }
-    if !console.qemu.is_empty() {
-        let said: Vec<_> = console.qemu.iter().map(String::as_str).collect();
-        notes.push(format!("QEMU said: {}", said.join(" / ")));
-    }
-    notes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smoke::guest::Speaker;
-
-    fn next(lines: &[&str]) -> Vec<Next> {
-        let deadlines = Deadlines::new(Accel::Tcg, 1.0);
-        let mut console = Console::default();
-        let line = |n, text: &str| Line {
-            at: Duration::from_secs(n),
-            speaker: Speaker::Guest,
-            text: text.to_owned(),
-        };
-        (1..).zip(lines).map(|(n, text)| follow(&mut console, &line(n, text), &deadlines)).collect()
-    }
-
-    #[test]
-    fn the_kernel_gets_more_time_and_a_panic_little() {
-        let until = |seconds| Next::Until(Duration::from_secs(seconds));
-        assert_eq!(
-            next(&[
-                "SeaBIOS",
-                "[    0.000000] x",
-                "[    0.100000] y",
-                "Kernel panic - not syncing: z",
-                "trace"
-            ]),
-            [Next::Continue, until(600), Next::Continue, until(14), Next::Continue]
-        );
-    }
-
-    #[test]
-    fn deadlines_scale_with_accelerator_and_wish() {
-        let seconds = |accel, scale| Deadlines::new(accel, scale).end.as_secs();
-        assert_eq!(seconds(Accel::Kvm, 1.0), 120);
-        assert_eq!(seconds(Accel::Tcg, 0.5), 300);
-        assert_eq!(Deadlines::new(Accel::Tcg, f64::MAX).end, Duration::MAX);
-    }
 
     #[test]
     fn what_the_machine_file_sets_is_set_once() {

@@ -6,13 +6,16 @@
 
 use super::guest::{Line, Speaker};
 use super::phases::Marks;
+use crate::bench::route::Route;
 use crate::boot_contract::LOADER_MARK;
-use crate::report::events::{Event, What};
+use crate::report::events::{Event, TEXT_BEGIN, TEXT_END, What};
 use crate::report::model::Verdict;
 use std::collections::VecDeque;
 
 /// Lines that are kept for an error message.
 const TAIL: usize = 25;
+/// More than any report's text has.
+const LONGEST_TEXT: usize = 4 << 20;
 
 /// The console of one boot.
 #[derive(Debug, Default)]
@@ -27,11 +30,19 @@ pub struct Console {
     pub dead_end: Option<String>,
     /// Events that could not be read, and gaps in their numbers.
     pub lost_events: u32,
+    /// What went wrong in the run itself, `stage: what`.
+    pub problems: Vec<String>,
+    /// What the verdict's event says besides: the route, and whether anything was simulated.
+    pub route: Option<(Route, bool)>,
+    /// The report's whole text, where it was shown because no disk took it.
+    pub text: Option<String>,
     /// What QEMU itself said, its last lines.
     pub qemu: VecDeque<String>,
     /// The guest's last lines.
     pub tail: VecDeque<String>,
     next_event: u32,
+    /// The text so far.
+    shown: Option<String>,
 }
 
 impl Console {
@@ -52,6 +63,7 @@ impl Console {
         if self.dead_end.is_none() {
             self.dead_end = dead_end(&line.text).map(str::to_owned);
         }
+        self.text_line(&line.text);
         match Event::parse(&line.text) {
             None => {}
             Some(Err(_)) => self.marks.validator = self.marks.validator.or(at),
@@ -67,12 +79,30 @@ impl Console {
         self.next_event = event.seq.saturating_add(1);
         match event.what {
             What::InitStarted { run_id, .. } => self.run_id = Some(run_id),
-            What::Verdict { verdict, path, run_id, .. } => {
+            What::Problem { stage, what } => self.problems.push(format!("{stage}: {what}")),
+            What::Verdict { verdict, path, run_id, route, simulated, .. } => {
                 self.marks.verdict = Some(line.at);
+                self.route = Some((route, simulated));
                 self.run_id = Some(run_id);
                 self.verdict = Some((verdict, path));
             }
             _ => {}
+        }
+    }
+}
+
+impl Console {
+    /// Takes a line of the report's text.
+    fn text_line(&mut self, line: &str) {
+        if line.contains(TEXT_BEGIN) {
+            self.shown = Some(String::new());
+        } else if line.contains(TEXT_END) {
+            self.text = self.shown.take().or(self.text.take());
+        } else if let Some(shown) = &mut self.shown
+            && shown.len() < LONGEST_TEXT
+        {
+            shown.push_str(line);
+            shown.push('\n');
         }
     }
 }

@@ -58,6 +58,9 @@ mod tests {
             holds,
             kind: DriveKind::Nvme,
             behind: None,
+            bad_sector: None,
+            bytes_per_second: None,
+            unplug: None,
         };
         let paths = make(&[drive(Holds::Data), drive(Holds::Nothing)], dir.path()).unwrap();
         let data = fs_err::read(&paths[0]).unwrap();

@@ -1,13 +1,14 @@
 //! What a machine file says that the report must contain, and how a report differs from that.
 
 use super::argv::Accel;
+use super::outcome::Reported;
 use crate::bench::route::Route;
 use crate::checks::check::Finding;
 use crate::report::model::{Report, Verdict};
 use crate::topology::Topology;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// The table `[expect]` of a machine file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -19,6 +20,12 @@ pub struct Expectation {
     pub route: Route,
     /// Does the report say that something in the machine was simulated?
     pub simulated: bool,
+    /// Where it is.
+    #[serde(default)]
+    pub report: Place,
+    /// What it must say among the problems of the run itself, in these words.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// What `nvidia-smi topo -m` would call each pair of a GPU and an NVMe controller: `"0000:01:00.0 0000:02:00.0" = "PIX"`.
     /// All pairs, and no others.
     #[serde(default)]
@@ -27,6 +34,26 @@ pub struct Expectation {
     /// may have any status, as all findings of a profile that is not.
     #[serde(default)]
     pub findings: BTreeMap<String, Findings>,
+}
+
+/// Where a report is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// On a partition for reports, whichever.
+    #[default]
+    Partition,
+    /// On the serial line, as text, because no disk took it.
+    SerialLine,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Partition => "partition",
+            Self::SerialLine => "serial-line",
+        })
+    }
 }
 
 /// Ids of findings by their status.
@@ -60,23 +87,29 @@ fn pairs(report: &Report) -> BTreeMap<String, String> {
 
 impl Expectation {
     /// What a report has that it should not have, one line each; nothing where it is as expected.
-    pub fn differences(&self, report: &Report, accel: Accel) -> Vec<String> {
+    pub fn differences(&self, reported: &Reported, accel: Accel) -> Vec<String> {
         let mut lines = Vec::new();
         let mut compare = |what: &str, expected: String, found: String| {
             if expected != found {
                 lines.push(format!("{what}: expected {expected}, found {found}"));
             }
         };
-        compare("verdict", self.verdict.to_string(), report.verdict.to_string());
-        compare("route", self.route.to_string(), report.route.to_string());
-        compare("simulated", self.simulated.to_string(), report.is_simulated().to_string());
-        let found = pairs(report);
+        let said = &reported.said;
+        compare("verdict", self.verdict.to_string(), said.verdict.to_string());
+        compare("route", self.route.to_string(), said.route.to_string());
+        compare("simulated", self.simulated.to_string(), said.simulated.to_string());
+        compare("report", self.report.to_string(), reported.place().to_string());
+        let found = reported.report.as_deref().map(pairs).unwrap_or_default();
         let none = || "no such pair".to_owned();
         for pair in self.pairs.keys().chain(found.keys()).collect::<BTreeSet<_>>() {
             let [expected, found] =
                 [&self.pairs, &found].map(|of| of.get(pair).cloned().unwrap_or_else(none));
             compare(&format!("pair {pair}"), expected, found);
         }
+        for words in self.problems.iter().filter(|words| !said.problems.iter().any(|p| p.contains(*words))) {
+            lines.push(format!("problem {words:?}: expected, and there is none among {:?}", said.problems));
+        }
+        let Some(report) = &reported.report else { return lines };
         for (status, ids) in self.findings.get(profile(report)).into_iter().flatten() {
             for id in ids.iter().filter(|id| accel == Accel::Tcg || !OF_THE_EMULATOR.contains(&id.as_str())) {
                 match report.findings.iter().find(|finding| finding.id == *id) {
@@ -99,31 +132,37 @@ impl Expectation {
     ///
     /// # Errors
     /// They differ in what every expectation says; in what.
-    pub fn of(reports: &[&Report]) -> Result<Self, String> {
+    pub fn of(reports: &[&Reported]) -> Result<Self, String> {
         let [first, others @ ..] = reports else { return Err("there is no report".to_owned()) };
-        let read = |report: &Report| (report.verdict, report.route, report.is_simulated(), pairs(report));
+        let read = |of: &Reported| {
+            let pairs = of.report.as_deref().map(pairs).unwrap_or_default();
+            (of.said.verdict, of.said.route, of.said.simulated, of.place(), pairs)
+        };
         if let Some(other) = others.iter().find(|other| read(other) != read(first)) {
             return Err(format!(
-                "its boots differ: {}, route {} and {}, route {}, or in the places of their devices",
-                first.verdict, first.route, other.verdict, other.route
+                "its boots differ: {}, route {} and {}, route {}, or in the places of their devices or reports",
+                first.said.verdict, first.said.route, other.said.verdict, other.said.route
             ));
         }
-        let (verdict, route, simulated, pairs) = read(first);
-        let mut findings = Findings::new();
-        for finding in &first.findings {
-            let same = |other: &&Report| {
-                other.findings.iter().any(|f| f.id == finding.id && f.status == finding.status)
-            };
-            if others.iter().all(same) {
-                findings.entry(word(finding)).or_default().insert(finding.id.clone());
+        let (verdict, route, simulated, place, pairs) = read(first);
+        let mut findings = BTreeMap::new();
+        if let Some(report) = &first.report {
+            let of: &mut Findings = findings.entry(profile(report).to_owned()).or_default();
+            for finding in &report.findings {
+                let same = |other: &Report| {
+                    other.findings.iter().any(|f| f.id == finding.id && f.status == finding.status)
+                };
+                if others.iter().all(|other| other.report.as_deref().is_some_and(same)) {
+                    of.entry(word(finding)).or_default().insert(finding.id.clone());
+                }
             }
         }
-        let findings = BTreeMap::from([(profile(first).to_owned(), findings)]);
-        Ok(Self { verdict, route, simulated, pairs, findings })
+        Ok(Self { verdict, route, simulated, report: place, problems: Vec::new(), pairs, findings })
     }
 
-    /// With the findings of `old`'s other profiles.
+    /// With the findings of `old`'s other profiles, and its words for problems.
     pub fn with_profiles_of(mut self, old: Option<&Self>) -> Self {
+        self.problems = old.map(|old| old.problems.clone()).unwrap_or_default();
         for (profile, findings) in old.into_iter().flat_map(|old| &old.findings) {
             self.findings.entry(profile.clone()).or_insert_with(|| findings.clone());
         }
@@ -147,6 +186,13 @@ impl Expectation {
             // Writing to a String does not fail.
             let _ = out.write_fmt(line);
         };
+        if self.report != Place::default() {
+            add(&mut out, format_args!("report = \"{}\"\n", self.report));
+        }
+        if !self.problems.is_empty() {
+            // A list of TOML's basic strings.
+            add(&mut out, format_args!("problems = {}\n", toml::Value::from(self.problems.clone())));
+        }
         if !self.pairs.is_empty() {
             out.push_str("\n[expect.pairs]\n");
             for (pair, label) in &self.pairs {
@@ -198,6 +244,7 @@ mod tests {
     use super::*;
     use crate::checks::check::Status;
     use crate::report::model::tests::sample;
+    use crate::smoke::outcome::Said;
 
     fn report() -> Report {
         let mut report = Report { complete: true, ..sample() };
@@ -205,19 +252,25 @@ mod tests {
         report
     }
 
+    fn reported(report: &Report) -> Reported {
+        let said = Said::by(report);
+        Reported { run: Some("r".into()), said, report: Some(Box::new(report.clone())), text: String::new() }
+    }
+
     #[test]
     fn a_report_is_what_it_is() {
         let report = report();
-        let expected = Expectation::of(&[&report, &report]).unwrap();
+        let of = reported(&report);
+        let expected = Expectation::of(&[&of, &of]).unwrap();
         let findings = &expected.findings[profile(&report)];
         assert!(findings.values().map(BTreeSet::len).sum::<usize>() >= 3, "{expected:?}");
-        assert_eq!(expected.differences(&report, Accel::Tcg), [] as [String; 0]);
+        assert_eq!(expected.differences(&of, Accel::Tcg), [] as [String; 0]);
     }
 
     #[test]
     fn every_difference_is_a_line() {
         let report = report();
-        let mut expected = Expectation::of(&[&report]).unwrap();
+        let mut expected = Expectation::of(&[&reported(&report)]).unwrap();
         let id = report.findings[0].id.clone();
         let was = word(&report.findings[0]);
         let findings = expected.findings.get_mut(profile(&report)).unwrap();
@@ -227,8 +280,10 @@ mod tests {
         expected.findings.insert("other".into(), Findings::from([("fail".into(), [id.clone()].into())]));
         expected.pairs.insert("a b".into(), "PIX".into());
         expected.simulated = !expected.simulated;
-        let lines = expected.differences(&report, Accel::Tcg);
-        assert_eq!(lines.len(), 4, "{lines:#?}");
+        expected.problems = vec!["no such problem".into()];
+        let lines = expected.differences(&reported(&report), Accel::Tcg);
+        assert_eq!(lines.len(), 5, "{lines:#?}");
+        assert!(lines.iter().any(|line| line.starts_with("problem \"no such problem\": expected")));
         assert!(lines[0].starts_with("simulated: expected "));
         assert_eq!(lines[1], "pair a b: expected PIX, found no such pair");
         assert!(
@@ -241,18 +296,36 @@ mod tests {
     fn what_boots_differ_in_is_left_out_or_told() {
         let (one, mut other) = (report(), report());
         other.findings[0].status = Status::Error;
-        let common = Expectation::of(&[&one, &other]).unwrap();
+        let common = Expectation::of(&[&reported(&one), &reported(&other)]).unwrap();
         assert!(common.findings[profile(&one)].values().all(|ids| !ids.contains(&one.findings[0].id)));
         other.verdict = if one.verdict == Verdict::Fail { Verdict::Pass } else { Verdict::Fail };
-        assert!(Expectation::of(&[&one, &other]).unwrap_err().starts_with("its boots differ: "));
+        assert!(
+            Expectation::of(&[&reported(&one), &reported(&other)])
+                .unwrap_err()
+                .starts_with("its boots differ: ")
+        );
+    }
+
+    #[test]
+    fn the_place_of_the_report_is_compared() {
+        let mut of = reported(&report());
+        let mut expected = Expectation::of(&[&of]).unwrap();
+        of.report = None;
+        assert_eq!(expected.differences(&of, Accel::Tcg), ["report: expected partition, found serial-line"]);
+        expected = Expectation::of(&[&of]).unwrap();
+        assert_eq!((expected.report, expected.findings.len()), (Place::SerialLine, 0));
+        assert_eq!(expected.differences(&of, Accel::Tcg), [] as [String; 0]);
     }
 
     #[test]
     fn it_is_written_as_it_is_read() {
         let report = report();
-        let mut expected = Expectation::of(&[&report]).unwrap();
+        let mut expected = Expectation::of(&[&reported(&report)]).unwrap();
         expected.pairs.insert("0000:01:00.0 0000:02:00.0".into(), "PIX".into());
-        let other = Expectation { findings: [("other".into(), Findings::new())].into(), ..expected.clone() };
+        expected.report = Place::SerialLine;
+        let problems = vec!["a \"word\"".to_owned()];
+        let findings = [("other".into(), Findings::new())].into();
+        let other = Expectation { findings, problems, ..expected.clone() };
         expected = expected.with_profiles_of(Some(&other));
         assert!(expected.findings.contains_key("other"));
         let head = "description = \"x\"\n";
@@ -273,7 +346,8 @@ mod tests {
             let ids = ids.iter().map(|id| (*id).to_owned()).collect();
             let findings = [("p".to_owned(), Findings::from([(status.to_owned(), ids)]))].into();
             let (verdict, route) = (Verdict::Fail, Route::None);
-            complaint(&Expectation { verdict, route, simulated: false, pairs: BTreeMap::new(), findings })
+            let (report, problems, pairs) = (Place::Partition, Vec::new(), BTreeMap::new());
+            complaint(&Expectation { verdict, route, simulated: false, report, problems, pairs, findings })
         };
         assert_eq!(with("pass", &["gpu.present"]), None);
         assert!(with("passed", &[]).unwrap().starts_with("there is no status passed"));

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 /// Longer paths do not fit into the address of a socket (unix(7): 108 bytes with the zero at the end).
-const LONGEST_SOCKET: usize = 107;
+pub const LONGEST_SOCKET: usize = 107;
 
 /// What is served for one boot; it ends with this.
 #[derive(Debug, Default)]

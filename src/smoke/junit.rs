@@ -31,7 +31,7 @@ fn case(boot: &Outcome) -> TestCase {
         (Status::Fail, Err(failure)) => non_success(NonSuccessKind::Failure, &failure.what, boot),
         (Status::Fail, Ok(reported)) => {
             let differences = boot.differences.as_deref().unwrap_or_default().join("; ");
-            let verdict = format!("the verdict is {}", reported.report.verdict_words());
+            let verdict = format!("the verdict is {}", reported.said.verdict_words());
             let what = if differences.is_empty() { verdict } else { differences };
             non_success(NonSuccessKind::Failure, &what, boot)
         }

@@ -40,6 +40,11 @@ impl Log {
         self.write(text.as_bytes())
     }
 
+    /// Appends a line of gdsboot's own.
+    pub fn say(&mut self, text: &str) -> Result<()> {
+        self.write(format!("gdsboot: {text}\n").as_bytes())
+    }
+
     /// Writes out what is buffered.
     pub fn close(mut self) -> Result<()> {
         self.file.flush().with_context(|| format!("writing {}", self.path.display()))

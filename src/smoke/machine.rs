@@ -2,6 +2,7 @@
 //! accelerator or a path: those belong to the host.
 
 use super::expectation::{self, Expectation};
+use super::fault::{Moment, ReportPartition};
 use super::pci::{Bridge, Gpu, Layout};
 use crate::error::usage;
 use anyhow::{Context as _, Result};
@@ -27,6 +28,21 @@ const BUILT_IN: [(&str, &str); 15] = [
     ("two-switches", include_str!("../../qemu/machines/two-switches.toml")),
     ("vfio-viommu", include_str!("../../qemu/machines/vfio-viommu.toml")),
     ("virtual-disk", include_str!("../../qemu/machines/virtual-disk.toml")),
+];
+
+/// The machine files in which something goes wrong while they are booted: name and text.
+const WITH_FAULTS: [(&str, &str); 11] = [
+    ("small-guest", include_str!("../../qemu/faults/small-guest.toml")),
+    ("no-serial-port", include_str!("../../qemu/faults/no-serial-port.toml")),
+    ("report-missing", include_str!("../../qemu/faults/report-missing.toml")),
+    ("report-full", include_str!("../../qemu/faults/report-full.toml")),
+    ("report-nearly-full", include_str!("../../qemu/faults/report-nearly-full.toml")),
+    ("report-read-only", include_str!("../../qemu/faults/report-read-only.toml")),
+    ("two-report-disks", include_str!("../../qemu/faults/two-report-disks.toml")),
+    ("image-twice", include_str!("../../qemu/faults/image-twice.toml")),
+    ("bad-drives", include_str!("../../qemu/faults/bad-drives.toml")),
+    ("drive-unplugged", include_str!("../../qemu/faults/drive-unplugged.toml")),
+    ("power-cuts", include_str!("../../qemu/faults/power-cuts.toml")),
 ];
 
 /// The machine that is booted when none is named.
@@ -81,6 +97,21 @@ pub struct Machine {
     /// Simulated GPUs.
     #[serde(default, rename = "gpu")]
     pub gpus: Vec<Gpu>,
+    /// Has it a serial port? Without one nothing is seen of the boot; the report on the disk is all there is.
+    #[serde(default = "yes")]
+    pub serial_port: bool,
+    /// The image is attached twice, the second time as another virtio disk in front of the first.
+    #[serde(default)]
+    pub image_twice: bool,
+    /// Disks for reports alone, beside the image, 0 to 4.
+    #[serde(default)]
+    pub report_disks: u8,
+    /// What is wrong with the image's report partition.
+    #[serde(default)]
+    pub report_partition: Option<ReportPartition>,
+    /// When the power fails. The guest is booted once undisturbed, once for each of these, and once more, all on the same disk.
+    #[serde(default)]
+    pub power_cuts: Vec<Moment>,
     /// Drives besides the image.
     #[serde(default, rename = "drive")]
     pub drives: Vec<DataDrive>,
@@ -120,6 +151,15 @@ pub struct DataDrive {
     /// The bridge that it hangs below. Absent: the root bus.
     #[serde(default)]
     pub behind: Option<String>,
+    /// A sector of 512 bytes that can be neither read nor written.
+    #[serde(default)]
+    pub bad_sector: Option<u64>,
+    /// It moves no more bytes than this per second.
+    #[serde(default)]
+    pub bytes_per_second: Option<u64>,
+    /// When it is pulled out. It must hang below a port.
+    #[serde(default)]
+    pub unplug: Option<Moment>,
 }
 
 /// What a drive looks like to the guest.
@@ -162,7 +202,18 @@ impl DataDrive {
         if !matches!(self.block, 512 | 4096) {
             return Some("a logical block has 512 or 4096 bytes");
         }
-        (!(1..=1 << 20).contains(&self.size_mib)).then_some("a drive has between 1 MiB and 1 TiB")
+        if !(1..=1 << 20).contains(&self.size_mib) {
+            return Some("a drive has between 1 MiB and 1 TiB");
+        }
+        if self.bad_sector.is_some_and(|sector| sector >= self.bytes() / 512) {
+            return Some("the bad sector lies behind the drive's end");
+        }
+        if self.bytes_per_second.is_some_and(|bytes| bytes < 4096) {
+            return Some("a drive moves at least 4096 bytes per second");
+        }
+        (self.unplug.is_some() && self.behind.is_none()).then_some(
+            "a drive that is pulled out hangs below a port: behind = NAME of a root-port or switch",
+        )
     }
 }
 
@@ -184,6 +235,8 @@ pub enum Firmware {
     Uefi,
     /// SeaBIOS.
     Bios,
+    /// None: QEMU loads the kernel that the image's boot menu names, and the disk is the root alone.
+    Direct,
 }
 
 /// How a disk is attached.
@@ -218,6 +271,7 @@ impl fmt::Display for Firmware {
         f.pad(match self {
             Self::Uefi => "uefi",
             Self::Bios => "bios",
+            Self::Direct => "direct",
         })
     }
 }
@@ -239,11 +293,13 @@ impl fmt::Display for Disk {
 impl Machine {
     /// A machine that gdsboot brings, or the file at `name` where that looks like a path.
     pub fn load(name: &str) -> Result<Self> {
-        if let Some((name, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
-            return Self::parse(name, &format!("qemu/machines/{name}.toml"), text);
+        for (folder, built_in) in [("machines", &BUILT_IN[..]), ("faults", &WITH_FAULTS[..])] {
+            if let Some((name, text)) = built_in.iter().find(|(built_in, _)| *built_in == name) {
+                return Self::parse(name, &format!("qemu/{folder}/{name}.toml"), text);
+            }
         }
         if !name.contains('/') && !name.ends_with(".toml") {
-            let known: Vec<_> = Self::built_in().collect();
+            let known: Vec<_> = Self::built_in().chain(Self::with_faults()).collect();
             return Err(usage(
                 format!("there is no machine called {name}"),
                 format!("it is one of {}, or the path of a machine file", known.join(", ")),
@@ -258,6 +314,11 @@ impl Machine {
     /// The names of the machines that gdsboot brings.
     pub fn built_in() -> impl Iterator<Item = &'static str> {
         BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
+    /// The names of those in which something goes wrong.
+    pub fn with_faults() -> impl Iterator<Item = &'static str> {
+        WITH_FAULTS.iter().map(|(name, _)| *name)
     }
 
     /// Reads a machine file's text. `path` is for the error, which has the line.
@@ -304,6 +365,18 @@ impl Machine {
         if texts.into_iter().any(|text| text.is_empty() || text.contains(',')) {
             return Err(refuse(key("oem-strings"), "SMBIOS strings are not empty and have no commas"));
         }
+        if machine.report_disks > 4 {
+            return Err(refuse(key("report-disks"), "a machine has at most 4 report disks"));
+        }
+        if !machine.power_cuts.is_empty() && (!machine.serial_port || !machine.gpus.is_empty()) {
+            return Err(refuse(
+                key("power-cuts"),
+                "the power fails by what the serial port says, and where no GPU is simulated",
+            ));
+        }
+        if machine.drives.iter().any(|drive| drive.unplug.is_some()) && !machine.serial_port {
+            return Err(refuse(key("serial-port"), "a drive is pulled out by what the serial port says"));
+        }
         for (number, gpu) in (0..).zip(&machine.gpus) {
             gpu.functions(number).map_err(|e| refuse(key("[[gpu]]"), &format!("{e}; {}", e.hint())))?;
         }
@@ -347,23 +420,29 @@ mod tests {
 
     #[test]
     fn every_built_in_machine_is_readable() {
-        for name in Machine::built_in() {
+        for name in Machine::built_in().chain(Machine::with_faults()) {
             assert_eq!(Machine::load(name).unwrap().name, name);
         }
         assert!(Machine::built_in().any(|name| name == DEFAULT));
     }
 
     #[test]
-    fn every_file_in_the_folder_is_built_in() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/qemu/machines");
-        let mut files: Vec<_> = fs_err::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
-            .collect();
-        let mut built_in: Vec<_> = Machine::built_in().collect();
-        files.sort();
-        built_in.sort_unstable();
-        assert_eq!(files, built_in);
+    fn every_file_in_the_folders_is_built_in() {
+        let names = |folder: &str| -> Vec<String> {
+            let files =
+                fs_err::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("qemu").join(folder)).unwrap();
+            let name = |path: std::path::PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let mut names: Vec<_> = files.map(|entry| name(entry.unwrap().path())).collect();
+            names.sort();
+            names
+        };
+        let sorted = |names: &mut dyn Iterator<Item = &'static str>| {
+            let mut names: Vec<_> = names.collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(names("machines"), sorted(&mut Machine::built_in()));
+        assert_eq!(names("faults"), sorted(&mut Machine::with_faults()));
     }
 
     #[test]
@@ -372,7 +451,8 @@ mod tests {
             error(&changed("cpus", "cpu")),
             "m.toml:5: unknown field `cpu`, expected one of `description`, `chipset`, `firmware`, `secure-boot`, \
              `disk`, `cpus`, `memory-mib`, `network`, `hypervisor-bit`, `balloon`, `viommu`, `numa-nodes`, `product`, \
-             `oem-strings`, `bridge`, `gpu`, `drive`, `fw-cfg`, `expect`"
+             `oem-strings`, `bridge`, `gpu`, `serial-port`, `image-twice`, `report-disks`, `report-partition`, \
+             `power-cuts`, `drive`, `fw-cfg`, `expect`"
         );
         assert_eq!(
             error(&changed("\"virtio-blk\"", "\"floppy\"")),

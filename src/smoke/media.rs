@@ -46,8 +46,25 @@ pub struct Media {
     pub disk: Disk,
     /// Can the guest not write to it? No guest can write to an ISO.
     pub read_only: bool,
-    /// The report disk.
-    pub report: Option<Medium>,
+    /// A second copy of the image, on a disk of its own.
+    pub second: Option<Medium>,
+    /// The report disks.
+    pub reports: Vec<Medium>,
+}
+
+/// What is to be attached.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// How the image is attached.
+    pub disk: Disk,
+    /// So that nothing can write to it?
+    pub read_only: bool,
+    /// Twice?
+    pub twice: bool,
+    /// The report disk beside it.
+    pub report: &'a ReportDisk,
+    /// How many new ones where that says [`ReportDisk::AsNeeded`].
+    pub report_disks: u8,
 }
 
 /// A file with a disk in it.
@@ -85,42 +102,37 @@ impl Media {
     ///
     /// # Errors
     /// There is no room, or the report disk is none.
-    pub fn copy(
-        image: &Image,
-        disk: Disk,
-        read_only: bool,
-        report: &ReportDisk,
-        folder: &Path,
-        stage: &Stage,
-    ) -> Result<Self> {
+    pub fn copy(image: &Image, wanted: Wanted<'_>, folder: &Path, stage: &Stage) -> Result<Self> {
+        let Wanted { disk, read_only, twice, report, report_disks } = wanted;
         let read_only = read_only || image.kind() == Kind::Iso;
         let copied = Medium::copied(image, "image", folder, stage)?;
-        let report = match report {
+        let second = twice.then(|| Medium::copied(image, "second", folder, stage)).transpose()?;
+        let reports = match report {
             ReportDisk::File(path) => {
                 let image = Image::open(path)?;
                 image.report_partition()?;
-                Some(Medium::copied(&image, "report", folder, stage)?)
+                vec![Medium::copied(&image, "report", folder, stage)?]
             }
-            ReportDisk::New => Some(new_report_disk(folder)?),
-            ReportDisk::AsNeeded if image.kind() == Kind::Iso => Some(new_report_disk(folder)?),
-            ReportDisk::AsNeeded | ReportDisk::None => None,
+            ReportDisk::New => vec![new_report_disk(folder, 0)?],
+            ReportDisk::AsNeeded => {
+                let least = u8::from(image.kind() == Kind::Iso);
+                (0..report_disks.max(least)).map(|n| new_report_disk(folder, n)).collect::<Result<_>>()?
+            }
+            ReportDisk::None => Vec::new(),
         };
-        Ok(Self { image: copied, disk, read_only, report })
+        Ok(Self { image: copied, disk, read_only, second, reports })
     }
 
-    /// What kind of file that is where the guest's report is expected; an ISO cannot hold one.
-    pub fn reported_kind(&self) -> Kind {
-        self.report.as_ref().unwrap_or(&self.image).kind
-    }
-
-    /// Where the guest's report is expected.
-    pub fn reported(&self) -> &Path {
-        &self.report.as_ref().unwrap_or(&self.image).path
+    /// All disks that can hold reports, where the guest looks first; an ISO cannot.
+    pub fn places(&self) -> impl Iterator<Item = &Medium> {
+        let images = [&self.image].into_iter().chain(&self.second);
+        self.reports.iter().chain(images.filter(|image| image.kind != Kind::Iso))
     }
 }
 
-fn new_report_disk(folder: &Path) -> Result<Medium> {
-    let path = folder.join("report.img");
+fn new_report_disk(folder: &Path, number: u8) -> Result<Medium> {
+    let name = if number == 0 { "report.img".to_owned() } else { format!("report{number}.img") };
+    let path = folder.join(name);
     let file = fs_err::File::create_new(&path)?.into_file();
     split_report::write(&split_report::Request::default(), &file, &Progress::none())
         .context("making a report disk")?;

@@ -10,24 +10,31 @@
 //! | [`gpus`] | the simulated GPUs of a boot |
 //! | [`jobs`] | several boots at a time |
 //! | [`update`] | makes what was reported what a machine file expects |
-//! | [`argv`] | QEMU's arguments |
+//! | [`argv`], [`argv_disks`] | QEMU's arguments |
 //! | [`emulator`] | where QEMU comes from |
 //! | [`accel`] | KVM, where a guest really boots under it |
-//! | [`media`], [`copy`], [`data_drive`] | the image's copy, the report disk beside it, the machine's other drives |
+//! | [`media`], [`copy`], [`data_drive`] | the image's copy, the report disks beside it, the machine's other drives |
+//! | [`fault`], [`damage`] | what a machine file lets go wrong, and when |
+//! | [`monitor`] | what is asked of a running QEMU |
 //! | [`guest`], [`serial`], [`log`] | a running QEMU, its console as lines, the log of it |
-//! | [`wait`] | the one waiting loop |
+//! | [`wait`], [`follow`] | the one waiting loop, and what is done meanwhile |
 //! | [`console`], [`phases`] | what the lines mean, and the times between them |
-//! | [`boot`], [`outcome`] | one boot, and the judgement on it |
+//! | [`write_log`], [`replay`] | all writes of a boot, and what a power cut after any of them leaves |
+//! | [`boot`], [`power_cut`], [`runs`], [`outcome`] | one boot, or one after each power cut, what it left, the judgement on it |
 //! | [`render`], [`junit`] | the result for people, and for CI systems |
 
 pub mod accel;
 pub mod argv;
+pub mod argv_disks;
 pub mod boot;
 pub mod console;
 pub mod copy;
+pub mod damage;
 pub mod data_drive;
 pub mod emulator;
 pub mod expectation;
+pub mod fault;
+pub mod follow;
 pub mod gpus;
 pub mod guest;
 pub mod jobs;
@@ -35,14 +42,19 @@ pub mod junit;
 pub mod log;
 pub mod machine;
 pub mod media;
+pub mod monitor;
 pub mod outcome;
 pub mod pci;
 pub mod phases;
+pub mod power_cut;
 pub mod render;
+pub mod replay;
+pub mod runs;
 pub mod sandboxed;
 pub mod serial;
 pub mod update;
 pub mod wait;
+pub mod write_log;
 
 use crate::error::{Advise as _, Status, usage};
 use crate::progress::Progress;
@@ -68,10 +80,10 @@ pub struct Request {
     pub compare: bool,
     /// How many guests may run at a time; `None` as many as cores and memory are there for.
     pub jobs: Option<usize>,
-    /// Firmwares other than the machine file's.
-    pub firmware: Option<Vec<Firmware>>,
-    /// An attachment other than the machine file's.
-    pub disk: Option<Disk>,
+    /// Firmwares other than the machine file's, one boot each; none: that file's.
+    pub firmware: Vec<Firmware>,
+    /// Attachments other than the machine file's, one boot each; none: that file's.
+    pub disks: Vec<Disk>,
     /// Attach the image so that nothing can write to it.
     pub read_only: bool,
     /// The report disk beside it.
@@ -135,32 +147,34 @@ pub fn run(request: &Request, emulator: &Emulator, progress: &Progress) -> Resul
 fn boots<'a>(request: &'a Request, image: &'a Image) -> Result<Vec<Boot<'a>>> {
     let mut boots = Vec::new();
     for machine in &request.machines {
-        let firmwares = request.firmware.as_ref().unwrap_or(&machine.firmware);
-        if machine.secure_boot && firmwares.contains(&Firmware::Bios) {
+        let firmwares = if request.firmware.is_empty() { &machine.firmware } else { &request.firmware };
+        if machine.secure_boot && firmwares.iter().any(|firmware| *firmware != Firmware::Uefi) {
             return Err(usage(
-                format!("the machine {} has Secure Boot, which a BIOS has not", machine.name),
+                format!("the machine {} has Secure Boot, which UEFI alone has", machine.name),
                 "leave --firmware out, or name another machine",
             ));
         }
         let usual = if image.kind() == Kind::Iso { Disk::UsbCdrom } else { machine.disk };
-        let disk = request.disk.unwrap_or(usual);
-        media::check(image, disk)?;
-        let is_as_written = disk == machine.disk
-            && !request.read_only
-            && request.report == ReportDisk::AsNeeded
-            && image.kind() != Kind::Iso;
-        boots.extend(firmwares.iter().map(|firmware| Boot {
-            image,
-            machine,
-            firmware: *firmware,
-            disk,
-            read_only: request.read_only,
-            report: &request.report,
-            accel: argv::Accel::Tcg,
-            timeout_scale: request.timeout_scale,
-            capture: request.capture,
-            compare: request.compare && is_as_written && machine.firmware.contains(firmware),
-        }));
+        let disks = if request.disks.is_empty() { vec![usual] } else { request.disks.clone() };
+        for (disk, firmware) in disks.iter().flat_map(|disk| firmwares.iter().map(move |f| (*disk, *f))) {
+            media::check(image, disk)?;
+            let is_as_written = disk == machine.disk
+                && !request.read_only
+                && request.report == ReportDisk::AsNeeded
+                && image.kind() != Kind::Iso;
+            boots.push(Boot {
+                image,
+                machine,
+                firmware,
+                disk,
+                read_only: request.read_only,
+                report: &request.report,
+                accel: argv::Accel::Tcg,
+                timeout_scale: request.timeout_scale,
+                capture: request.capture,
+                compare: request.compare && is_as_written && machine.firmware.contains(&firmware),
+            });
+        }
     }
     Ok(boots)
 }

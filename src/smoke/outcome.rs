@@ -3,11 +3,13 @@
 
 use super::argv::Accel;
 use super::console::Console;
+use super::expectation::Place;
 use super::machine::{Disk, Firmware};
 use super::phases::Phases;
 use super::wait::End;
+use crate::bench::route::Route;
 use crate::error::{Status, one_line};
-use crate::report::model::Report;
+use crate::report::model::{Report, Verdict, verdict_words};
 use crate::report::source::Run;
 use anyhow::Result;
 use serde::{Serialize, Serializer};
@@ -43,13 +45,62 @@ pub struct Outcome {
 /// A complete report.
 #[derive(Debug, Serialize)]
 pub struct Reported {
-    /// The run's folder on the report partition.
-    pub run: String,
-    /// The report.
-    pub report: Box<Report>,
+    /// The run's folder on the report partition; none where no disk took the report.
+    pub run: Option<String>,
+    /// What it says, in short.
+    #[serde(flatten)]
+    pub said: Said,
+    /// The report; none where its text on the serial line is all there is.
+    pub report: Option<Box<Report>>,
     /// The same for people, as the guest wrote it.
     #[serde(skip)]
     pub text: String,
+}
+
+/// What a run says of itself, in its report or on its console.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Said {
+    /// What was found.
+    pub verdict: Verdict,
+    /// What was proven.
+    pub route: Route,
+    /// Did devices or libraries that imitate NVIDIA's take part?
+    pub simulated: bool,
+    /// What went wrong in the run itself, `stage: what`.
+    #[serde(skip)]
+    pub problems: Vec<String>,
+}
+
+impl Said {
+    /// By a report.
+    pub fn by(report: &Report) -> Self {
+        let problems = report.problems.iter().map(|problem| format!("{}: {}", problem.stage, problem.what));
+        Self {
+            verdict: report.verdict,
+            route: report.route,
+            simulated: report.is_simulated(),
+            problems: problems.collect(),
+        }
+    }
+
+    /// The verdict, and whether it is about something simulated.
+    pub fn verdict_words(&self) -> String {
+        verdict_words(self.verdict, self.simulated)
+    }
+}
+
+impl Reported {
+    /// Where the report is.
+    pub fn place(&self) -> Place {
+        if self.report.is_some() { Place::Partition } else { Place::SerialLine }
+    }
+
+    /// That of the serial line, where all of it was seen.
+    fn on_serial_line(console: &Console) -> Option<Self> {
+        let ((verdict, _), (route, simulated)) = console.verdict.as_ref().zip(console.route)?;
+        let said = Said { verdict: *verdict, route, simulated, problems: console.problems.clone() };
+        Some(Self { run: None, said, report: None, text: console.text.clone()? })
+    }
 }
 
 /// Why a boot does not count as one.
@@ -88,7 +139,7 @@ impl Outcome {
             (Err(failure), _) => failure.status,
             (Ok(_), Some(differences)) if differences.is_empty() => Status::Pass,
             (Ok(_), Some(_)) => Status::Fail,
-            (Ok(reported), None) => reported.report.verdict.status(),
+            (Ok(reported), None) => reported.said.verdict.status(),
         }
     }
 
@@ -112,12 +163,13 @@ pub fn worst(statuses: impl IntoIterator<Item = Status>) -> Status {
 }
 
 /// Judges a boot by how it ended, what the console said, and the run that was found on the report partition
-/// afterwards.
+/// afterwards. Only where the machine is expected to have no place for a report, `expected`, does that on the serial line count.
 pub fn judge(
     end: End,
     age: Duration,
     console: &Console,
     run: Result<Option<Run>>,
+    expected: Place,
 ) -> Result<Reported, Failure> {
     if let End::Exited(status) = end
         && !status.success()
@@ -147,7 +199,9 @@ pub fn judge(
             (format!("the guest had not ended after {seconds:.0} s, in the phase {phase}"), false)
         }
     };
+    let on_serial_line = if expected == Place::SerialLine { Reported::on_serial_line(console) } else { None };
     let (folder, report, text) = match report {
+        Err(_) if orderly && let Some(reported) = on_serial_line => return Ok(reported),
         Err(e) => return Err(fail(format!("{ending}; {}", one_line(&e)))),
         Ok((folder, ..)) if !orderly => return Err(fail(format!("{ending}; the run {folder} is complete"))),
         Ok(found) => found,
@@ -157,15 +211,15 @@ pub fn judge(
             "the console said {said}, the report of the run {folder} says {}",
             report.verdict
         ))),
-        _ => Ok(Reported { run: folder, report: Box::new(report), text }),
+        _ => {
+            Ok(Reported { run: Some(folder), said: Said::by(&report), report: Some(Box::new(report)), text })
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::route::Route;
-    use crate::report::model::Verdict;
     use crate::report::model::tests::sample;
     use crate::smoke::guest::{Line, Speaker};
     use std::os::unix::process::ExitStatusExt as _;
@@ -200,16 +254,18 @@ mod tests {
     }
 
     fn failure(end: End, console: &Console, run: Result<Option<Run>>) -> (Status, String) {
-        let failure = judge(end, AGE, console, run).unwrap_err();
+        let failure = judge(end, AGE, console, run, Place::Partition).unwrap_err();
         (failure.status, failure.what)
     }
 
     #[test]
     fn a_complete_report_and_an_orderly_end_count() {
         for verdict in [Verdict::Pass, Verdict::Fail, Verdict::Incomplete] {
-            let reported = judge(exited(0), AGE, &Console::default(), run(verdict, true)).unwrap();
-            assert_eq!((reported.report.verdict, reported.report.route), (verdict, Route::None));
-            assert_eq!((reported.run.as_str(), reported.text.as_str()), ("r", "the report"));
+            let reported =
+                judge(exited(0), AGE, &Console::default(), run(verdict, true), Place::Partition).unwrap();
+            assert_eq!((reported.said.verdict, reported.said.route), (verdict, Route::None));
+            assert_eq!((reported.run.as_deref(), reported.text.as_str()), (Some("r"), "the report"));
+            assert_eq!(reported.place(), Place::Partition);
         }
     }
 
@@ -272,9 +328,44 @@ mod tests {
     fn console_and_report_must_agree() {
         let line = r#"gdsboot-event {"v":1,"seq":0,"up_ms":1,"event":"verdict","verdict":"PASS","route":"nvfs","exit_status":0,"run_id":"0a1b2c3d","path":"reports/r"}"#;
         let console = console(&[(Speaker::Guest, line)]);
-        assert!(judge(exited(0), AGE, &console, run(Verdict::Pass, true)).is_ok());
+        assert!(judge(exited(0), AGE, &console, run(Verdict::Pass, true), Place::Partition).is_ok());
         let (_, what) = failure(exited(0), &console, run(Verdict::Fail, true));
         assert_eq!(what, "the console said PASS, the report of the run r says FAIL");
+    }
+
+    #[test]
+    fn the_serial_line_counts_where_it_is_expected_to() {
+        let verdict = r#"gdsboot-event {"v":1,"seq":1,"up_ms":1,"event":"verdict","verdict":"INCOMPLETE","route":"none","simulated":true,"exit_status":2,"run_id":"a","path":null}"#;
+        let problem = r#"gdsboot-event {"v":1,"seq":0,"up_ms":1,"event":"problem","stage":"report-partition","what":"it is full"}"#;
+        let lines = [
+            problem,
+            "-----BEGIN GDSBOOT REPORT-----",
+            "gdsboot report",
+            "",
+            "-----END GDSBOOT REPORT-----",
+            verdict,
+        ];
+        let said = console(&lines.map(|line| (Speaker::Guest, line)));
+        let reported = judge(exited(0), AGE, &said, Ok(None), Place::SerialLine).unwrap();
+        assert_eq!(
+            (reported.place(), reported.run, reported.text.as_str()),
+            (Place::SerialLine, None, "gdsboot report\n\n")
+        );
+        let expected = Said {
+            verdict: Verdict::Incomplete,
+            route: Route::None,
+            simulated: true,
+            problems: vec!["report-partition: it is full".into()],
+        };
+        assert_eq!(reported.said, expected);
+        assert!(judge(exited(0), AGE, &said, Ok(None), Place::Partition).is_err());
+        assert!(judge(End::Deadline, AGE, &said, Ok(None), Place::SerialLine).is_err());
+        // A report on a disk is the better one, and a text without an end is none.
+        let reported =
+            judge(exited(0), AGE, &said, run(Verdict::Incomplete, true), Place::SerialLine).unwrap();
+        assert_eq!(reported.place(), Place::Partition);
+        let cut = console(&[lines[1], lines[2], verdict].map(|line| (Speaker::Guest, line)));
+        assert!(judge(exited(0), AGE, &cut, Ok(None), Place::SerialLine).is_err());
     }
 
     #[test]

@@ -141,6 +141,12 @@ fn is_address(text: &str) -> bool {
     text.split_once('.').is_some_and(|(slot, function)| is_below(slot, 32) && is_below(function, 8))
 }
 
+/// QEMU's name of a bridge. As it is in the machine file it could be that of one of the bridge's properties, at which QEMU
+/// aborts.
+fn id(name: &str) -> String {
+    format!("bridge-{name}")
+}
+
 /// A bridge that was made.
 #[derive(Debug)]
 struct Made {
@@ -176,10 +182,8 @@ impl<'a> Laying<'a> {
     fn bridge(&mut self, bridge: &'a Bridge) -> Result<(), String> {
         let name = bridge.name.as_str();
         let is_word = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-        if !is_word || name.starts_with("pci") {
-            return Err(format!(
-                "a bridge's name has letters, digits and dashes, and begins not with pci: {name:?}"
-            ));
+        if !is_word {
+            return Err(format!("a bridge's name has letters, digits and dashes: {name:?}"));
         }
         if self.machine.chipset != Chipset::Q35 {
             return Err(format!("the bridge {name} needs the chipset q35"));
@@ -206,7 +210,7 @@ impl<'a> Laying<'a> {
             Some(behind) => self.slot_behind(behind, name)?.bus,
         };
         match bridge.kind {
-            BridgeKind::RootPort => self.root_port(name, &bus, bridge.address.as_deref()),
+            BridgeKind::RootPort => self.root_port(&id(name), &bus, bridge.address.as_deref()),
             BridgeKind::Switch => {
                 let bus = match bridge.behind {
                     None => {
@@ -216,7 +220,7 @@ impl<'a> Laying<'a> {
                     }
                     Some(_) => bus,
                 };
-                self.device(format!("x3130-upstream,id={name},bus={bus}"));
+                self.device(format!("x3130-upstream,id={},bus={bus}", id(name)));
             }
             BridgeKind::HostBridge => {
                 let others = self.made.values().filter(|made| made.kind == BridgeKind::HostBridge).count();
@@ -228,13 +232,14 @@ impl<'a> Laying<'a> {
                 // Bus numbers below which firmware has room for what hangs there.
                 let number = 64 + 32 * others;
                 let node = bridge.numa_node.map(|node| format!(",numa_node={node}")).unwrap_or_default();
-                self.device(format!("pxb-pcie,id={name},bus=pcie.0,bus_nr={number}{node}"));
+                self.device(format!("pxb-pcie,id={},bus=pcie.0,bus_nr={number}{node}", id(name)));
             }
             BridgeKind::Conventional => {
-                self.device(format!("i82801b11-bridge,id={name}-dmi,bus=pcie.0"));
+                let id = id(name);
+                self.device(format!("i82801b11-bridge,id={id}-dmi,bus=pcie.0"));
                 self.chassis += 1;
                 let chassis = self.chassis;
-                self.device(format!("pci-bridge,id={name},bus={name}-dmi,addr=1.0,chassis_nr={chassis}"));
+                self.device(format!("pci-bridge,id={id},bus={id}-dmi,addr=1.0,chassis_nr={chassis}"));
             }
         }
         if self.made.insert(name, Made { kind: bridge.kind, devices: 0 }).is_some() {
@@ -254,20 +259,20 @@ impl<'a> Laying<'a> {
             BridgeKind::RootPort if before > 0 => {
                 Err(format!("the root port {bridge} has room for one device; put a switch behind it"))
             }
-            BridgeKind::RootPort => Ok(Slot { bus: bridge.to_owned(), number: 0 }),
+            BridgeKind::RootPort => Ok(Slot { bus: self::id(bridge), number: 0 }),
             BridgeKind::Switch => {
                 let (port, chassis) = (format!("{id}-port"), self.chassis());
-                self.device(format!("xio3130-downstream,id={port},bus={bridge},{chassis}"));
+                self.device(format!("xio3130-downstream,id={port},bus={},{chassis}", self::id(bridge)));
                 Ok(Slot { bus: port, number: 0 })
             }
             BridgeKind::HostBridge => {
                 let port = format!("{id}-port");
-                self.root_port(&port, bridge, None);
+                self.root_port(&port, &self::id(bridge), None);
                 Ok(Slot { bus: port, number: 0 })
             }
             // Slot 0 is the bridge's own hot-plug controller's.
             BridgeKind::Conventional if before >= 31 => Err(format!("the bus {bridge} has 31 slots")),
-            BridgeKind::Conventional => Ok(Slot { bus: bridge.to_owned(), number: before + 1 }),
+            BridgeKind::Conventional => Ok(Slot { bus: self::id(bridge), number: before + 1 }),
         }
     }
 

@@ -16,7 +16,7 @@ pub fn text(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
                     writeln!(out, "{}", reported.text.trim_end())?;
                     writeln!(out)?;
                 }
-                let report = &reported.report;
+                let said = &reported.said;
                 let compared = match &boot.differences {
                     Some(differences) if differences.is_empty() => ", as expected",
                     Some(_) => ", NOT AS EXPECTED",
@@ -26,9 +26,9 @@ pub fn text(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
                     out,
                     "{}: {}, route {}, run {}{compared}",
                     boot.name(),
-                    report.verdict_words(),
-                    report.route,
-                    reported.run
+                    said.verdict_words(),
+                    said.route,
+                    reported.run.as_deref().unwrap_or("on the serial line alone")
                 )?;
             }
             Err(failure) => failed(boot, failure, out)?,

@@ -3,9 +3,9 @@
 use super::Summary;
 use super::expectation::Expectation;
 use super::machine::Machine;
+use super::outcome::Reported;
 use crate::builder::output::Output;
 use crate::error::{hinted, usage};
-use crate::report::model::Report;
 use anyhow::{Context as _, Result};
 use std::io::Write as _;
 use std::path::Path;
@@ -31,8 +31,7 @@ pub fn check(name: &str) -> Result<()> {
 /// A boot left no report, the boots differ in what every expectation says, or the file cannot be written; it is as it was then.
 pub fn update(path: &str, machine: &Machine, summary: &Summary) -> Result<String> {
     let boots: Vec<_> = summary.boots.iter().filter(|boot| boot.machine == machine.name).collect();
-    let reports: Vec<&Report> =
-        boots.iter().filter_map(|boot| Some(&*boot.result.as_ref().ok()?.report)).collect();
+    let reports: Vec<&Reported> = boots.iter().filter_map(|boot| boot.result.as_ref().ok()).collect();
     if reports.len() < boots.len() || reports.is_empty() {
         let what = format!("{path} stays as it is: {} of {} boots left a report", reports.len(), boots.len());
         return Err(hinted(what, "mend that first: the boots' last lines are above"));
