@@ -183,7 +183,9 @@ impl Said {
             "report_ca" => "is no file on the report partition, such as ca.pem",
             "net" => match Plan::parse(value) {
                 Ok(plan) => return self.net = Some((value.to_owned(), plan)),
+                // It quotes the value.
                 Err(why) => {
+                    let (value, why) = (redact::url(value), redact::url(&why));
                     return self.complaints.push(format!("{}: net = {value:?} {why}", self.from));
                 }
             },
@@ -439,7 +441,9 @@ mod tests {
             ("after = 'https://me:0ff@h/x?0ff'", "https://REDACTED@h/x?REDACTED"),
             ("report_seconds = 0", "is no whole number of seconds"),
             ("report_ca = '../ca.pem'", "is no file on the report partition"),
-            ("net = 'eth0,10.0.0.1'", "net = \"eth0,10.0.0.1\""),
+            ("net = 'eth0,10.0.0.1'", "net = \"eth0,10.0.0.1\" is neither \"dhcp\" nor INTERFACE,IP/PREFIX"),
+            ("net = 'https://me:0ff@h/x?0ff'", "net = \"https://REDACTED@h/x?REDACTED\""),
+            ("net = 'any,10.0.0.1/8,h/x?0ff'", "net = \"any,10.0.0.1/8,h/x?REDACTED\""),
         ] {
             let said = from_file(text.as_bytes()).complaints;
             assert!(said.len() == 1 && said[0].contains(why) && !said[0].contains("0ff"), "{said:?}");
