@@ -2,7 +2,7 @@
 //! A file is written beside its name and moved there when it is whole and on the disk.
 
 use super::mounts;
-use super::partition::Partition;
+use super::partition::{self, Partition};
 use crate::boot_contract::{
     REPORT_PROGRAMS, REPORT_RUNS, REPORT_SETTINGS, RUN_REPORT_HTML, RUN_REPORT_JSON, RUN_REPORT_JUNIT,
     RUN_REPORT_TEXT, RUN_STARTED,
@@ -45,6 +45,9 @@ impl ReportPartition {
 
     fn mount(partition: &Partition) -> anyhow::Result<PathBuf> {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
+        // A disk that was just found may have no node yet.
+        let node = partition::open(partition);
+        node.with_context(|| format!("opening {}", partition.device().display()))?;
         let mut result = Ok(());
         for options in OPTIONS {
             result = mounts::device(&partition.device(), Path::new(MOUNTED), "vfat", flags, Some(options));

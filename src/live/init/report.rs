@@ -47,8 +47,13 @@ impl Run {
             Ok(if is_last && !may_lack { search.open_at_last(open) } else { search.open(open) })
         });
         let Some(found) = found else { return };
-        if is_last {
-            found.refused.iter().for_each(|why| self.journal.problem("report-partition", why.clone()));
+        // Until the root is there, what all places lack may be a module.
+        if is_last || found.opened.is_some() {
+            for why in found.refused {
+                if self.journal.problems.iter().all(|problem| problem.what != why) {
+                    self.journal.problem("report-partition", why);
+                }
+            }
         }
         let Some((partition, place)) = found.opened else { return };
         if let Some(both) = found.same {
