@@ -145,12 +145,8 @@ impl Source {
     pub fn runs(&self) -> Result<Listing> {
         let all = |runs: Vec<RunRef>| Listing { runs, problems: Vec::new() };
         let fat = |names: Result<Vec<String>>| -> Result<Listing> {
-            let names = names.map_err(|error| {
-                let hint = cannot_list(&error);
-                let error = Err::<(), _>(error)
-                    .with_context(|| format!("listing the runs of {}", self.path.display()));
-                error.hint(hint).unwrap_err()
-            })?;
+            let names =
+                advised(names).with_context(|| format!("listing the runs of {}", self.path.display()))?;
             Ok(all(names.into_iter().map(|name| RunRef { name, place: Place::Fat }).collect()))
         };
         match &self.kind {
@@ -178,9 +174,9 @@ impl Source {
             }
             (Place::Loose(file), _) if name == RUN_REPORT_JSON => folder::read(file, limit),
             (Place::Fat, Kind::Image(image)) => {
-                image.filesystem(image.report_partition()?)?.read(&path, limit)
+                advised(image.filesystem(image.report_partition()?).and_then(|fat| fat.read(&path, limit)))
             }
-            (Place::Fat, Kind::Volume(disk)) => volume(disk)?.read(&path, limit),
+            (Place::Fat, Kind::Volume(disk)) => advised(volume(disk).and_then(|fat| fat.read(&path, limit))),
             _ => Ok(None),
         }
         .with_context(|| format!("reading {} of {}", self.words(run), self.path.display()))
@@ -196,9 +192,9 @@ impl Source {
             (Place::Folder(folder), _) => folder::files(folder),
             (Place::Loose(_), _) => Ok(vec![RUN_REPORT_JSON.into()]),
             (Place::Fat, Kind::Image(image)) => {
-                fat_files(&image.filesystem(image.report_partition()?)?, &path)
+                advised(image.filesystem(image.report_partition()?).and_then(|fat| fat_files(&fat, &path)))
             }
-            (Place::Fat, Kind::Volume(disk)) => fat_files(&volume(disk)?, &path),
+            (Place::Fat, Kind::Volume(disk)) => advised(volume(disk).and_then(|fat| fat_files(&fat, &path))),
             (Place::Fat, Kind::Folder | Kind::File) => Ok(Vec::new()),
         }
         .with_context(|| format!("listing {} of {}", self.words(run), self.path.display()))
@@ -222,8 +218,16 @@ fn volume(disk: &Disk) -> Result<Fat<Window<'_, Disk>>> {
     Fat::open(Window { file: disk, start: 0, len: disk.size() }, disk.size())
 }
 
-/// What helps where the runs of a disk cannot be listed.
-fn cannot_list(error: &anyhow::Error) -> &'static str {
+/// The same with a hint, where a disk's filesystem cannot be read.
+fn advised<T>(read: Result<T>) -> Result<T> {
+    read.or_else(|error| {
+        let hint = what_helps(&error);
+        Err(error).hint(hint)
+    })
+}
+
+/// What helps where a disk's filesystem cannot be read.
+fn what_helps(error: &anyhow::Error) -> &'static str {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
     match io.map(std::io::Error::kind) {
         None => "its filesystem is damaged; `fsck.fat -a` on a copy of it may mend that",
