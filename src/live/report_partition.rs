@@ -171,11 +171,17 @@ impl ReportPartition {
     pub fn put(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let folder = self.root.join(&self.run);
         let unfinished = folder.join(unfinished(name));
-        let mut file = fs::File::create(&unfinished)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        drop(file);
-        fs::rename(&unfinished, folder.join(name))?;
+        let write = || {
+            let mut file = fs::File::create(&unfinished)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            drop(file);
+            fs::rename(&unfinished, folder.join(name))
+        };
+        write().inspect_err(|_| {
+            // Half of it would take the room that a smaller file still has.
+            let _ = std::fs::remove_file(&unfinished);
+        })?;
         sync_folder(&folder)
     }
 }
@@ -222,6 +228,20 @@ mod tests {
         assert_eq!(names, ["STARTED", "junit.xml", "report.html", "report.json", "report.txt"]);
         let error = ReportPartition::begin(dir.path(), &report).unwrap_err();
         assert!(format!("{error:#}").contains("exists"), "{error:#}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_no_half() {
+        let dir = tempfile::tempdir().unwrap();
+        let partition = ReportPartition::begin(dir.path(), &sample()).unwrap();
+        let folder = dir.path().join(partition.folder());
+        // A folder with something in it is in the way.
+        fs::create_dir_all(folder.join("report.txt/x")).unwrap();
+        partition.put(RUN_REPORT_TEXT, b"text").unwrap_err();
+        let mut names: Vec<_> =
+            fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["STARTED", "report.txt"]);
     }
 
     #[test]

@@ -189,7 +189,11 @@ impl Said {
                     return self.complaints.push(format!("{}: net = {value:?} {why}", self.from));
                 }
             },
-            _ => return self.complaints.push(format!("{}: unknown key {key:?}", self.from)),
+            // In a mistyped one a URL may stand.
+            _ => {
+                let key = redact::url(key);
+                return self.complaints.push(format!("{}: unknown key {key:?}", self.from));
+            }
         };
         // What stands at the wrong key may be a secret all the same.
         let value = redact::url(value);
@@ -441,6 +445,7 @@ mod tests {
             ("after = 'https://me:0ff@h/x?0ff'", "https://REDACTED@h/x?REDACTED"),
             ("report_seconds = 0", "is no whole number of seconds"),
             ("report_ca = '../ca.pem'", "is no file on the report partition"),
+            ("'report_url:https://me:0ff@h/x?a' = 1", "unknown key \"REDACTED@h/x?REDACTED\""),
             ("net = 'eth0,10.0.0.1'", "net = \"eth0,10.0.0.1\" is neither \"dhcp\" nor INTERFACE,IP/PREFIX"),
             ("net = 'https://me:0ff@h/x?0ff'", "net = \"https://REDACTED@h/x?REDACTED\""),
             ("net = 'any,10.0.0.1/8,h/x?0ff'", "net = \"any,10.0.0.1/8,h/x?REDACTED\""),
