@@ -144,14 +144,12 @@ impl Source {
     /// Nothing of it can be listed.
     pub fn runs(&self) -> Result<Listing> {
         let all = |runs: Vec<RunRef>| Listing { runs, problems: Vec::new() };
-        let fat = |names: Result<Vec<String>>| -> Result<Listing> {
-            let names =
-                advised(names).with_context(|| format!("listing the runs of {}", self.path.display()))?;
-            Ok(all(names.into_iter().map(|name| RunRef { name, place: Place::Fat }).collect()))
-        };
         match &self.kind {
-            Kind::Image(image) => fat(image.runs()),
-            Kind::Volume(disk) => fat(volume(disk).and_then(|fat| image::run_folders(&fat))),
+            Kind::Image(_) | Kind::Volume(_) => {
+                let names = self.on_disk(|fat| image::run_folders(fat));
+                let names = names.with_context(|| format!("listing the runs of {}", self.path.display()))?;
+                Ok(all(names.into_iter().map(|name| RunRef { name, place: Place::Fat }).collect()))
+            }
             Kind::Folder => folder::runs(&self.path),
             Kind::File => {
                 let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -173,11 +171,8 @@ impl Source {
                 folder::read(&fs_err::canonicalize(file)?, limit)
             }
             (Place::Loose(file), _) if name == RUN_REPORT_JSON => folder::read(file, limit),
-            (Place::Fat, Kind::Image(image)) => {
-                advised(image.filesystem(image.report_partition()?).and_then(|fat| fat.read(&path, limit)))
-            }
-            (Place::Fat, Kind::Volume(disk)) => advised(volume(disk).and_then(|fat| fat.read(&path, limit))),
-            _ => Ok(None),
+            (Place::Loose(_), _) => Ok(None),
+            (Place::Fat, _) => self.on_disk(|fat| fat.read(&path, limit)),
         }
         .with_context(|| format!("reading {} of {}", self.words(run), self.path.display()))
     }
@@ -188,16 +183,25 @@ impl Source {
     /// Its folder is damaged or cannot be read.
     pub fn files(&self, run: &RunRef) -> Result<Vec<String>> {
         let path = format!("{REPORT_RUNS}/{}", run.name);
-        match (&run.place, &self.kind) {
-            (Place::Folder(folder), _) => folder::files(folder),
-            (Place::Loose(_), _) => Ok(vec![RUN_REPORT_JSON.into()]),
-            (Place::Fat, Kind::Image(image)) => {
-                advised(image.filesystem(image.report_partition()?).and_then(|fat| fat_files(&fat, &path)))
-            }
-            (Place::Fat, Kind::Volume(disk)) => advised(volume(disk).and_then(|fat| fat_files(&fat, &path))),
-            (Place::Fat, Kind::Folder | Kind::File) => Ok(Vec::new()),
+        match &run.place {
+            Place::Folder(folder) => folder::files(folder),
+            Place::Loose(_) => Ok(vec![RUN_REPORT_JSON.into()]),
+            Place::Fat => self.on_disk(|fat| fat_files(fat, &path)),
         }
         .with_context(|| format!("listing {} of {}", self.words(run), self.path.display()))
+    }
+
+    /// What `read` finds on the disk's filesystem; nothing where the source is no disk.
+    fn on_disk<T: Default>(&self, read: impl FnOnce(&Fat<Window<'_, Disk>>) -> Result<T>) -> Result<T> {
+        let fat = match &self.kind {
+            Kind::Image(image) => image.report_partition().and_then(|found| image.filesystem(found)),
+            Kind::Volume(disk) => Fat::open(Window { file: disk, start: 0, len: disk.size() }, disk.size()),
+            Kind::Folder | Kind::File => return Ok(T::default()),
+        };
+        fat.and_then(|fat| read(&fat)).or_else(|error| {
+            let hint = what_helps(&error);
+            Err(error).hint(hint)
+        })
     }
 
     /// A run in a line: the source alone where it is one report.
@@ -212,18 +216,6 @@ impl Source {
             Place::Folder(path) | Place::Loose(path) => path.display().to_string(),
         }
     }
-}
-
-fn volume(disk: &Disk) -> Result<Fat<Window<'_, Disk>>> {
-    Fat::open(Window { file: disk, start: 0, len: disk.size() }, disk.size())
-}
-
-/// The same with a hint, where a disk's filesystem cannot be read.
-fn advised<T>(read: Result<T>) -> Result<T> {
-    read.or_else(|error| {
-        let hint = what_helps(&error);
-        Err(error).hint(hint)
-    })
 }
 
 /// What helps where a disk's filesystem cannot be read.
