@@ -146,6 +146,7 @@ impl Source {
         let all = |runs: Vec<RunRef>| Listing { runs, problems: Vec::new() };
         match &self.kind {
             Kind::Image(_) | Kind::Volume(_) => {
+                #[expect(clippy::redundant_closure, reason = "the function itself is of one lifetime alone")]
                 let names = self.on_disk(|fat| image::run_folders(fat));
                 let names = names.with_context(|| format!("listing the runs of {}", self.path.display()))?;
                 Ok(all(names.into_iter().map(|name| RunRef { name, place: Place::Fat }).collect()))
