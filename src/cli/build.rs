@@ -96,7 +96,7 @@ fn netboot(args: &BuildArgs, global: &Global, progress: &Progress) -> Result<Sta
         return Err(usage("--check-reproducible is for images", "leave it or --format netboot out"));
     }
     args.report_url.as_deref().map_or(Ok(()), netboot::check_report_url)?;
-    let folder = |path: &Path| OutputFolder::new(path, netboot::NAMES);
+    let folder = |path: &Path| OutputFolder::new(path, netboot::MADE);
     let (prepared, output) = Prepared::new(args, global, progress, folder)?;
     let report_url = args.report_url.as_deref();
     let manifest = image::build_netboot(&prepared.inputs(), &prepared.place(progress), &output, report_url)?;

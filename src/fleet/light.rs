@@ -233,6 +233,13 @@ pub struct Pci {
     pub numa_node: Known<i32>,
     pub link_width: Known<u32>,
     pub path: Known<PciPath>,
+    pub config: Known<PciConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PciConfig {
+    pub simulated: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

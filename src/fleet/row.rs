@@ -157,13 +157,7 @@ impl Row {
 
     fn of(report: light::Report, source: &str) -> Self {
         let light::Report { findings, benchmark, facts, .. } = report;
-        let imitated = |bench: &light::Benchmark| bench.simulated;
-        let simulated = benchmark.as_ref().is_some_and(imitated)
-            || facts
-                .dma
-                .value
-                .as_ref()
-                .is_some_and(|dma| dma.libraries.iter().any(|library| library.simulated));
+        let simulated = is_simulated(&facts, benchmark.as_ref());
         let fails = |finding: &&light::Finding| matches!(finding.status, Status::Fail | Status::Error);
         let cause = findings.iter().filter(fails).find(|finding| finding.severity <= Severity::Major);
         let devices = Devices::of(&facts);
@@ -237,6 +231,14 @@ impl Row {
             source: source.to_owned(),
         }
     }
+}
+
+/// As [`crate::checks::judge::is_simulated`].
+fn is_simulated(facts: &light::Facts, bench: Option<&light::Benchmark>) -> bool {
+    let mut devices = facts.pci.value.iter().flat_map(|list| list.iter());
+    devices.any(|device| device.config.value.as_ref().is_some_and(|config| config.simulated))
+        || bench.is_some_and(|bench| bench.simulated)
+        || facts.dma.value.as_ref().is_some_and(|dma| dma.libraries.iter().any(|library| library.simulated))
 }
 
 /// What the GPUs and drives of a machine are, each list in one order.

@@ -6,6 +6,7 @@ use crate::bench::transfer::job::parse_job;
 use crate::error::{hint_of, one_line};
 use crate::facts::nvidia::NvidiaGpu;
 use crate::facts::pci::PciPath;
+use crate::facts::pci_config::PciConfig;
 use crate::facts::{Fact, dma};
 use crate::fleet::column::{COLUMNS, Cell, Kind as ColumnKind};
 use crate::report::model::Report;
@@ -191,6 +192,11 @@ fn a_row_is_what_the_report_says() {
     let mut simulated = report.clone();
     let library = dma::Library { name: "libcuda.so.1".into(), simulated: true, ..dma::Library::default() };
     simulated.facts.dma = Fact::known("x", dma::DmaProbe { v: 1, libraries: vec![library] });
+    assert!(simulated.is_simulated());
+    assert!(Row::read(&bytes(&simulated), "x").unwrap().simulated);
+    let mut simulated = report.clone();
+    let Fact::Known { value: pci, .. } = &mut simulated.facts.pci else { panic!("no PCI") };
+    pci[0].config = Fact::known("x", PciConfig { simulated: true, ..PciConfig::default() });
     assert!(simulated.is_simulated());
     assert!(Row::read(&bytes(&simulated), "x").unwrap().simulated);
     let words: Vec<String> = crate::topology::Topology::of(&report.facts)

@@ -8,6 +8,7 @@ use crate::error::{hinted, one_line};
 use crate::facts::Root;
 use crate::facts::memory::Memory;
 use crate::http::{self, Limits, Url};
+use crate::redact;
 use anyhow::{Context as _, Result};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -33,9 +34,10 @@ const MIB: u64 = 1 << 20;
 /// # Errors
 /// What is missing, and who can mend it.
 pub fn fetch(root: &Root, url: &str, size: u64, net: &Plan, say: &mut dyn FnMut(&str)) -> Result<Partition> {
+    let shown = redact::url(url);
     let target = Url::parse(url).map_err(|why| {
         hinted(
-            format!("gdsboot.root_url = {url:?} {why}"),
+            format!("gdsboot.root_url = {shown:?} {}", redact::url(&why)),
             "whoever set up netboot: chain boot.ipxe by http:// and the server's address (docs/network.md)",
         )
     })?;
@@ -47,8 +49,9 @@ pub fn fetch(root: &Root, url: &str, size: u64, net: &Plan, say: &mut dyn FnMut(
     };
     let memory = Memory::read(root);
     let room = memory.value().and_then(|memory| memory.available).unwrap_or(u64::MAX);
-    if room < size + RESERVE {
-        let [has, needs] = [room, size + RESERVE].map(|bytes| bytes.div_ceil(MIB));
+    let needed = size.saturating_add(RESERVE);
+    if room < needed {
+        let [has, needs] = [room, needed].map(|bytes| bytes.div_ceil(MIB));
         return Err(hinted(
             format!("the root needs {needs} MiB of free memory, and there are {has} MiB"),
             "hypervisor: give the guest more memory; on a small machine boot from a stick",
@@ -65,7 +68,7 @@ pub fn fetch(root: &Root, url: &str, size: u64, net: &Plan, say: &mut dyn FnMut(
     let done = fill(&file, size, limits.deadline, &mut source, std::thread::sleep, say);
     // A link that stays up would go on interrupting while transfers are measured.
     let stopped = card.down();
-    done.with_context(|| format!("fetching {url}"))?;
+    done.with_context(|| format!("fetching {shown}"))?;
     tell_of(stopped, say);
     memory_disk::attach(&file)
 }
@@ -191,13 +194,22 @@ mod tests {
             .unwrap();
         let root = Root::at(dir.path());
         let net = Plan::parse("any,10.0.2.15/24").unwrap();
-        let error =
-            |url: &str, net: &Plan| fetch(&root, url, 200 << 20, net, &mut |_| {}).unwrap_err().to_string();
+        let sized = |url: &str, size: u64, net: &Plan| {
+            fetch(&root, url, size, net, &mut |_| {}).unwrap_err().to_string()
+        };
+        let error = |url: &str, net: &Plan| sized(url, 200 << 20, net);
         assert!(error("tftp://10.0.2.2/x", &net).contains("does not begin with http://"));
         assert!(error("http://10.0.2.2/x", &Plan::Dhcp).contains("names no address"));
         assert_eq!(
             error("http://10.0.2.2/x", &net),
             "the root needs 712 MiB of free memory, and there are 586 MiB"
+        );
+        // Whoever sets up netboot may mistype a size, and put a password into the URL.
+        assert!(sized("http://10.0.2.2/x", u64::MAX, &net).starts_with("the root needs 17592186044416 MiB"));
+        assert!(!error("http://word@10.0.2.2/x", &net).contains("word"));
+        assert_eq!(
+            error("http://me:word@10.0.2.2/x?word", &net),
+            "gdsboot.root_url = \"http://REDACTED@10.0.2.2/x?REDACTED\" names its server \"me\" and not by an IPv4 address"
         );
     }
 }

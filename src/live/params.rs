@@ -92,8 +92,8 @@ impl Params {
             },
         };
         // What is mistyped may be a secret all the same.
-        let value = crate::redact::url(value);
-        self.complaints.push(format!("kernel command line: {key}={value} {complaint}"));
+        let word = crate::redact::argument(&format!("{key}={value}"));
+        self.complaints.push(format!("kernel command line: {word} {complaint}"));
     }
 }
 
@@ -173,6 +173,12 @@ mod tests {
         assert_eq!(Params { complaints: vec![], ..params }, Params::default());
         let mistyped = Params::parse("gdsboot.report-url=me:word@h/x").complaints;
         assert_eq!(mistyped, ["kernel command line: gdsboot.report-url=REDACTED@h/x is not known"]);
+        // The first `=` may be the URL's own.
+        let mistyped = Params::parse("gdsboot.report_url:https://me:word@h/x?a=word").complaints;
+        assert_eq!(
+            mistyped,
+            ["kernel command line: gdsboot.report_url:https://REDACTED@h/x?REDACTED is not known"]
+        );
         assert_eq!(Params::parse(""), Params::default());
     }
 }

@@ -3,7 +3,7 @@
 //! before, or an empty file, or all of it.
 
 use super::mounts;
-use super::partition::Partition;
+use super::partition::{self, Partition};
 use crate::boot_contract::{
     REPORT_PROGRAMS, REPORT_RUNS, REPORT_SETTINGS, RUN_REPORT_HTML, RUN_REPORT_JSON, RUN_REPORT_JUNIT,
     RUN_REPORT_TEXT, RUN_STARTED,
@@ -46,6 +46,9 @@ impl ReportPartition {
 
     fn mount(partition: &Partition) -> anyhow::Result<PathBuf> {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
+        // A disk that was just found may have no node yet.
+        let node = partition::open(partition);
+        node.with_context(|| format!("opening {}", partition.device().display()))?;
         let mut result = Ok(());
         for options in OPTIONS {
             result = mounts::device(&partition.device(), Path::new(MOUNTED), "vfat", flags, Some(options));
@@ -169,16 +172,23 @@ impl ReportPartition {
     pub fn put(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let folder = self.root.join(&self.run);
         let unfinished = folder.join(unfinished(name));
-        let mut file = fs::File::create(&unfinished)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
         let name = folder.join(name);
-        // Linux' vfat leaves the new name's entry as it was, or empty, until the moved file itself is synced (vfat_rename in
-        // fs/fat/namei_vfat.c), and frees what the name had before; while that is open, it is not freed.
-        let before = fs::File::open(&name).ok();
-        fs::rename(&unfinished, &name)?;
-        file.sync_all()?;
-        drop(before);
+        let write = || {
+            let mut file = fs::File::create(&unfinished)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            // Linux' vfat leaves the new name's entry as it was, or empty, until the moved file itself is synced (vfat_rename
+            // in fs/fat/namei_vfat.c), and frees what the name had before; while that is open, it is not freed.
+            let before = fs::File::open(&name);
+            fs::rename(&unfinished, &name)?;
+            file.sync_all()?;
+            drop(before);
+            Ok(())
+        };
+        write().inspect_err(|_: &std::io::Error| {
+            // Half of it would take the room that a smaller file still has.
+            let _ = std::fs::remove_file(&unfinished);
+        })?;
         sync_folder(&folder)
     }
 }
@@ -225,6 +235,20 @@ mod tests {
         assert_eq!(names, ["STARTED", "junit.xml", "report.html", "report.json", "report.txt"]);
         let error = ReportPartition::begin(dir.path(), &report).unwrap_err();
         assert!(format!("{error:#}").contains("exists"), "{error:#}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_no_half() {
+        let dir = tempfile::tempdir().unwrap();
+        let partition = ReportPartition::begin(dir.path(), &sample()).unwrap();
+        let folder = dir.path().join(partition.folder());
+        // A folder with something in it is in the way.
+        fs::create_dir_all(folder.join("report.txt/x")).unwrap();
+        partition.put(RUN_REPORT_TEXT, b"text").unwrap_err();
+        let mut names: Vec<_> =
+            fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["STARTED", "report.txt"]);
     }
 
     #[test]

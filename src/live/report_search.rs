@@ -158,7 +158,10 @@ fn open_one_of<T>(
         }
         match open(place) {
             Ok(opened) => {
-                let same = |other: &&Place| other.rank == place.rank && *other != place;
+                // What was refused is not as good.
+                let same = |other: &&Place| {
+                    other.rank == place.rank && *other != place && !tried.contains(&other.partition.name)
+                };
                 found.same = places.iter().find(same).map(|other| {
                     format!("{place} and {other} are equally good for the report; taking the first")
                 });
@@ -316,7 +319,7 @@ mod tests {
         // Which fail, which is taken, how many are named, whether another is as good.
         for (bad, taken, refused, same) in [
             (&[][..], Some("sdb1"), 0, true),
-            (&["sdb1"], Some("sdc1"), 1, true),
+            (&["sdb1"], Some("sdc1"), 1, false),
             (&["sdb1", "sdc1"], Some("sda1"), 2, false),
             (&["sdb1", "sdc1", "sda1"], None, 3, false),
         ] {

@@ -183,11 +183,17 @@ impl Said {
             "report_ca" => "is no file on the report partition, such as ca.pem",
             "net" => match Plan::parse(value) {
                 Ok(plan) => return self.net = Some((value.to_owned(), plan)),
+                // It quotes the value.
                 Err(why) => {
+                    let (value, why) = (redact::url(value), redact::url(&why));
                     return self.complaints.push(format!("{}: net = {value:?} {why}", self.from));
                 }
             },
-            _ => return self.complaints.push(format!("{}: unknown key {key:?}", self.from)),
+            // In a mistyped one a URL may stand.
+            _ => {
+                let key = redact::url(key);
+                return self.complaints.push(format!("{}: unknown key {key:?}", self.from));
+            }
         };
         // What stands at the wrong key may be a secret all the same.
         let value = redact::url(value);
@@ -439,7 +445,10 @@ mod tests {
             ("after = 'https://me:0ff@h/x?0ff'", "https://REDACTED@h/x?REDACTED"),
             ("report_seconds = 0", "is no whole number of seconds"),
             ("report_ca = '../ca.pem'", "is no file on the report partition"),
-            ("net = 'eth0,10.0.0.1'", "net = \"eth0,10.0.0.1\""),
+            ("'report_url:https://me:0ff@h/x?a' = 1", "unknown key \"REDACTED@h/x?REDACTED\""),
+            ("net = 'eth0,10.0.0.1'", "net = \"eth0,10.0.0.1\" is neither \"dhcp\" nor INTERFACE,IP/PREFIX"),
+            ("net = 'https://me:0ff@h/x?0ff'", "net = \"https://REDACTED@h/x?REDACTED\""),
+            ("net = 'any,10.0.0.1/8,h/x?0ff'", "net = \"any,10.0.0.1/8,h/x?REDACTED\""),
         ] {
             let said = from_file(text.as_bytes()).complaints;
             assert!(said.len() == 1 && said[0].contains(why) && !said[0].contains("0ff"), "{said:?}");

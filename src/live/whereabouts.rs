@@ -21,16 +21,15 @@ pub enum Whereabouts<'a> {
     },
 }
 
-/// Must the machine stay on? `may_lack` says that the image brings no place for reports (an ISO, a boot from the network);
-/// `is_default`, that nobody said what to do afterwards.
-pub fn must_stay(may_lack: bool, is_default: bool, whereabouts: Whereabouts<'_>) -> bool {
+/// Must the machine stay on? `is_default` says that nobody said what to do afterwards.
+pub fn must_stay(is_default: bool, whereabouts: Whereabouts<'_>) -> bool {
     let is_anywhere = match whereabouts {
         Whereabouts::Expected { has_partition, may_be_sent } => has_partition || may_be_sent,
         Whereabouts::Known { is_written, delivery } => {
             is_written || delivery.is_some_and(|delivery| delivery.sent)
         }
     };
-    may_lack && is_default && !is_anywhere
+    is_default && !is_anywhere
 }
 
 #[cfg(test)]
@@ -56,9 +55,9 @@ mod tests {
             (known(true, None), false),
             (known(true, Some(&failed)), false),
         ] {
-            assert_eq!(must_stay(true, true, whereabouts), stays, "{whereabouts:?}");
-            // A disk image has its partition; and what was asked for is done.
-            assert!(!must_stay(false, true, whereabouts) && !must_stay(true, false, whereabouts));
+            assert_eq!(must_stay(true, whereabouts), stays, "{whereabouts:?}");
+            // What was asked for is done.
+            assert!(!must_stay(false, whereabouts));
         }
     }
 }

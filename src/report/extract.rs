@@ -23,15 +23,8 @@ pub enum Extracted {
     AlreadyThere(PathBuf),
 }
 
-/// Copies a run into a new folder in `into`, called as the run's own folder, or by time and id where it had none.
-///
-/// # Errors
-/// There is another folder of that name, a file's name would lead out of it, or a file cannot be read or written.
-pub fn extract(listed: &Listed<'_>, into: &Path) -> Result<Extracted> {
-    extract_as(&folder_name(listed), listed, into)
-}
-
-/// The names of the folders that several runs get: those of [`extract`], but by time and id where several would have one.
+/// The names of the folders that runs get: those of their own folders; by time and id where they had none, or where several
+/// would have one name.
 pub fn names(runs: &[&Listed<'_>]) -> Vec<String> {
     let names: Vec<String> = runs.iter().map(|listed| folder_name(listed)).collect();
     let mut counts: HashMap<&str, usize> = HashMap::new();
@@ -46,7 +39,7 @@ pub fn names(runs: &[&Listed<'_>]) -> Vec<String> {
 /// Copies a run into a new folder `name` in `into`.
 ///
 /// # Errors
-/// As [`extract`].
+/// There is another folder of that name, a file's name would lead out of it, or a file cannot be read or written.
 pub fn extract_as(name: &str, listed: &Listed<'_>, into: &Path) -> Result<Extracted> {
     let context = || format!("extracting {}", listed.place());
     ensure!(is_plain(name), "{}: {name:?} is no name for a folder", context());

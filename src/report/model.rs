@@ -60,8 +60,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Did libraries that only imitate NVIDIA's take part, or is a device simulated? Then it says nothing about the machine, and every form of it says
-    /// that first.
+    /// Did libraries that only imitate NVIDIA's take part, or is a device simulated? Then it says nothing about the machine,
+    /// and every form of it says that first.
     pub fn is_simulated(&self) -> bool {
         is_simulated(&self.facts, self.benchmark.as_ref())
     }
@@ -111,7 +111,8 @@ pub fn verdict_words(verdict: Verdict, simulated: bool) -> String {
 }
 
 /// The same in a sentence.
-pub const SIMULATED_WORDS: &str = "SIMULATED: devices or libraries that imitate NVIDIA's took part; nothing here says anything about this machine";
+pub const SIMULATED_WORDS: &str = "SIMULATED: devices or libraries that imitate NVIDIA's took part; nothing here says \
+     anything about this machine";
 
 /// The outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use super::source::{MAX_REPORT, RunRef, Source};
 use crate::boot_contract::{RUN_REPORT_JSON, RUN_SAMPLES};
 use crate::error::{Advise as _, Status, hint_of, hinted, one_line, usage};
 use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 
 /// More than any benchmark's samples have.
@@ -76,10 +77,16 @@ impl Listed<'_> {
         self.source.place(&self.run)
     }
 
-    /// Are the bytes of these files the same in both?
-    fn has_the_same(&self, other: &Self, files: &[String]) -> bool {
-        let read = |listed: &Self, file| listed.source.read(&listed.run, file, MAX_SAMPLES).ok().flatten();
-        files.iter().all(|file| read(self, file).is_some_and(|bytes| Some(bytes) == read(other, file)))
+    /// A hash of what is in these files; none where one of them cannot be read.
+    fn hash(&self, files: &[String]) -> Option<Vec<u8>> {
+        let mut hash = Sha256::new();
+        for file in files {
+            let bytes = self.source.read(&self.run, file, MAX_SAMPLES).ok()??;
+            // With its length, so that no two different ones run together.
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(&bytes);
+        }
+        Some(hash.finalize().to_vec())
     }
 
     /// How it ended, in a few words.
@@ -164,7 +171,10 @@ impl<'a> Catalogue<'a> {
             }
         }
         if not_reports > 0 {
-            all.notes.push(format!("{not_reports} JSON files are no reports of gdsboot"));
+            all.notes.push(match not_reports {
+                1 => "1 file is JSON and no report of gdsboot".into(),
+                _ => format!("{not_reports} files are JSON and no reports of gdsboot"),
+            });
         }
         all.runs.sort_by_cached_key(Listed::key);
         all.leave_out_copies()?;
@@ -196,24 +206,38 @@ impl<'a> Catalogue<'a> {
             });
             left_out[places[number]] = !fate.is_kept();
         }
-        let mut without: HashMap<(&str, &[String]), Vec<usize>> = HashMap::new();
-        for (at, run) in self.runs.iter().enumerate() {
-            let End::Without(files) = &run.end else { continue };
-            crate::interrupt::check()?;
-            let alike = without.entry((run.run.last(), files)).or_default();
-            match alike.iter().find(|other| self.runs[**other].has_the_same(run, files)) {
-                Some(other) => {
-                    left_out[at] = true;
-                    let other = self.runs[*other].place();
-                    self.notes.push(format!("{} is the same run as {other}: listed once", run.place()));
-                }
-                None => alike.push(at),
-            }
+        for (at, other) in self.cut_off_copies()? {
+            left_out[at] = true;
+            let (run, other) = (self.runs[at].place(), self.runs[other].place());
+            self.notes.push(format!("{run} is the same run as {other}: listed once"));
         }
-        drop(without);
         let mut left_out = left_out.into_iter();
         self.runs.retain(|_| left_out.next() == Some(false));
         Ok(())
+    }
+
+    /// The runs without a report that are there twice, each with the one that it is a copy of: their names are the same, and
+    /// the bytes of all their files.
+    fn cut_off_copies(&self) -> Result<Vec<(usize, usize)>> {
+        let cut_off = || {
+            self.runs.iter().enumerate().filter_map(|(at, run)| match &run.end {
+                End::Without(files) => Some((at, run, (run.run.last(), files.as_slice()))),
+                _ => None,
+            })
+        };
+        let mut counts: HashMap<(&str, &[String]), usize> = HashMap::new();
+        cut_off().for_each(|(.., key)| *counts.entry(key).or_default() += 1);
+        let mut known = HashMap::new();
+        let mut copies = Vec::new();
+        for (at, run, key) in cut_off().filter(|(.., key)| counts[key] > 1) {
+            crate::interrupt::check()?;
+            let Some(hash) = run.hash(key.1) else { continue };
+            let first = *known.entry((key, hash)).or_insert(at);
+            if first != at {
+                copies.push((at, first));
+            }
+        }
+        Ok(copies)
     }
 
     /// The run that is meant: by its id, its folder's name or its number in [`Catalogue::lines`]; the newest complete one

@@ -1,6 +1,6 @@
 use super::*;
 use crate::error::status_of;
-use crate::report::extract::{Extracted, extract, names};
+use crate::report::extract::{Extracted, extract_as, names};
 use crate::report::model::tests::sample;
 use crate::report::utc::Utc;
 use std::path::Path;
@@ -77,6 +77,11 @@ fn two_runs_of_one_id_are_one_where_they_are_the_same() {
     assert!(all.find(Some("2")).is_ok());
 }
 
+/// Copies one run.
+fn extract(run: &Listed<'_>, into: &Path) -> Result<Extracted> {
+    extract_as(&names(&[run])[0], run, into)
+}
+
 /// A run that left no report.
 fn cut_off(folder: &Path, name: &str, started: &str) {
     fs_err::create_dir_all(folder.join(name)).unwrap();
@@ -150,7 +155,7 @@ fn a_newer_schema_and_damage_are_named_and_the_others_stay() {
     let sources = source(dir.path());
     let all = Catalogue::read(&sources).unwrap();
     assert_eq!(all.runs.len(), 3);
-    assert_eq!(all.notes, ["1 JSON files are no reports of gdsboot"]);
+    assert_eq!(all.notes, ["1 file is JSON and no report of gdsboot"]);
     let good = all.find(None).unwrap();
     assert_eq!(good.head().unwrap().run_id, "aaaaaaaa");
     // Nothing says when these began.

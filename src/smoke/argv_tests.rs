@@ -1,6 +1,7 @@
 use super::*;
 use crate::pasteable::pasteable;
 use crate::report::kind::Kind;
+use crate::smoke::machine::Disk;
 use crate::smoke::machine::Firmware;
 use crate::smoke::media::Medium;
 
@@ -50,7 +51,7 @@ fn every_machine() {
     for name in Machine::built_in().chain(Machine::with_faults()) {
         let machine = Machine::load(name).unwrap();
         let firmware = match machine.firmware[0] {
-            Firmware::Bios => FirmwareFiles::Bios,
+            Firmware::Bios | Firmware::Direct => FirmwareFiles::Bios,
             Firmware::Uefi if machine.secure_boot => FirmwareFiles::Uefi {
                 code: "/scratch/code.fd".into(),
                 vars: "/scratch/vars.fd".into(),
@@ -286,8 +287,8 @@ fn other_formats_and_a_report_disk() {
 
     -drive if=none,id=image,format=raw,media=cdrom,readonly=on,cache=unsafe,file=/scratch/image
     -device ide-cd,bus=ide.0,drive=image,bootindex=0
-    -drive if=none,id=report,format=raw,cache=unsafe,file=/scratch/report.img
     -device qemu-xhci,id=usb
+    -drive if=none,id=report,format=raw,cache=unsafe,file=/scratch/report.img
     -device usb-storage,bus=usb.0,removable=on,drive=report
     ");
 }
@@ -319,4 +320,33 @@ fn commas_in_paths_are_doubled() {
         drive(&media(Disk::Sata, "/a,b/c,,d"), None)[1],
         "if=none,id=image,format=raw,cache=unsafe,file=/a,,b/c,,,,d"
     );
+}
+
+#[test]
+fn what_goes_wrong_is_in_the_arguments() {
+    let mut machine = Machine::load("no-gpu").unwrap();
+    machine.serial_port = false;
+    let kernel = FirmwareFiles::Direct {
+        kernel: "/scratch/kernel".into(),
+        initrd: "/scratch/initrd".into(),
+        arguments: "console=ttyS0 quiet".into(),
+    };
+    let disk = |name: &str| Medium { path: format!("/scratch/{name}.img").into(), kind: Kind::Raw };
+    let media = Media {
+        second: Some(disk("second")),
+        reports: vec![disk("report"), disk("report1")],
+        ..media(Disk::VirtioBlk, "/scratch/image.img")
+    };
+    let (layout, log) = (Layout::of(&machine).unwrap(), PathBuf::from("/scratch/writes,1.log"));
+    let parts = Parts {
+        media: &media,
+        write_log: Some(&log),
+        firmware: &kernel,
+        layout: &layout,
+        data: &[],
+        gpus: &[],
+        monitor: &[],
+        accel: Accel::Kvm,
+    };
+    insta::assert_snapshot!(line(&boot(&machine, parts)));
 }

@@ -95,9 +95,10 @@ impl Boot<'_> {
             accel: self.accel,
         };
         let capture = self.capture.then_some(("capture", "yes"));
-        // Nobody is there to read the screen.
-        let has_no_place = media.places().next().is_none();
-        let after = has_no_place.then_some(("after", "poweroff"));
+        // Nobody is there to read the screen, where the report is on it alone.
+        let may_have_no_place =
+            media.places().next().is_none() || media.read_only || self.machine.report_partition.is_some();
+        let after = may_have_no_place.then_some(("after", "poweroff"));
         let settings = settings(self.machine, capture.into_iter().chain(after));
         let arguments = [argv::boot(self.machine, parts), settings.clone()].concat();
         let logged = argv::Parts { write_log: Some(&write_log), ..parts };

@@ -162,6 +162,10 @@ pub fn worst(statuses: impl IntoIterator<Item = Status>) -> Status {
     statuses.into_iter().max_by_key(rank).unwrap_or(Status::Pass)
 }
 
+/// What Linux panics with where no timer interrupt comes while it waits for one (arch/x86/kernel/apic/io_apic.c): QEMU did not get
+/// the host's CPU.
+const STARVED: &str = "IO-APIC + timer doesn't work";
+
 /// Judges a boot by how it ended, what the console said, and the run that was found on the report partition
 /// afterwards. Only where the machine is expected to have no place for a report, `expected`, does that on the serial line count.
 pub fn judge(
@@ -181,9 +185,14 @@ pub fn judge(
             last_lines: console.qemu.iter().cloned().collect(),
         });
     }
+    let is_starved = console.dead_end.as_ref().is_some_and(|words| words.contains(STARVED));
     let fail = |what: String| Failure {
-        status: Status::Fail,
-        what,
+        status: if is_starved { Status::Unavailable } else { Status::Fail },
+        what: if is_starved {
+            format!("{what}; this host was too busy to emulate a timer: boot it again")
+        } else {
+            what
+        },
         last_lines: console.tail.iter().cloned().collect(),
     };
     let report = match run {
@@ -322,6 +331,10 @@ mod tests {
             assert_eq!(status, Status::Fail);
             assert!(what.starts_with(expected), "{what}");
         }
+        let starved = "Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug";
+        let (status, what) = failure(exited(0), &self::console(&[(Speaker::Guest, starved)]), Ok(None));
+        assert_eq!(status, Status::Unavailable);
+        assert!(what.contains("this host was too busy"), "{what}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::parts::Parts;
 use crate::boot_contract::{LOADER_MARK, PARAM_ROOT_SHA256, PARAM_ROOT_SIZE};
 use crate::builder::boot_menu::CONSOLES;
 use crate::builder::content::Content;
+use crate::builder::output_folder::Made;
 use crate::builder::template;
 use crate::error::usage;
 use crate::progress::{Progress, Unit};
@@ -18,9 +19,11 @@ use std::path::Path;
 /// The script's name.
 const SCRIPT: &str = "boot.ipxe";
 const SUMS: &str = "SHA256SUMS";
-/// The names of all that [`write`] makes.
-pub const NAMES: &[&str] =
-    &["README.txt", SCRIPT, "initramfs", "manifest.json", "root.squashfs", "vmlinuz", SUMS];
+/// All that [`write`] makes.
+pub const MADE: Made = Made {
+    names: &["README.txt", SCRIPT, "initramfs", "manifest.json", "root.squashfs", "vmlinuz", SUMS],
+    marks: &[SCRIPT, SUMS],
+};
 const SCRIPT_TEMPLATE: &str = include_str!("../../../image/templates/boot.ipxe");
 const README_TEMPLATE: &str = include_str!("../../../image/templates/netboot-README.txt");
 
@@ -152,7 +155,7 @@ mod tests {
         let names = fs_err::read_dir(dir.path()).unwrap();
         let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
         names.sort_unstable();
-        let mut all = NAMES.to_vec();
+        let mut all = MADE.names.to_vec();
         all.sort_unstable();
         assert_eq!(names, all);
         let changed = Parts { root_sha256: "00".repeat(32), ..parts() };

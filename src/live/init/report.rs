@@ -47,8 +47,13 @@ impl Run {
             Ok(if is_last && !may_lack { search.open_at_last(open) } else { search.open(open) })
         });
         let Some(found) = found else { return };
-        if is_last {
-            found.refused.iter().for_each(|why| self.journal.problem("report-partition", why.clone()));
+        // Until the root is there, what all places lack may be a module.
+        if is_last || found.opened.is_some() {
+            for why in found.refused {
+                if self.journal.problems.iter().all(|problem| problem.what != why) {
+                    self.journal.problem("report-partition", why);
+                }
+            }
         }
         let Some((partition, place)) = found.opened else { return };
         if let Some(both) = found.same {
@@ -62,9 +67,8 @@ impl Run {
 
     /// Where the report is on the screen alone, the machine is not switched off, unless another thing was asked for.
     pub(super) fn stay_for_the_screen(&mut self, whereabouts: Whereabouts<'_>) {
-        let may_lack = matches!(self.params.root, Some(RootPlace::Iso(_))) || self.is_from_network();
         let is_default = self.settings.after_from == settings::DEFAULT;
-        if must_stay(may_lack, is_default, whereabouts) {
+        if must_stay(is_default, whereabouts) {
             self.settings.after = After::Hold;
             self.settings.after_from = "the report is on the screen alone".into();
         }

@@ -6,6 +6,7 @@ use crate::live::params::{Params, RootPlace};
 use crate::live::partition::{self, Partition};
 use crate::live::scratch::with_hint;
 use crate::live::{iso_root, mounts, network_root, switch_root, verify};
+use crate::redact;
 use crate::report::events::What;
 use anyhow::{Context as _, anyhow, bail};
 use std::io::Read as _;
@@ -52,7 +53,7 @@ impl Run {
         let fetched = self.journal.stage("fetch-root", |journal| {
             let size =
                 size.context("reading the kernel command line: it names no size (gdsboot.root-size)")?;
-            journal.consoles.say(&format!("fetching the root from {url}"));
+            journal.consoles.say(&format!("fetching the root from {}", redact::url(url)));
             let mut say = |text: &str| journal.consoles.say(text);
             // The journal keeps the error alone, and what to do belongs to it.
             let fetched = network_root::fetch(&root, url, size, &net, &mut say);
@@ -110,8 +111,9 @@ fn verify_root(journal: &mut Journal, params: &Params, disk: &Partition) -> anyh
     if found != expected {
         let source = match &params.root {
             Some(RootPlace::Url(url)) => format!(
-                "what {url} gave has the SHA-256 {found}, the command line says {expected}; whoever set up netboot: copy \
-                 the build's whole folder to the server again (sha256sum -c SHA256SUMS)"
+                "what {} gave has the SHA-256 {found}, the command line says {expected}; whoever set up netboot: copy \
+                 the build's whole folder to the server again (sha256sum -c SHA256SUMS)",
+                redact::url(url)
             ),
             _ => {
                 format!("verifying {}: its SHA-256 is {found}, the command line says {expected}", disk.name)

@@ -2,7 +2,7 @@
 //! wants first. Where there is no root yet, the initramfs has loaded its own.
 
 use crate::facts::Root;
-use crate::program;
+use crate::program::{Run, Words};
 use anyhow::Result;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Loads the driver of every network card that has none, as long as there is time.
 ///
 /// # Errors
-/// modprobe cannot be run. A driver that is not on the image is no error: there may be another card.
+/// modprobe cannot be run. A driver that is not on the image, or that does not come to its end, is no error: there may be
+/// another card.
 pub fn load(root: &Root, deadline: Instant) -> Result<()> {
     if !Path::new(MODPROBE).exists() {
         return Ok(());
@@ -23,10 +24,25 @@ pub fn load(root: &Root, deadline: Instant) -> Result<()> {
     for bus in ["pci", "virtio"] {
         for alias in wanted(root, bus) {
             let left = deadline.saturating_duration_since(Instant::now());
-            program::run(MODPROBE, &["-q", "--", &alias], left.min(PATIENCE))?;
+            ask_for(MODPROBE, &alias, left.min(PATIENCE))?;
         }
     }
     Ok(())
+}
+
+/// Has one driver loaded, whatever becomes of it.
+fn ask_for(program: &str, alias: &str, limit: Duration) -> Result<()> {
+    let args = ["-q", "--", alias];
+    let run = Run {
+        program,
+        args: &args,
+        environment: &[],
+        folder: None,
+        limit,
+        words: Words::Apart,
+        daemon: true,
+    };
+    run.to_end().map(|_| ())
 }
 
 /// What the network cards of a bus that have no driver call themselves (`modalias` of sysfs).
@@ -81,5 +97,17 @@ mod tests {
         let root = Root::at(dir.path());
         assert_eq!(wanted(&root, "pci"), ["pci:v00008086d000010D3sv*"]);
         assert_eq!(wanted(&root, "virtio"), ["virtio:d00000001v00001AF4"]);
+    }
+
+    #[test]
+    fn a_driver_that_hangs_does_not_cost_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let nobody_writes = dir.path().join("pipe");
+        nix::unistd::mkfifo(&nobody_writes, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let limit = Duration::from_millis(50);
+        ask_for("tail", nobody_writes.to_str().unwrap(), limit).unwrap();
+        ask_for("tail", "no/such/driver", limit).unwrap();
+        let error = ask_for("no/such/modprobe", "x", limit).unwrap_err();
+        assert!(format!("{error:#}").starts_with("running no/such/modprobe"), "{error:#}");
     }
 }

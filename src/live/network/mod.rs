@@ -11,7 +11,7 @@ pub use plan::{Address, Interface, Plan};
 use crate::boot_contract::{RUN_NETWORK, RUN_RESOLV_CONF};
 use crate::error::{hinted, one_line};
 use crate::facts::Root;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -135,13 +135,15 @@ fn no_link(
 /// # Errors
 /// There is none when time is up.
 fn with_links(root: &Root, deadline: Instant) -> Result<Vec<Card>> {
-    find(root, &Interface::Any, deadline)?;
-    let mut all = interface::list(root);
-    all.retain(|card| card.has_link(root));
-    if all.is_empty() {
-        bail!("the link was lost again");
+    loop {
+        find(root, &Interface::Any, deadline)?;
+        let mut all = interface::list(root);
+        all.retain(|card| card.has_link(root));
+        // A link may be lost again meanwhile.
+        if !all.is_empty() {
+            return Ok(all);
+        }
     }
-    Ok(all)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Runs in a folder of this machine: a mounted stick, a run's own folder, a tree of either, and loose `*.json` files as an
-//! HTTP server keeps what was sent to it, in any mixture. Symbolic links inside of it are not followed: none can lead round in a
-//! circle, or out.
+//! HTTP server keeps what was sent to it, in any mixture. Symbolic links inside of it are not followed: none can lead round
+//! in a circle, or out.
 
 use super::{Listing, RunRef};
 use crate::boot_contract::{
-    REPORT_PROGRAMS, RUN_CAPTURE, RUN_REPORT_HTML, RUN_REPORT_JSON, RUN_REPORT_TEXT, RUN_STARTED,
+    REPORT_PROGRAMS, REPORT_RUNS, REPORT_SETTINGS, RUN_CAPTURE, RUN_REPORT_HTML, RUN_REPORT_JSON,
+    RUN_REPORT_TEXT, RUN_STARTED,
 };
 use crate::interrupt;
 use anyhow::{Context as _, Result, ensure};
@@ -40,7 +41,10 @@ fn walk(folder: &Path, name: &str, depth: u32, found: &mut Listing) -> Result<()
     ensure!(depth > 0, "{}: folders are in folders too deeply", folder.display());
     let mut entries: Vec<DirEntry> = fs_err::read_dir(folder)?.collect::<io::Result<_>>()?;
     entries.sort_by_key(DirEntry::file_name);
-    let is_run = entries.iter().any(|entry| is_mark(&entry.file_name()));
+    let has = |name: &str| entries.iter().any(|entry| entry.file_name().eq_ignore_ascii_case(name));
+    let is_run = MARKS.into_iter().any(has);
+    // A stick, or a copy of one: the operator's programs there may have JSON of their own.
+    let is_stick = has(REPORT_RUNS) || has(REPORT_SETTINGS);
     if is_run {
         // The folder that was named has no name of its own in here.
         let name = if name.is_empty() { own_name(folder) } else { name.to_owned() };
@@ -49,10 +53,10 @@ fn walk(folder: &Path, name: &str, depth: u32, found: &mut Listing) -> Result<()
     for entry in entries {
         // A name that is no text belongs to nothing that gdsboot wrote.
         let Ok(last) = entry.file_name().into_string() else { continue };
-        // Beside a run lie its own files and what its programs printed, and perhaps other runs.
-        let is_its_own = is_mark(last.as_ref()) || last.eq_ignore_ascii_case(REPORT_PROGRAMS);
+        // Beside a run lie its own files, and perhaps other runs.
+        let is_program_s = (is_run || is_stick) && last.eq_ignore_ascii_case(REPORT_PROGRAMS);
         let Ok(kind) = entry.file_type() else { continue };
-        if is_run && is_its_own {
+        if is_program_s || is_run && is_mark(last.as_ref()) {
             continue;
         }
         let below = if name.is_empty() { last.clone() } else { format!("{name}/{last}") };

@@ -144,18 +144,13 @@ impl Source {
     /// Nothing of it can be listed.
     pub fn runs(&self) -> Result<Listing> {
         let all = |runs: Vec<RunRef>| Listing { runs, problems: Vec::new() };
-        let fat = |names: Result<Vec<String>>| -> Result<Listing> {
-            let names = names.map_err(|error| {
-                let hint = cannot_list(&error);
-                let error = Err::<(), _>(error)
-                    .with_context(|| format!("listing the runs of {}", self.path.display()));
-                error.hint(hint).unwrap_err()
-            })?;
-            Ok(all(names.into_iter().map(|name| RunRef { name, place: Place::Fat }).collect()))
-        };
         match &self.kind {
-            Kind::Image(image) => fat(image.runs()),
-            Kind::Volume(disk) => fat(volume(disk).and_then(|fat| image::run_folders(&fat))),
+            Kind::Image(_) | Kind::Volume(_) => {
+                #[expect(clippy::redundant_closure, reason = "the function itself is of one lifetime alone")]
+                let names = self.on_disk(|fat| image::run_folders(fat));
+                let names = names.with_context(|| format!("listing the runs of {}", self.path.display()))?;
+                Ok(all(names.into_iter().map(|name| RunRef { name, place: Place::Fat }).collect()))
+            }
             Kind::Folder => folder::runs(&self.path),
             Kind::File => {
                 let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -177,11 +172,8 @@ impl Source {
                 folder::read(&fs_err::canonicalize(file)?, limit)
             }
             (Place::Loose(file), _) if name == RUN_REPORT_JSON => folder::read(file, limit),
-            (Place::Fat, Kind::Image(image)) => {
-                image.filesystem(image.report_partition()?)?.read(&path, limit)
-            }
-            (Place::Fat, Kind::Volume(disk)) => volume(disk)?.read(&path, limit),
-            _ => Ok(None),
+            (Place::Loose(_), _) => Ok(None),
+            (Place::Fat, _) => self.on_disk(|fat| fat.read(&path, limit)),
         }
         .with_context(|| format!("reading {} of {}", self.words(run), self.path.display()))
     }
@@ -192,16 +184,25 @@ impl Source {
     /// Its folder is damaged or cannot be read.
     pub fn files(&self, run: &RunRef) -> Result<Vec<String>> {
         let path = format!("{REPORT_RUNS}/{}", run.name);
-        match (&run.place, &self.kind) {
-            (Place::Folder(folder), _) => folder::files(folder),
-            (Place::Loose(_), _) => Ok(vec![RUN_REPORT_JSON.into()]),
-            (Place::Fat, Kind::Image(image)) => {
-                fat_files(&image.filesystem(image.report_partition()?)?, &path)
-            }
-            (Place::Fat, Kind::Volume(disk)) => fat_files(&volume(disk)?, &path),
-            (Place::Fat, Kind::Folder | Kind::File) => Ok(Vec::new()),
+        match &run.place {
+            Place::Folder(folder) => folder::files(folder),
+            Place::Loose(_) => Ok(vec![RUN_REPORT_JSON.into()]),
+            Place::Fat => self.on_disk(|fat| fat_files(fat, &path)),
         }
         .with_context(|| format!("listing {} of {}", self.words(run), self.path.display()))
+    }
+
+    /// What `read` finds on the disk's filesystem; nothing where the source is no disk.
+    fn on_disk<T: Default>(&self, read: impl FnOnce(&Fat<Window<'_, Disk>>) -> Result<T>) -> Result<T> {
+        let fat = match &self.kind {
+            Kind::Image(image) => image.report_partition().and_then(|found| image.filesystem(found)),
+            Kind::Volume(disk) => Fat::open(Window { file: disk, start: 0, len: disk.size() }, disk.size()),
+            Kind::Folder | Kind::File => return Ok(T::default()),
+        };
+        fat.and_then(|fat| read(&fat)).or_else(|error| {
+            let hint = what_helps(&error);
+            Err(error).hint(hint)
+        })
     }
 
     /// A run in a line: the source alone where it is one report.
@@ -218,12 +219,8 @@ impl Source {
     }
 }
 
-fn volume(disk: &Disk) -> Result<Fat<Window<'_, Disk>>> {
-    Fat::open(Window { file: disk, start: 0, len: disk.size() }, disk.size())
-}
-
-/// What helps where the runs of a disk cannot be listed.
-fn cannot_list(error: &anyhow::Error) -> &'static str {
+/// What helps where a disk's filesystem cannot be read.
+fn what_helps(error: &anyhow::Error) -> &'static str {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
     match io.map(std::io::Error::kind) {
         None => "its filesystem is damaged; `fsck.fat -a` on a copy of it may mend that",

@@ -82,13 +82,22 @@ fn runs_and_reports_beside_a_report_are_found() {
         "site/workloads/report.json",
         "upper/REPORT.JSON",
         "upper/started",
+        // A stick with the operator's programs, and a place of that name.
+        "stick/gdsboot.toml",
+        "stick/reports/run/STARTED",
+        "stick/workloads/config.json",
+        "stick/workloads/model/report.json",
+        "workloads/report.json",
     ] {
         let path = dir.path().join(path);
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         fs_err::write(&path, path.file_name().unwrap().as_encoded_bytes()).unwrap();
     }
     let source = Source::open(dir.path()).unwrap();
-    assert_eq!(names(&source), ["site", "site/host2.json", "site/host3", "upper"]);
+    assert_eq!(
+        names(&source),
+        ["site", "site/host2.json", "site/host3", "stick/reports/run", "upper", "workloads"]
+    );
     let runs = source.runs().unwrap().runs;
     // What is another run's is not this one's.
     assert_eq!(
@@ -96,7 +105,7 @@ fn runs_and_reports_beside_a_report_are_found() {
         ["host2.json", "report.json", "workloads/own.json", "workloads/report.json"]
     );
     assert_eq!(source.files(&runs[2]).unwrap(), ["report.json", "samples.jsonl"]);
-    let read = |name| source.read(&runs[3], name, 99).unwrap();
+    let read = |name| source.read(&runs[4], name, 99).unwrap();
     assert_eq!(read("report.json").as_deref(), Some(b"REPORT.JSON".as_slice()));
     assert_eq!(read("STARTED").as_deref(), Some(b"started".as_slice()));
     assert_eq!(read("report.txt"), None);
@@ -135,13 +144,14 @@ fn folders_of_many_names_end() {
     let started = std::time::Instant::now();
     let error = source.files(&source.runs().unwrap().runs[0]).unwrap_err();
     assert!(one_line(&error).ends_with("reports/r has too many files"), "{error:#}");
+    assert!(hint_of(&error).unwrap().contains("fsck.fat"), "{error:#}");
     assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
 }
 
 #[test]
 fn what_cannot_be_listed_gets_the_hint_that_helps() {
-    let hint = |error: std::io::Error| cannot_list(&anyhow::Error::from(error).context("listing reports"));
-    assert!(cannot_list(&anyhow::anyhow!("a directory has no end")).contains("fsck.fat"));
+    let hint = |error: std::io::Error| what_helps(&anyhow::Error::from(error).context("listing reports"));
+    assert!(what_helps(&anyhow::anyhow!("a directory has no end")).contains("fsck.fat"));
     assert!(hint(std::io::ErrorKind::UnexpectedEof.into()).contains("cut off: copy it again"));
     assert!(hint(std::io::Error::from_raw_os_error(5)).contains("ddrescue"));
     // A qcow2 image that ends too early is no matter for fsck.
