@@ -199,7 +199,7 @@ fn memory(machine: &mut Machine, domain: Node<'_, '_>) {
     if let Some(tune) = child(domain, "numatune") {
         let bound = tune.children().filter(|node| matches!(node.tag_name().name(), "memory" | "memnode"));
         for node in bound.filter(|node| node.attribute("mode").is_none_or(|mode| mode == "strict")) {
-            machine.memory.host_nodes.extend(qemu::list(node.attribute("nodeset").unwrap_or("")));
+            machine.memory.bind(node.attribute("nodeset").unwrap_or(""));
         }
     }
 }

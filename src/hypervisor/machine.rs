@@ -156,8 +156,32 @@ pub struct Memory {
     pub hugepages: Option<u64>,
     /// libvirt's hard limit for all that QEMU may lock, in bytes.
     pub hard_limit: Option<u64>,
-    /// The host's NUMA nodes to which memory is bound; empty where it is not.
+    /// The host's NUMA nodes to which memory is bound, in their order; empty where it is not.
     pub host_nodes: Vec<u32>,
+    /// Proxmox: the keys of the lines that give the guest NUMA nodes, `numa0` and so on, whether they count or not.
+    pub numa_lines: Vec<String>,
+}
+
+/// Linux knows no more NUMA nodes (`NODES_SHIFT` of 10).
+const MOST_NODES: usize = 1024;
+
+impl Memory {
+    /// Binds it to more of the host's nodes: `0,2-3`, or with `;` between them.
+    pub fn bind(&mut self, nodes: &str) {
+        let mut is_bound = vec![false; MOST_NODES];
+        let mut note = |first: u32, last: u32| {
+            let end = (last as usize).saturating_add(1).min(MOST_NODES);
+            is_bound.get_mut(first as usize..end).into_iter().flatten().for_each(|is| *is = true);
+        };
+        self.host_nodes.iter().for_each(|node| note(*node, *node));
+        for part in nodes.split([',', ';']) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            if let (Ok(first), Ok(last)) = (first.trim().parse(), last.trim().parse()) {
+                note(first, last);
+            }
+        }
+        self.host_nodes = (0..).zip(is_bound).filter_map(|(node, is)| is.then_some(node)).collect();
+    }
 }
 
 /// A bus of the guest and the port that makes it.
@@ -208,7 +232,7 @@ pub struct Passed {
     pub display: bool,
     /// QEMU reaches it by iommufd and not by vfio's own containers.
     pub iommufd: bool,
-    /// Other properties.
+    /// Other properties. [`HOST`] is among them where a script's shell puts in which device it is.
     pub properties: BTreeMap<String, String>,
     /// Proxmox' line as it was written; empty for what stands elsewhere.
     pub written: String,
@@ -339,6 +363,10 @@ impl Machine {
     }
 }
 
+/// The property of vfio-pci that names the host's device.
+pub const HOST: &str = "host";
+/// No machine passes more devices: four times as many as there are buses.
+pub const MOST_DEVICES: usize = 1024;
 /// A q35's own bus.
 pub const ROOT_BUS: &str = "pcie.0";
 
@@ -401,6 +429,21 @@ mod tests {
         for nothing in ["", "G", "4X", "99999999999999T", "é", "-1"] {
             assert_eq!(bytes(nothing, 1), None, "{nothing}");
         }
+    }
+
+    #[test]
+    fn nodes_in_all_forms() {
+        let bound = |lists: &[&str]| {
+            let mut memory = Memory::default();
+            lists.iter().for_each(|list| memory.bind(list));
+            memory.host_nodes
+        };
+        assert_eq!(bound(&["0,2-4;7", "3, 9"]), [0, 2, 3, 4, 7, 9]);
+        for nothing in ["", "x", "5-2", "-", "4294967296", "1024", "4294967295-4294967295"] {
+            assert_eq!(bound(&[nothing]), [0u32; 0], "{nothing}");
+        }
+        // As much as a file may have.
+        assert_eq!(bound(&[&"0-4294967295,".repeat(1 << 16)]).len(), MOST_NODES);
     }
 
     #[test]

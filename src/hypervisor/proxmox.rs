@@ -304,7 +304,7 @@ fn set(machine: &mut Machine, key: &str, text: &str, mappings: &Mappings) -> boo
         (_, "numa") if !number.is_empty() => {
             let options = pairs(text, "");
             if value(&options, "policy").is_some_and(|policy| policy == "bind") {
-                machine.memory.host_nodes.extend(qemu::list(value(&options, "hostnodes").unwrap_or("")));
+                machine.memory.bind(value(&options, "hostnodes").unwrap_or(""));
             }
         }
         (_, "hostpci") if !number.is_empty() => {
