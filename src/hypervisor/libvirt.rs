@@ -2,7 +2,8 @@
 //! every entity that a document could define.
 
 use super::machine::{
-    Disk, Firmware, Kind, Machine, Passed, PlaceInGuest, Port, PortKind, ROOT_BUS, Refused, bytes,
+    Disk, Firmware, Kind, MOST_DEVICES, Machine, Passed, PlaceInGuest, Port, PortKind, ROOT_BUS, Refused,
+    bytes,
 };
 use super::qemu;
 use anyhow::{Context as _, Result, ensure};
@@ -45,6 +46,15 @@ pub fn parse(from: &str, text: &[u8]) -> Result<Machine> {
     for sysinfo in children(domain, "sysinfo").filter(|node| node.attribute("type") == Some("fwcfg")) {
         for entry in children(sysinfo, "entry") {
             let name = entry.attribute("name").unwrap_or("").to_owned();
+            if !name.starts_with("opt/") {
+                machine.refused.push(Refused {
+                    why: format!("<sysinfo type='fwcfg'>: {name:?} does not begin with opt/"),
+                    mend:
+                        "give the entry a name below opt/, or hand it on with -fw_cfg in <qemu:commandline>"
+                            .into(),
+                });
+                continue;
+            }
             if RESERVED.iter().any(|reserved| name.starts_with(reserved)) {
                 machine.refused.push(Refused {
                     why: format!("<sysinfo type='fwcfg'>: libvirt keeps names such as {name} to itself"),
@@ -58,16 +68,18 @@ pub fn parse(from: &str, text: &[u8]) -> Result<Machine> {
         }
     }
     if let Some(found) = child(domain, "devices") {
-        devices(&mut machine, found);
+        devices(&mut machine, found)?;
     }
     let cpus = text_of(domain, "vcpu").and_then(|cpus| cpus.parse::<u32>().ok()).unwrap_or(0);
     let is_extended = domain
         .descendants()
         .filter(|node| node.has_tag_name("iommu"))
         .any(|node| child(node, "driver").is_some_and(|driver| driver.attribute("eim") == Some("on")));
-    if cpus > MOST_CPUS && !is_extended {
+    if cpus > MOST_CPUS && !(is_extended && machine.is_q35()) {
         machine.refused.push(Refused {
-            why: format!("{cpus} CPUs: libvirt takes more than {MOST_CPUS} only with an IOMMU and eim='on'"),
+            why: format!(
+                "{cpus} CPUs: it takes more than {MOST_CPUS} only in a q35 with an IOMMU and eim='on'"
+            ),
             mend: format!("give the guest {MOST_CPUS} CPUs or fewer"),
         });
     }
@@ -204,7 +216,7 @@ fn memory(machine: &mut Machine, domain: Node<'_, '_>) {
     }
 }
 
-fn devices(machine: &mut Machine, devices: Node<'_, '_>) {
+fn devices(machine: &mut Machine, devices: Node<'_, '_>) -> Result<()> {
     // Where nothing is said, libvirt adds one.
     machine.memory.balloon =
         child(devices, "memballoon").is_none_or(|node| node.attribute("model") != Some("none"));
@@ -228,6 +240,8 @@ fn devices(machine: &mut Machine, devices: Node<'_, '_>) {
     let hosted =
         children(devices, "hostdev").filter(|node| matches!(node.attribute("type"), Some("pci" | "mdev")));
     for (count, node) in hosted.enumerate() {
+        // Each is looked up among the controllers.
+        ensure!(count < MOST_DEVICES, "it passes more devices than any machine has");
         let passed = passed(machine, node, count);
         machine.passed.push(passed);
     }
@@ -240,6 +254,7 @@ fn devices(machine: &mut Machine, devices: Node<'_, '_>) {
             cdrom: node.attribute("device") == Some("cdrom"),
         });
     }
+    Ok(())
 }
 
 fn passed(machine: &mut Machine, node: Node<'_, '_>, count: usize) -> Passed {
@@ -376,6 +391,10 @@ mod tests {
         let extended =
             XML.replace("<iommu model='intel'/>", "<iommu model='intel'><driver eim='on'/></iommu>");
         assert_eq!(parse("x.xml", extended.as_bytes()).unwrap().refused.len(), 1);
+        let older = extended.replace("pc-q35-9.2", "pc").replace("opt/own", "own");
+        let older = parse("x.xml", older.as_bytes()).unwrap();
+        let why: Vec<&str> = older.refused.iter().map(|refused| refused.why.as_str()).collect();
+        assert!(why.len() == 3 && why[1].contains("\"own\"") && why[2].contains("256 CPUs"), "{why:?}");
         assert_eq!(
             (machine.unknown, machine.viommu.as_deref()),
             (vec!["<strange>".to_owned()], Some("intel"))
@@ -392,6 +411,8 @@ mod tests {
         assert!(why("").contains("XML"));
         assert!(why("<network/>").contains("<network>"));
         assert!(parse("x", b"\xff<").is_err());
+        let many = "<hostdev type='pci'/>".repeat(MOST_DEVICES + 1);
+        assert!(why(&format!("<domain><devices>{many}</devices></domain>")).contains("more devices"));
         let deep = "<domain>".repeat(200_000);
         assert!(parse("x", deep.as_bytes()).is_err());
     }

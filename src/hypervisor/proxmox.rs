@@ -5,7 +5,8 @@
 //! other section is a snapshot.
 
 use super::machine::{
-    Disk, Firmware, Kind, Machine, Passed, PlaceInGuest, Port, PortKind, ROOT_BUS, Refused, address, bytes,
+    Disk, Firmware, Kind, Machine, Memory, Passed, PlaceInGuest, Port, PortKind, ROOT_BUS, Refused, address,
+    bytes,
 };
 use super::qemu;
 use crate::facts::Facts;
@@ -159,8 +160,7 @@ pub fn parse(from: &str, text: &[u8], mappings: &Mappings) -> Result<Machine> {
     let mut args = None;
     let mut section = String::new();
     let mut known = 0;
-    let mut has_nodes = false;
-    let mut nodes: Vec<(String, Vec<(String, String)>)> = Vec::new();
+    let mut nodes = Nodes::default();
     machine.mappings_read = mappings.is_read;
     for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -190,11 +190,7 @@ pub fn parse(from: &str, text: &[u8], mappings: &Mappings) -> Result<Machine> {
             }
             _ => continue,
         }
-        if key == "numa" {
-            has_nodes = is_on(Some(text));
-        } else if key.starts_with("numa") {
-            nodes.push((key.to_owned(), pairs(text, "")));
-        }
+        nodes.note(key, text);
         if key == "args" {
             args = Some(text.to_owned());
             known += 1;
@@ -206,7 +202,7 @@ pub fn parse(from: &str, text: &[u8], mappings: &Mappings) -> Result<Machine> {
     }
     ensure!(known > 0, "it has no line that Proxmox' configurations have");
     place(&mut machine);
-    refusals(&mut machine, has_nodes, &nodes);
+    nodes.apply(&mut machine);
     // With x-vga Proxmox hides KVM, unless the CPU's own line says otherwise (PCI.pm, CPUConfig.pm).
     let is_said = value(&pairs(&machine.cpu.written, "cputype"), "hidden").is_some();
     machine.cpu.hidden |= !is_said && machine.passed.iter().any(|passed| passed.display);
@@ -219,39 +215,107 @@ pub fn parse(from: &str, text: &[u8], mappings: &Mappings) -> Result<Machine> {
     Ok(machine)
 }
 
-/// What keeps Proxmox from starting the machine (qemu-server: Memory.pm, `config` and `hugepages_topology`).
-fn refusals(machine: &mut Machine, has_nodes: bool, nodes: &[(String, Vec<(String, String)>)]) {
-    let mut refuse = |why: String, mend: &str| machine.refused.push(Refused { why, mend: mend.to_owned() });
-    let pages = machine.memory.hugepages.is_some();
-    if !has_nodes {
-        // Then numa0 and so on count for nothing.
-        machine.memory.host_nodes.clear();
-        if pages {
-            refuse("hugepages: they need numa: 1".into(), "switch NUMA on: qm set VMID -numa 1");
+/// A guest has no more NUMA nodes (`$MAX_NUMA`).
+pub const MOST_NODES: usize = 8;
+
+/// The NUMA nodes that a guest is given, and what keeps Proxmox from starting it with them (qemu-server: Memory.pm, `config`,
+/// `hugepages_size` and `hugepages_topology`).
+#[derive(Default)]
+struct Nodes {
+    /// Do the lines count?
+    are_on: bool,
+    /// Is memory added while the machine runs?
+    hotplug: bool,
+    /// The lines' keys and options, the last one of each.
+    lines: BTreeMap<String, Vec<(String, String)>>,
+}
+
+impl Nodes {
+    /// Takes notice of a line.
+    fn note(&mut self, key: &str, text: &str) {
+        match key {
+            "numa" => self.are_on = is_on(Some(text)),
+            "hotplug" => self.hotplug = text.split(',').any(|what| what.trim() == "memory"),
+            _ if (0..MOST_NODES).any(|number| key == format!("numa{number}")) => {
+                self.lines.insert(key.to_owned(), pairs(text, ""));
+            }
+            _ => {}
         }
-        return;
     }
-    let mib =
-        |options: &[(String, String)]| value(options, "memory").and_then(|size| size.parse::<u64>().ok());
-    for (key, options) in nodes.iter().filter(|_| pages) {
-        let hosts = value(options, "hostnodes").unwrap_or("");
-        if hosts.len() != 1 || !hosts.bytes().all(|byte| byte.is_ascii_digit()) {
+
+    fn apply(self, machine: &mut Machine) {
+        machine.memory.numa_lines = self.lines.keys().cloned().collect();
+        if self.are_on {
+            self.bind(&mut machine.memory);
+        }
+        let pages = machine.memory.hugepages;
+        let total = machine.memory.bytes.map(|bytes| bytes >> 20);
+        let mut refuse =
+            |why: String, mend: &str| machine.refused.push(Refused { why, mend: mend.to_owned() });
+        if !self.are_on {
+            let on = "switch NUMA on: qm set VMID -numa 1";
+            if pages.is_some() {
+                refuse("hugepages: they need numa: 1".into(), on);
+            }
+            if self.hotplug {
+                refuse("hotplug: of memory it needs numa: 1".into(), on);
+            }
+            return;
+        }
+        if let (true, Some(key)) = (self.hotplug, self.lines.keys().next()) {
             refuse(
-                format!(
-                    "{key}: with huge pages it takes one node of the host, 0 to 9, and here it has {hosts:?}"
-                ),
-                "give each node of the host a numaN of its own with its part of memory and CPUs, or leave the huge pages away",
+                format!("{key}: where memory is hotplugged it takes no such line"),
+                "leave memory out of hotplug: qm set VMID -hotplug network,disk,usb",
+            );
+            return;
+        }
+        let mib = |options: &[(String, String)]| value(options, "memory").and_then(|size| size.parse().ok());
+        for (key, options) in &self.lines {
+            for word in ["cpus", "memory"].into_iter().filter(|word| value(options, word).is_none()) {
+                refuse(
+                    format!("{key}: it has no {word}"),
+                    "give each numaN line its part of memory and CPUs",
+                );
+            }
+            let hosts = value(options, "hostnodes");
+            if hosts.is_some() && value(options, "policy").is_none() {
+                refuse(format!("{key}: it has hostnodes and no policy"), "add policy=bind to the line");
+            }
+            let Some(page) = pages else { continue };
+            let hosts = hosts.unwrap_or("");
+            if hosts.len() != 1 || !hosts.bytes().all(|byte| byte.is_ascii_digit()) {
+                refuse(
+                    format!(
+                        "{key}: with huge pages it takes one node of the host, 0 to 9, and here it has {hosts:?}"
+                    ),
+                    "give each node of the host a numaN of its own with its part of memory and CPUs, or leave the huge pages away",
+                );
+            }
+            // Where any page will do, these are the smallest.
+            let page = (page >> 20).max(2);
+            if let Some(part) = mib(options).filter(|part: &u64| !part.is_multiple_of(page)) {
+                refuse(
+                    format!("{key}: its {part} MiB are no multiple of a page of {page} MiB"),
+                    "let each numaN line have whole pages, or choose smaller ones: qm set VMID -hugepages 2",
+                );
+            }
+        }
+        let sum: Option<u64> =
+            self.lines.values().map(|options| mib(options)).try_fold(0u64, |sum, mib| sum.checked_add(mib?));
+        if let (false, Some(sum), Some(total)) = (self.lines.is_empty(), sum, total)
+            && sum != total
+        {
+            refuse(
+                format!("the numaN lines have {sum} MiB, and memory has {total}"),
+                "let the sum of the numaN lines' memory be that of the machine",
             );
         }
     }
-    let sum: Option<u64> =
-        nodes.iter().map(|(_, options)| mib(options)).try_fold(0u64, |sum, mib| sum.checked_add(mib?));
-    let total = machine.memory.bytes.map(|bytes| bytes >> 20);
-    if !nodes.is_empty() && sum.is_some() && total.is_some() && sum != total {
-        refuse(
-            format!("the numaN lines have {} MiB, and memory has {}", sum.unwrap_or(0), total.unwrap_or(0)),
-            "let the sum of the numaN lines' memory be that of the machine",
-        );
+
+    /// The host's nodes to which the lines bind memory.
+    fn bind(&self, memory: &mut Memory) {
+        let bound = self.lines.values().filter(|options| value(options, "policy") == Some("bind"));
+        bound.for_each(|options| memory.bind(value(options, "hostnodes").unwrap_or("")));
     }
 }
 
@@ -301,12 +365,8 @@ fn set(machine: &mut Machine, key: &str, text: &str, mappings: &Mappings) -> boo
         }
         ("amd_sev" | "amd-sev", _) => machine.confidential = Some(format!("AMD SEV ({text})")),
         ("intel-tdx", _) => machine.confidential = Some("Intel TDX".into()),
-        (_, "numa") if !number.is_empty() => {
-            let options = pairs(text, "");
-            if value(&options, "policy").is_some_and(|policy| policy == "bind") {
-                machine.memory.bind(value(&options, "hostnodes").unwrap_or(""));
-            }
-        }
+        // Whoever notes the nodes reads them.
+        (_, "numa") if number.parse().is_ok_and(|number: usize| number < MOST_NODES) => {}
         (_, "hostpci") if !number.is_empty() => {
             let passed = hostpci(machine, key, text, mappings);
             machine.passed.push(passed);
@@ -538,6 +598,27 @@ bios: seabios
         assert!(refused("numa: 1\nhugepages: 2\nnuma0: cpus=0,memory=4096\n").contains("numa0"));
         assert!(refused("hugepages: 2\n").contains("numa: 1"));
         assert!(refused(&format!("numa: 1\n{}", node(0, "0", 1024))).contains("1024 MiB"));
+        for (lines, why) in [
+            ("numa: 1\nnuma0: cpus=0,hostnodes=0,memory=4096\n", "no policy"),
+            ("numa: 1\nnuma0: cpus=0,policy=bind,hostnodes=0\n", "numa0: it has no memory"),
+            ("numa: 1\nnuma0: memory=4096\n", "numa0: it has no cpus"),
+            (
+                "numa: 1\nhugepages: 1024\nnuma0: cpus=0,hostnodes=0,memory=1025,policy=bind\n",
+                "page of 1024 MiB",
+            ),
+            ("numa: 1\nhotplug: disk,memory\nnuma0: cpus=0,memory=1024\n", "hotplugged"),
+            ("hotplug: network,memory\n", "needs numa: 1"),
+        ] {
+            assert!(refused(lines).contains(why), "{lines}: {}", refused(lines));
+        }
+        // Memory that is hotplugged has its own sum, of two lines of one key the last one counts, and others are none.
+        for fine in [
+            "numa: 1\nhotplug: disk,memory\n",
+            "numa: 1\nhotplug: 1\nnuma0: cpus=0,memory=1024\nnuma0: cpus=0,memory=4096\n",
+            "numa: 1\nhugepages: 2\nnuma_x: 1\nnuma8: cpus=0,memory=1\n",
+        ] {
+            assert_eq!(refused(fine), "", "{fine}");
+        }
         let off = format!("machine: q35\nmemory: 4096\n{}", node(0, "1", 4096));
         let off = parse("1.conf", off.as_bytes(), &Mappings::default()).unwrap();
         assert_eq!(off.memory.host_nodes, [0u32; 0]);

@@ -1,6 +1,6 @@
 //! The machine itself: board, firmware, CPU; and what the configuration says beyond.
 
-use super::{Do, Rule, fix, fw_cfg, set_line, some};
+use super::{Do, Rule, fix, fw_cfg, some};
 use crate::checks::check::{Outcome, Remedy, Severity, Who};
 use crate::checks::each::size;
 use crate::checks::iommu::OF_GUEST;
@@ -362,7 +362,7 @@ fn mmio_window(context: &Context<'_>) -> Outcome {
             size(window)
         ));
     }
-    if dynamic.is_none() {
+    if dynamic.is_none() && needed <= window::MOST {
         // Eight times the window, in bits.
         let bits = 64 - needed.saturating_sub(1).leading_zeros() + 3;
         return Outcome::note(format!(
@@ -372,6 +372,7 @@ fn mmio_window(context: &Context<'_>) -> Outcome {
         .remedy(remedy)
         .remedy(Remedy::new(Who::Hypervisor, "look how wide the CPU's addresses are").command("grep -m1 'address sizes' /proc/cpuinfo"));
     }
+    let window = if dynamic.is_none() { window::MOST } else { window };
     Outcome::fail(format!("the devices' windows take {}, and OVMF has {}", size(needed), size(window)))
         .expected(format!("{} or more", size(needed)))
         .actual(size(window))
@@ -395,19 +396,7 @@ fn hidden(context: &Context<'_>) -> Outcome {
             "the guest is not told that it is one: nvidia-fs takes its addresses for a machine's, and NVIDIA's driver needs no hiding any more"
         }
     };
-    let display = context.machine.passed.iter().find(|passed| cpu.hidden && passed.display);
-    let line = match display {
-        // x-vga hides KVM by itself.
-        Some(passed) => set_line(passed, &[("x-vga", None)]),
-        None => {
-            let kept = cpu.written.split(',').filter(|part| !part.starts_with("hidden="));
-            let kept = kept.collect::<Vec<_>>().join(",");
-            match cpu.no_hypervisor || kept == cpu.written {
-                true => String::new(),
-                false => format!("qm set VMID -cpu {}", pasteable([kept])),
-            }
-        }
-    };
+    let line = shown(context);
     let proxmox = match line.as_str() {
         "" => Do::Words("remove kvm=off and -hypervisor from -cpu in args"),
         line => Do::Line(line),
@@ -423,15 +412,41 @@ fn hidden(context: &Context<'_>) -> Outcome {
     ))
 }
 
+/// Proxmox' command that hides KVM no more: `hidden=1` goes, and so do all that hide it by themselves. Empty where it is hidden
+/// by `args`.
+fn shown(context: &Context<'_>) -> String {
+    let cpu = &context.machine.cpu;
+    let kept = cpu.written.split(',').map(str::trim).filter(|part| !part.starts_with("hidden="));
+    let kept = kept.collect::<Vec<_>>().join(",");
+    let by_cpu = (kept != cpu.written).then(|| format!(" -cpu {}", pasteable([kept])));
+    let displays =
+        context.machine.passed.iter().filter(|passed| passed.display && !passed.written.is_empty());
+    let by_displays =
+        displays.filter_map(|passed| Some((&passed.name, passed.rewritten(&[("x-vga", None)])?)));
+    let by_displays = by_displays.map(|(name, line)| format!(" -{name} {}", pasteable([line])));
+    let changes: String = by_displays.chain(by_cpu).collect();
+    // What -cpu in args says takes the place of all that Proxmox says.
+    match cpu.no_hypervisor || !cpu.hidden || changes.is_empty() {
+        true => String::new(),
+        false => format!("qm set VMID{changes}"),
+    }
+}
+
 fn viommu(context: &Context<'_>) -> Outcome {
     let Some(model) = &context.machine.viommu else { return Outcome::pass("the guest has no IOMMU") };
+    let line = format!("qm set VMID -machine {}", pasteable([&context.machine.board]));
+    // Proxmox' own are called intel and virtio.
+    let proxmox = match model.contains("-iommu") {
+        true => Do::Words("remove -device intel-iommu, amd-iommu or virtio-iommu from args"),
+        false => Do::Line(&line),
+    };
     Outcome::fail(format!("the guest has an IOMMU of its own ({model})"))
         .expected("none")
         .actual(model)
         .remedy(fix(
             context,
             "take the virtual IOMMU away",
-            &format!("qm set VMID -machine {}", context.machine.board),
+            proxmox,
             Do::Words("remove <iommu> from <devices>"),
             Do::Words("remove -device intel-iommu, amd-iommu or virtio-iommu"),
         ))

@@ -93,6 +93,12 @@ fn fix<'a>(
     }
 }
 
+/// How to learn what a script's shell puts in.
+pub(super) fn of_process() -> Remedy {
+    let text = "hand in the words of the process that runs: the shell has put in what it puts there";
+    Remedy::new(Who::VmConfiguration, text).command("gdsboot vm check /proc/PID/cmdline")
+}
+
 /// Proxmox' command that writes a device's line with other properties, and keeps the rest of it; empty for a device of `args`.
 fn set_line(passed: &Passed, changes: &[(&str, Option<&str>)]) -> String {
     passed

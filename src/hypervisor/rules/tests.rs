@@ -151,6 +151,10 @@ fn what_a_shell_puts_in_is_open() {
     let line = format!("qemu-system-x86_64 -accel kvm -device vfio-pci,host={GPU_AT} \"${{ARGS[@]}}\"");
     let found = found(&line, Some(&host));
     assert!(found.iter().all(|finding| finding.status != Status::Fail), "{found:#?}");
+    for id in crate::hypervisor::judge::BY_ABSENCE {
+        let finding = found.iter().find(|finding| finding.id == id).unwrap_or_else(|| panic!("{id}"));
+        assert_ne!(finding.status, Status::Pass, "{finding:?}");
+    }
     let machine = found.iter().find(|finding| finding.id == "vm.machine-type").unwrap();
     assert!(machine.status == Status::Unknown && machine.why.contains("${ARGS[@]}"), "{machine:?}");
 }
@@ -200,6 +204,17 @@ fn what_hides_the_hypervisor_in_any_form() {
     let command = |text: &str| hidden(text).remedy[0].commands[0].clone();
     assert_eq!(command("cpu: host,hidden=1,phys-bits=host\n"), "qm set 100 -cpu host,phys-bits=host");
     assert_eq!(command("hostpci0: 41:00.0,x-vga=1,pcie=1\n"), "qm set 100 -hostpci0 41:00.0,pcie=1");
+    // All that hides it, and nothing that does not.
+    assert_eq!(
+        command("cpu: host,hidden=1\nhostpci0: 41:00.0,x-vga=1\nhostpci1: 42:00.0,x-vga=1\n"),
+        "qm set 100 -hostpci0 41:00.0 -hostpci1 42:00.0 -cpu host"
+    );
+    let by_args = hidden("cpu: host\nhostpci0: 41:00.0\nargs: -cpu host,-hypervisor\n");
+    assert!(
+        by_args.remedy[0].commands.is_empty() && by_args.remedy[0].text.contains("in args"),
+        "{by_args:?}"
+    );
+    assert_eq!(hidden("cpu: host,hidden=1\nargs: -cpu host\n").status, Status::Pass);
 }
 
 #[test]
@@ -242,6 +257,14 @@ fn remedies_keep_what_they_do_not_mend() {
         args.last().unwrap().ends_with("string=262144") && args.iter().any(|a| a.contains(NVME_AT)),
         "{command}"
     );
+    // What is pasted is no more than one command.
+    assert_eq!(commands("machine: q35,viommu=intel\n", &host, "iommu.guest"), "qm set 100 -machine q35");
+    assert_eq!(
+        commands("machine: q35;reboot,viommu=intel\n", &host, "iommu.guest"),
+        "qm set 100 -machine 'q35;reboot'"
+    );
+    let in_args = one("machine: q35\nargs: -device intel-iommu\n", Some(&host), "iommu.guest");
+    assert!(in_args.remedy[0].commands.is_empty() && in_args.remedy[0].text.contains("args"), "{in_args:?}");
     assert_eq!(commands("intel-tdx: tdx\n", &host, "vm.confidential"), "qm set 100 -delete intel-tdx");
     assert_eq!(commands("amd-sev: std\n", &host, "vm.confidential"), "qm set 100 -delete amd-sev");
     // This number is taken.
@@ -260,6 +283,15 @@ fn remedies_keep_what_they_do_not_mend() {
         command.contains("hostnodes=0,memory=32768") && command.contains("hostnodes=2,memory=32768"),
         "{command}"
     );
+    // Lines that would be left over, and nodes that Proxmox does not take with these pages.
+    let left = format!("{}numa2: cpus=0,hostnodes=1,memory=65536,policy=bind\n", fine());
+    assert!(commands(&left, &host, "vm.numa").ends_with(",policy=bind -delete numa2"), "{left}");
+    let mut many = host.clone();
+    edit(&mut many, NVME_AT, |device| device.numa_node = Fact::known("numa_node", 10));
+    let words = one(&fine(), Some(&many), "vm.numa");
+    assert!(words.remedy[0].commands.is_empty() && words.remedy[0].text.contains("0 to 9"), "{words:?}");
+    let small = fine().replace("hugepages: 1024\n", "");
+    assert!(commands(&small, &many, "vm.numa").contains("hostnodes=10,"));
     let xml = format!(
         "<domain><devices>{}{}</devices></domain>",
         "<hostdev type='pci'><source><address bus='6' slot='0' function='0'/></source></hostdev>",
@@ -280,6 +312,37 @@ fn a_pair_that_the_hardware_passes_on_counts_wherever_it_stands() {
     let finding = one(&text, Some(&host), "topology.p2pdma");
     assert_eq!(finding.status, Status::Fail, "{finding:?}");
     assert!(finding.why.contains("hostpci3") && !finding.why.contains(GPU_AT), "{}", finding.why);
+}
+
+#[test]
+fn a_device_that_a_shell_puts_in_is_unknown() {
+    let host = host();
+    let line = |more: &str| {
+        format!(
+            "qemu-system-x86_64 -accel kvm -M q35 -device vfio-pci,host=$GPU -device vfio-pci,host={NVME_AT}{more}"
+        )
+    };
+    for id in ["vm.devices", "vm.gpu"] {
+        assert_eq!(one(&line(""), Some(&host), id).status, Status::Unknown, "{id}");
+    }
+    // What it does not put in fails all the same.
+    let gone = one(&line(" -device vfio-pci,host=x"), Some(&host), "vm.devices");
+    assert!(gone.status == Status::Fail && gone.why.contains("vfio-pci x names no device"), "{gone:?}");
+    assert_eq!(gone.remedy[0].commands, ["lspci -D"]);
+    assert_eq!(one(&line(""), Some(&host), "vm.cpu-type").status, Status::Fail);
+}
+
+#[test]
+fn pairs_on_a_bus_that_is_not_there_are_unknown() {
+    let host = host();
+    let line = |bus: &str| {
+        format!(
+            "qemu-system-x86_64 -accel kvm -cpu host -M q35 -readconfig x.cfg -device pcie-root-port,id=a \
+             -device pcie-root-port,id=b -device vfio-pci,host={GPU_AT},bus=a -device vfio-pci,host={NVME_AT},bus={bus}"
+        )
+    };
+    assert_eq!(one(&line("b"), Some(&host), "topology.p2pdma").because.as_deref(), Some("vm.topology"));
+    assert_eq!(one(&line("gone"), Some(&host), "topology.p2pdma").status, Status::Unknown);
 }
 
 fn flat(gpu: &str, nvme: &str) -> String {
@@ -366,6 +429,12 @@ fn the_window_is_judged_by_what_is_known() {
     assert_eq!(fails.status, Status::Fail);
     assert!(fails.remedy[0].commands[0].contains("string=262144"), "{:?}", fails.remedy);
     assert!(window("cpu: host", "-fw_cfg name=opt/ovmf/X-PciMmio64Mb,string=much").why.contains("no number"));
+    // More than OVMF takes of any width of addresses.
+    let hints = Hints { gpus: vec![GPU_AT.into()], bar: Some(16 << 40), ..Hints::default() };
+    let machine = read(&flat(GPU_AT, NVME_AT).replace("string=524288", "string=1024"));
+    let all = findings(&Context::new(&machine, None, &hints));
+    let finding = all.iter().find(|f| f.id == "vm.mmio-window").unwrap();
+    assert!(finding.status == Status::Fail && finding.why.ends_with("and OVMF has 8192 GiB"), "{finding:?}");
     // The user's word where the host is not known.
     let hints = Hints { gpus: vec![GPU_AT.into()], bar: Some(128 << 30), ..Hints::default() };
     let told = findings(&Context::new(&read(&fine()), None, &hints));
