@@ -1,6 +1,5 @@
 //! The guest's memory: nothing may move it, and it should be near its devices.
 
-use super::machine::has_gpus;
 use super::{Do, Rule, fix, some};
 use crate::checks::check::{Outcome, Severity};
 use crate::checks::each::size;
@@ -147,7 +146,7 @@ fn memory_lock(context: &Context<'_>) -> Outcome {
 }
 
 fn memory(context: &Context<'_>) -> Outcome {
-    if !has_gpus(context) {
+    if context.passed(What::Gpu).is_empty() {
         return Outcome::unknown("which devices are GPUs is not known here");
     }
     let Some(total) = context.machine.memory.bytes else {

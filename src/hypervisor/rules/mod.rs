@@ -3,9 +3,12 @@
 
 mod devices;
 mod disks;
+mod firmware;
 mod fw_cfg;
+mod guest;
 mod machine;
 mod memory;
+mod notes;
 mod pairs;
 
 pub use memory::best_page;
@@ -38,11 +41,12 @@ pub struct Rule {
 const REGISTER: &[&[Rule]] = &[
     machine::RULES,
     devices::RULES,
-    machine::GUEST,
+    firmware::RULES,
+    guest::RULES,
     memory::RULES,
     pairs::RULES,
     disks::RULES,
-    machine::NOTES,
+    notes::RULES,
 ];
 
 /// All rules in the register's order.
