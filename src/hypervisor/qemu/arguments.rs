@@ -244,9 +244,10 @@ impl Parser<'_> {
                 memory.hugepages = told.or(by_path).or(memory.hugepages).or(Some(0));
             }
             // The option may be repeated.
-            let nodes = options.iter().filter(|(key, _)| key == "host-nodes");
+            let nodes =
+                options.iter().filter(|(key, _)| key == "host-nodes").map(|(_, nodes)| nodes.as_str());
             if get(&options, "policy").is_some_and(|policy| policy != "default") {
-                nodes.for_each(|(_, nodes)| memory.bind(nodes));
+                memory.bind(&nodes.collect::<Vec<_>>().join(","));
             }
         } else if kind.starts_with("sev") || kind.starts_with("tdx") {
             self.machine.confidential = Some(kind.to_owned());
