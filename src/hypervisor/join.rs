@@ -118,15 +118,19 @@ pub fn join(guest: &Known, host: &Known, machine: &Machine, today: &str) -> Resu
 fn changed(host: &Facts, machine: &Machine, together: &mut Together) {
     let Some(words) = host.hosted.value().and_then(|vm| vm.command_line.value()) else { return };
     let Ok(running) = qemu::parse("its process", words.join("\0").as_bytes()) else { return };
-    let has = |machine: &Machine, other: &Machine| {
-        let missing = other.passed.iter().flat_map(|passed| &passed.hosts).find(|address| {
-            let is_same =
-                |host: &&String| address.starts_with(host.as_str()) || host.starts_with(address.as_str());
-            !machine.passed.iter().flat_map(|passed| &passed.hosts).any(|host| is_same(&host))
-        });
-        missing.cloned()
+    let missing = |machine: &Machine, other: &Machine| {
+        let is_there = |address: &String| {
+            let mut hosts = machine.passed.iter().flat_map(|passed| &passed.hosts);
+            hosts.any(|host| address.starts_with(host.as_str()) || host.starts_with(address.as_str()))
+        };
+        // A mapping has alternatives, of which one is taken; a share of a device is not called by the device's address.
+        let whole =
+            other.passed.iter().filter(|passed| passed.mediated.is_none() && !passed.hosts.is_empty());
+        whole
+            .filter(|passed| !passed.hosts.iter().any(is_there))
+            .find_map(|passed| passed.hosts.first().cloned())
     };
-    if let Some(address) = has(machine, &running).or_else(|| has(&running, machine)) {
+    if let Some(address) = missing(machine, &running).or_else(|| missing(&running, machine)) {
         together.warnings.push(format!(
             "the process that runs and the configuration have other devices ({address}): it was changed since the start"
         ));

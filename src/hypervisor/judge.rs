@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::rules::{self, Rule};
 use crate::bench::route::Route;
-use crate::checks::check::{Finding, Outcome, Remedy, Severity, Side, Status, Who};
+use crate::checks::check::{Finding, Outcome, Severity, Side, Status};
 use crate::checks::judge::{Judgement, sort};
 use crate::report::model::Verdict;
 use std::collections::HashMap;
@@ -49,13 +49,28 @@ pub fn findings(context: &Context<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Rules that pass where something is not there.
+pub(super) const BY_ABSENCE: [&str; 8] = [
+    "vm.hidden",
+    "iommu.guest",
+    "vm.confidential",
+    "vm.secure-boot",
+    "vm.balloon",
+    "vm.mediated",
+    "vm.iommufd",
+    "vm.display",
+];
+
 /// Where a shell adds options that are not known, what seems to be missing may be among them.
 fn leave_open(findings: &mut [Finding], word: &str) {
-    for finding in findings.iter_mut().filter(|finding| finding.status == Status::Fail) {
+    let is_open = |finding: &&mut Finding| match finding.status {
+        Status::Fail => true,
+        Status::Pass => BY_ABSENCE.contains(&finding.id.as_str()),
+        _ => false,
+    };
+    for finding in findings.iter_mut().filter(is_open) {
         finding.status = Status::Unknown;
         finding.why = format!("{}, unless {word} says otherwise", finding.why);
-        let text = "hand in the words of the process that runs: the shell has put in what it puts there";
-        let look = Remedy::new(Who::VmConfiguration, text).command("gdsboot vm check /proc/PID/cmdline");
-        finding.remedy.insert(0, look);
+        finding.remedy.insert(0, rules::of_process());
     }
 }

@@ -1,6 +1,9 @@
 //! One model for a virtual machine's configuration, whoever wrote it. What a parser does not know is kept by name and is
 //! never an error.
 
+#[cfg(test)]
+mod tests;
+
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -156,8 +159,32 @@ pub struct Memory {
     pub hugepages: Option<u64>,
     /// libvirt's hard limit for all that QEMU may lock, in bytes.
     pub hard_limit: Option<u64>,
-    /// The host's NUMA nodes to which memory is bound; empty where it is not.
+    /// The host's NUMA nodes to which memory is bound, in their order; empty where it is not.
     pub host_nodes: Vec<u32>,
+    /// Proxmox: the keys of the lines that give the guest NUMA nodes, `numa0` and so on, whether they count or not.
+    pub numa_lines: Vec<String>,
+}
+
+/// Linux knows no more NUMA nodes (`NODES_SHIFT` of 10).
+const MOST_NODES: usize = 1024;
+
+impl Memory {
+    /// Binds it to more of the host's nodes: `0,2-3`, or with `;` between them.
+    pub fn bind(&mut self, nodes: &str) {
+        let mut is_bound = vec![false; MOST_NODES];
+        let mut note = |first: u32, last: u32| {
+            let end = (last as usize).saturating_add(1).min(MOST_NODES);
+            is_bound.get_mut(first as usize..end).into_iter().flatten().for_each(|is| *is = true);
+        };
+        self.host_nodes.iter().for_each(|node| note(*node, *node));
+        for part in nodes.split([',', ';']) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            if let (Ok(first), Ok(last)) = (first.trim().parse(), last.trim().parse()) {
+                note(first, last);
+            }
+        }
+        self.host_nodes = (0..).zip(is_bound).filter_map(|(node, is)| is.then_some(node)).collect();
+    }
 }
 
 /// A bus of the guest and the port that makes it.
@@ -208,7 +235,7 @@ pub struct Passed {
     pub display: bool,
     /// QEMU reaches it by iommufd and not by vfio's own containers.
     pub iommufd: bool,
-    /// Other properties.
+    /// Other properties. [`HOST`] is among them where a script's shell puts in which device it is.
     pub properties: BTreeMap<String, String>,
     /// Proxmox' line as it was written; empty for what stands elsewhere.
     pub written: String,
@@ -339,6 +366,10 @@ impl Machine {
     }
 }
 
+/// The property of vfio-pci that names the host's device.
+pub const HOST: &str = "host";
+/// No machine passes more devices: four times as many as there are buses.
+pub const MOST_DEVICES: usize = 1024;
 /// A q35's own bus.
 pub const ROOT_BUS: &str = "pcie.0";
 
@@ -376,61 +407,4 @@ pub fn bytes(text: &str, unit: u64) -> Option<u64> {
         _ => return None,
     };
     digits.trim().parse::<u64>().ok()?.checked_mul(unit)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_in_all_forms() {
-        assert_eq!(address("01:00.0").as_deref(), Some("0000:01:00.0"));
-        assert_eq!(address("0000:C1:00").as_deref(), Some("0000:c1:00"));
-        assert_eq!(address("10000:e1:00.0").as_deref(), Some("10000:e1:00.0"));
-        for nothing in ["", "1", "zz:00.0", "01:00.10", "a:b:c:d", "01:00.é", "éé:00"] {
-            assert_eq!(address(nothing), None, "{nothing}");
-        }
-    }
-
-    #[test]
-    fn sizes_in_all_forms() {
-        assert_eq!(bytes("4G", 1), Some(4 << 30));
-        assert_eq!(bytes("2048", 1 << 20), Some(2 << 30));
-        assert_eq!(bytes("128GiB", 1), Some(128 << 30));
-        assert_eq!(bytes("7B", 1 << 20), Some(7));
-        for nothing in ["", "G", "4X", "99999999999999T", "é", "-1"] {
-            assert_eq!(bytes(nothing, 1), None, "{nothing}");
-        }
-    }
-
-    #[test]
-    fn a_line_of_proxmox_keeps_what_is_not_changed() {
-        let conf = b"machine: q35\nhostpci0: 0000:41:00.0,rombar=0,x-vga=1\nhostpci1: mapping=gpu,mdev=a\n";
-        let machine = super::super::proxmox::parse("100.conf", conf, &Default::default()).unwrap();
-        let [first, mapped] = machine.passed.as_slice() else { panic!("two devices") };
-        let changes = [("pcie", Some("1")), ("x-vga", None)];
-        assert_eq!(first.rewritten(&changes).unwrap(), "0000:41:00.0,rombar=0,pcie=1");
-        assert_eq!(mapped.rewritten(&changes).unwrap(), "mapping=gpu,mdev=a,pcie=1");
-        assert_eq!(first.rewritten(&[("host", Some("0000:41:00"))]).unwrap(), "0000:41:00,rombar=0,x-vga=1");
-        let args =
-            super::super::qemu::parse("x", b"qemu-system-x86_64 -device vfio-pci,host=41:00.0").unwrap();
-        assert_eq!(args.passed[0].rewritten(&changes), None);
-    }
-
-    #[test]
-    fn a_ring_of_ports_leads_nowhere() {
-        let mut machine = Machine::new(Kind::Qemu, "x");
-        let port = |id: &str, bus: &str| Port {
-            id: id.into(),
-            kind: PortKind::RootPort,
-            bus: bus.into(),
-            addr: String::new(),
-        };
-        machine.ports = vec![port("a", "b"), port("b", "a")];
-        let passed = super::super::qemu::parse("x", b"qemu-system-x86_64 -device vfio-pci,host=1:0.0,bus=a")
-            .unwrap()
-            .passed;
-        let passed = Passed { place: PlaceInGuest::Port("a".into()), ..passed[0].clone() };
-        assert_eq!(machine.ports_above(&passed), None);
-    }
 }

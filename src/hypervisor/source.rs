@@ -1,6 +1,6 @@
 //! From what a user names to a machine: a file, or the number of a virtual machine of this Proxmox.
 
-use super::machine::{Kind, Machine};
+use super::machine::{Kind, MOST_DEVICES, Machine};
 use super::proxmox::{self, FOLDER, MAPPINGS, Mappings};
 use super::{libvirt, qemu};
 use crate::error::{Advise as _, Status, usage};
@@ -55,7 +55,12 @@ pub fn read(from: &str, bytes: &[u8], kind: Option<Kind>, mappings: &Mappings) -
         Kind::Libvirt => libvirt::parse(from, bytes),
         Kind::Qemu => qemu::parse(from, bytes),
     };
+    let is_possible = |machine: Machine| {
+        anyhow::ensure!(machine.passed.len() <= MOST_DEVICES, "it passes more devices than any machine has");
+        Ok(machine)
+    };
     parsed
+        .and_then(is_possible)
         .with_context(|| format!("reading {from} as a configuration of {kind}"))
         .hint("say what it is with --as proxmox, libvirt or qemu")
         .status(Status::Usage)
@@ -139,6 +144,16 @@ mod tests {
         for (bytes, kind) in cases {
             assert_eq!(recognise(bytes), kind, "{}", String::from_utf8_lossy(bytes));
         }
+    }
+
+    #[test]
+    fn no_machine_passes_so_many_devices() {
+        let line = "hostpci0: 41:00.0\n".repeat(MOST_DEVICES + 1);
+        let why = read("1.conf", line.as_bytes(), None, &Mappings::default()).unwrap_err();
+        assert_eq!(status_of(&why), Status::Usage);
+        assert!(one_line(&why).contains("more devices") && hint_of(&why).is_some(), "{why:#}");
+        let line = "hostpci0: 41:00.0\n".repeat(MOST_DEVICES);
+        assert!(read("1.conf", line.as_bytes(), None, &Mappings::default()).is_ok());
     }
 
     #[test]

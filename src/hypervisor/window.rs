@@ -18,6 +18,9 @@ pub const FW_CFG: &str = "opt/ovmf/X-PciMmio64Mb";
 /// OVMF uses no more bits of an address.
 const MOST_BITS: u32 = 46;
 
+/// So large is the window at most that it takes by itself: 1/8 of them.
+pub const MOST: u64 = 1 << (MOST_BITS - 3);
+
 /// What the hypervisor's own devices and empty ports take beside those that are passed: a virtual disk has 16 KiB, each port
 /// at least 1 MiB.
 const REST: u64 = 1 << 30;
@@ -91,7 +94,7 @@ pub fn of_width(bits: u32) -> u64 {
     if bits <= 40 && ![36, 39].contains(&bits) {
         CLASSIC
     } else {
-        (1u64 << (bits.clamp(4, MOST_BITS) - 3)).max(CLASSIC)
+        (1u64 << (bits.clamp(4, MOST_BITS) - 3)).clamp(CLASSIC, MOST)
     }
 }
 

@@ -112,7 +112,9 @@ pub fn matched(guest: &Facts, context: &Context<'_>, together: &mut Together) ->
         .collect();
     for (device, candidates) in unsure.iter().zip(&fitting) {
         // Devices that can be nothing but these.
-        let rivals = fitting.iter().filter(|other| other.iter().all(|at| candidates.contains(at))).count();
+        let is_rival =
+            |other: &&Vec<usize>| !other.is_empty() && other.iter().all(|at| candidates.contains(at));
+        let rivals = fitting.iter().filter(is_rival).count();
         match candidates.as_slice() {
             [] => reasons.push(format!(
                 "the guest's {} ({}) is none of the devices that the configuration passes through",

@@ -7,8 +7,9 @@ use crate::checks::judge::sort;
 /// The host's checks whose silence answers the guest's question whether the host has anything to say.
 const MESSAGES: [&str; 4] =
     ["host.group-viable", "host.memory-lock", "host.bar-mapping", "host.iommu-faults"];
-/// What the ids of checks begin with that look at GPUs and drives as whoever works with them sees them.
-const OF_DEVICES: [&str; 5] = ["gpu.", "nvme.", "storage.", "aer.", "device."];
+/// What the ids of checks begin with that look at GPUs and drives as whoever works with them sees them. Errors on their links are
+/// not among these: the real ports count them, and those are the host's.
+const OF_DEVICES: [&str; 4] = ["gpu.", "nvme.", "storage.", "device."];
 const HOST_MESSAGES: &str = "vm.host-messages";
 
 /// Is something said by it?

@@ -58,3 +58,29 @@ fn names_only(line: &str, others: &BTreeSet<String>, known: &BTreeSet<String>) -
     named.iter().any(|address| others.contains(address))
         && !named.iter().any(|address| known.contains(address))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_about_other_devices_are_none_of_the_guest_s() {
+        let others = BTreeSet::from(["0000:0a:00.0".to_owned()]);
+        let known = BTreeSet::from(["0000:41:00.0".to_owned(), "0000:40:01.0".to_owned()]);
+        for line in [
+            "qemu-system-x86_64: 0000:0a:00.0: PCI peer-to-peer transactions on BARs are not supported.",
+            "DMAR: [DMA Read] Request device [0a:00.0] fault addr 0",
+            "nvidia 0000:0A:00.0: x",
+        ] {
+            assert!(names_only(line, &others, &known), "{line}");
+        }
+        for line in [
+            "vfio-pci 0000:41:00.0: BAR 1: can't reserve",
+            "pcieport 0000:40:01.0: AER: Corrected error from 0000:0a:00.0",
+            "kvm: SMP vm created on host with unstable TSC",
+            "0000:0a:00.1: not among them, nor 10a:00.0 or é0a:00",
+        ] {
+            assert!(!names_only(line, &others, &known), "{line}");
+        }
+    }
+}

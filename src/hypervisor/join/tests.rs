@@ -227,7 +227,7 @@ fn a_host_answers_no_question_on_a_device() {
     use crate::checks::check::{Outcome, Severity};
     let open = |id: &str| Outcome::unknown("?").into_finding(id, "a title", Severity::Minor);
     let seen = |id: &str| Outcome::fail("no").into_finding(id, "a title", Severity::Minor);
-    let ids = ["gpu.link", "nvme.driver", "storage.health", "host.memory-lock"];
+    let ids = ["gpu.link", "nvme.driver", "storage.health", "host.memory-lock", "aer.counters"];
     let merged = merge::merge(
         ids.iter().map(|id| open(id)).collect(),
         ids.iter().map(|id| seen(id)).collect(),
@@ -237,7 +237,7 @@ fn a_host_answers_no_question_on_a_device() {
     );
     let failed: Vec<&str> =
         merged.iter().filter(|f| f.status == Status::Fail).map(|f| f.id.as_str()).collect();
-    assert_eq!(failed, ["host.memory-lock"]);
+    assert_eq!(failed, ["host.memory-lock", "aer.counters"]);
 }
 
 #[test]
@@ -337,6 +337,23 @@ fn a_configuration_that_was_changed_since_the_start() {
     };
     let (gpu, nvme) = (format!("vfio-pci,host={GPU_AT}"), format!("vfio-pci,host={NVME_AT}"));
     assert_eq!(with(&["/usr/bin/kvm", "-device", &gpu, "-device", &nvme]), Vec::<String>::new());
+    // One of a mapping's devices is enough, and a share of a device has another name.
+    let mut host = host_with(
+        &conf()
+            .replace(&format!("{NVME_AT},pcie"), "mapping=drive,pcie")
+            .replace("hostpci1", "hostpci2: 0000:0b:00.0,mdev=nvidia-1\nhostpci1"),
+    );
+    let Fact::Known { value: vm, .. } = &mut host.facts.hosted else { panic!("a machine") };
+    vm.mappings = Fact::known(
+        "pci.cfg",
+        format!("drive\n\tmap node=a,path=0000:99:00.0\n\tmap node=a,path={NVME_AT}\n"),
+    );
+    let share = "vfio-pci,sysfsdev=/sys/bus/mdev/devices/00000002-0000-0000-0000-000000000100";
+    let words = ["/usr/bin/kvm", "-device", &gpu, "-device", &nvme, "-device", share];
+    vm.command_line = Fact::known("cmdline", words.iter().map(|word| (*word).to_owned()).collect());
+    let mut together = Together::default();
+    changed(&host.facts, &machine_of(&host).unwrap(), &mut together);
+    assert_eq!(together.warnings, Vec::<String>::new());
     let other = with(&["/usr/bin/kvm", "-device", &gpu]);
     assert!(other.len() == 1 && other[0].contains(NVME_AT), "{other:?}");
 }

@@ -2,6 +2,7 @@
 
 use super::{Plan, PlanFile};
 use crate::hypervisor::window::FW_CFG;
+use crate::report::layout::clean;
 use std::fmt::Write as _;
 
 /// The first root port's device on the root bus.
@@ -76,7 +77,7 @@ pub(super) fn write(plan: &Plan) -> Vec<PlanFile> {
     let comment: String = plan
         .reasons
         .iter()
-        .map(|reason| format!("  {}\n", reason.replace("--", "- -").replace("--", "- -")))
+        .map(|reason| format!("  {}\n", clean(reason).replace("--", "- -").replace("--", "- -")))
         .collect();
     let nodes = plan.nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let bound = if nodes.is_empty() {

@@ -10,6 +10,7 @@ mod tests;
 
 use super::machine::Kind;
 use crate::facts::Facts;
+use crate::report::layout::clean;
 use std::path::PathBuf;
 
 pub use decide::{new_uuid, plan, there_is};
@@ -161,9 +162,9 @@ impl Plan {
         }
     }
 
-    /// The reasons as comments.
+    /// The reasons as comments of a shell. What a report has in them ends none.
     fn comments(&self) -> String {
-        self.reasons.iter().map(|reason| format!("# {reason}\n")).collect()
+        self.reasons.iter().map(|reason| format!("# {}\n", clean(reason))).collect()
     }
 
     /// What the host tells its guest: `places` are the devices' ways in the guest, devices and functions from the root on,

@@ -4,6 +4,7 @@
 //! Proxmox neither binds a device to vfio-pci nor keeps others from it.
 
 use super::{Device, Plan, PlanFile, qemu};
+use crate::hypervisor::proxmox::MOST_NODES;
 use crate::hypervisor::window::FW_CFG;
 use crate::pasteable::pasteable;
 
@@ -22,8 +23,6 @@ fn hostpci_place(number: usize) -> String {
 
 /// Proxmox has no more `hostpci` lines.
 const MOST_HOSTPCI: usize = 16;
-/// And no more NUMA nodes of a guest (`$MAX_NUMA`).
-const MOST_NODES: u32 = 8;
 
 struct Parts {
     hostpci: Vec<(String, String)>,
@@ -72,7 +71,8 @@ fn parts(plan: &Plan) -> Parts {
 fn numa(plan: &Plan) -> Vec<(String, String)> {
     let count = u32::try_from(plan.nodes.len()).unwrap_or(u32::MAX);
     let shares = super::shares(&plan.nodes, plan.memory_mib, plan.page_mib);
-    let is_possible = count <= MOST_NODES && count <= plan.cpus && plan.nodes.iter().all(|node| *node <= 9);
+    let is_possible =
+        plan.nodes.len() <= MOST_NODES && count <= plan.cpus && plan.nodes.iter().all(|node| *node <= 9);
     if !is_possible || shares.iter().any(|(_, mib)| *mib == 0) {
         return Vec::new();
     }

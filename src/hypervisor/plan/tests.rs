@@ -236,6 +236,37 @@ fn what_cannot_be_planned_is_refused() {
     assert!(why(Some(&facts), &gpus, &nvmes).contains("/dev/nvme3n1p2 is mounted at /"));
 }
 
+#[test]
+fn what_a_report_says_is_no_command() {
+    let (mut facts, gpus, nvmes) = host("GenuineIntel", &[at(0, 0)], &[at(0, 0)]);
+    let space = NvmeNamespace {
+        name: "nvme0n1\nreboot #-->".into(),
+        bytes: Fact::not_read("a test"),
+        block_size: Fact::not_read("a test"),
+        wwid: Fact::not_read("a test"),
+    };
+    let mut controller = controller(&nvmes[0], "nvme0");
+    controller.namespaces = vec![space];
+    facts.nvme = Fact::known("nvme", vec![controller]);
+    let part = Partition { name: "p1".into(), ..Partition::default() };
+    let name = "nvme0n1\nreboot #-->".to_owned();
+    facts.block =
+        Fact::known("block", vec![BlockDevice { name, partitions: vec![part], ..BlockDevice::default() }]);
+    let Fact::Known { value: devices, .. } = &mut facts.pci else { panic!("devices") };
+    let mut second = devices.iter().find(|device| device.address == nvmes[0]).unwrap().clone();
+    second.address = nvmes[0].replace(".0", ".1;reboot");
+    second.physical_function = Fact::not_read("a test");
+    devices.push(second);
+    let plan = plan(&request(Some(&facts), &gpus, &nvmes)).unwrap();
+    assert!(plan.reasons[0].contains("nvme0n1\nreboot"), "{:?}", plan.reasons);
+    for kind in [Kind::Proxmox, Kind::Libvirt, Kind::Qemu] {
+        for line in text(&plan, kind).lines().filter(|line| line.contains("reboot")) {
+            let is_comment = line.starts_with("# ") || (kind == Kind::Libvirt && !line.contains("-->"));
+            assert!(is_comment, "{kind}: {line}");
+        }
+    }
+}
+
 fn spot() -> impl Strategy<Value = Spot> {
     (prop::option::of(0..4u8), 0..12i32, 0..2u8).prop_map(|(switch, node, root)| Spot { switch, node, root })
 }

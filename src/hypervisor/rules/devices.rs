@@ -1,10 +1,11 @@
 //! The devices that are passed through.
 
-use super::{Do, Rule, fix, set_line, some};
+use super::{Do, Rule, fix, of_process, set_line, some};
 use crate::checks::check::{Outcome, Remedy, Severity, Who};
 use crate::facts::Fact;
 use crate::hypervisor::context::{Context, What};
-use crate::hypervisor::machine::{Passed, PlaceInGuest};
+use crate::hypervisor::machine::{HOST, Passed, PlaceInGuest};
+use crate::pasteable::pasteable;
 
 /// The rules of this file.
 pub const RULES: &[Rule] = &[
@@ -101,7 +102,13 @@ fn exist(context: &Context<'_>) -> Outcome {
     let unresolved =
         context.machine.passed.iter().filter(|passed| passed.hosts.is_empty() && passed.mediated.is_none());
     let unresolved: Vec<&Passed> = unresolved.collect();
-    if let Some(passed) = unresolved.first() {
+    let by_shell = |passed: &&&Passed| passed.properties.contains_key(HOST);
+    let surely = unresolved.iter().find(|passed| !by_shell(passed));
+    if let (None, Some(passed)) = (surely, unresolved.first()) {
+        return Outcome::unknown(format!("which device {} is, the shell puts in", passed.name))
+            .remedy(of_process());
+    }
+    if let Some(passed) = surely {
         let name = passed.mapping.as_deref().unwrap_or("");
         let why = match passed.mapping {
             Some(_) => {
@@ -113,12 +120,12 @@ fn exist(context: &Context<'_>) -> Outcome {
             }
             None => format!("{} names no device", passed.name),
         };
+        if passed.mapping.is_none() {
+            let text = "name a device that is there; lspci shows their addresses";
+            return Outcome::fail(why).remedy(Remedy::new(Who::VmConfiguration, text).command("lspci -D"));
+        }
         // Elsewhere than on the hypervisor the mappings are not at hand.
-        let outcome = if context.machine.mappings_read || passed.mapping.is_none() {
-            Outcome::fail(why)
-        } else {
-            Outcome::unknown(why)
-        };
+        let outcome = if context.machine.mappings_read { Outcome::fail(why) } else { Outcome::unknown(why) };
         return outcome.remedy(
             Remedy::new(Who::VmConfiguration, "look what the mapping has on this node")
                 .command("pvesh get /cluster/mapping/pci")
@@ -380,7 +387,12 @@ fn functions(context: &Context<'_>) -> Outcome {
             "pass the whole card",
             proxmox,
             Do::Words("one <hostdev> for each function, on one slot of the guest, the first with multifunction='on'"),
-            &format!("-device vfio-pci,host={slot}.0,bus=port,addr=0x0.0,multifunction=on -device vfio-pci,host={address},bus=port,addr=0x0.1"),
+            &pasteable([
+                "-device",
+                &format!("vfio-pci,host={slot}.0,bus=port,addr=0x0.0,multifunction=on"),
+                "-device",
+                &format!("vfio-pci,host={address},bus=port,addr=0x0.1"),
+            ]),
         ))
 }
 

@@ -1,12 +1,12 @@
 //! The guest's memory: nothing may move it, and it should be near its devices.
 
-use super::machine::has_gpus;
 use super::{Do, Rule, fix, some};
 use crate::checks::check::{Outcome, Severity};
 use crate::checks::each::size;
 use crate::checks::virtual_machine::bookkeeping;
 use crate::hypervisor::context::{Context, What};
-use crate::hypervisor::machine::Kind;
+use crate::hypervisor::machine::{Kind, Memory};
+use crate::hypervisor::proxmox;
 use std::collections::BTreeSet;
 
 /// The rules of this file.
@@ -146,7 +146,7 @@ fn memory_lock(context: &Context<'_>) -> Outcome {
 }
 
 fn memory(context: &Context<'_>) -> Outcome {
-    if !has_gpus(context) {
+    if context.passed(What::Gpu).is_empty() {
         return Outcome::unknown("which devices are GPUs is not known here");
     }
     let Some(total) = context.machine.memory.bytes else {
@@ -167,6 +167,30 @@ fn memory(context: &Context<'_>) -> Outcome {
         &format!("<memory unit='MiB'>{mib}</memory>"),
         &format!("-m {mib}M"),
     ))
+}
+
+/// Proxmox' command: a node of the guest for each of the host's, since with huge pages it takes no other form, and no line beside
+/// these. Empty where it takes none with these pages (qemu-server: Memory.pm, `hugepages_topology`).
+fn bind_in_proxmox(memory: &Memory, nodes: &BTreeSet<u32>) -> String {
+    if nodes.len() > proxmox::MOST_NODES || (memory.hugepages.is_some() && nodes.iter().any(|node| *node > 9))
+    {
+        return String::new();
+    }
+    let page = (memory.hugepages.unwrap_or(0) >> 20).max(2);
+    let mut rest = memory.bytes.unwrap_or(0) >> 20;
+    let lines = nodes.iter().enumerate().map(|(at, node)| {
+        let left = (nodes.len() - at) as u64;
+        // In whole pages.
+        let part = if left == 1 { rest } else { rest / left / page * page };
+        rest -= part;
+        let cpus = if nodes.len() == 1 { "0-N".to_owned() } else { format!("CPUS{at}") };
+        format!(" -numa{at} cpus={cpus},hostnodes={node},memory={part},policy=bind")
+    });
+    let lines: String = lines.collect();
+    let is_new = |key: &str| (0..nodes.len()).any(|at| key == format!("numa{at}"));
+    let others: Vec<&str> = memory.numa_lines.iter().map(String::as_str).filter(|key| !is_new(key)).collect();
+    let delete = if others.is_empty() { String::new() } else { format!(" -delete {}", others.join(",")) };
+    format!("qm set VMID -numa 1{lines}{delete}")
 }
 
 fn numa(context: &Context<'_>) -> Outcome {
@@ -198,24 +222,15 @@ fn numa(context: &Context<'_>) -> Outcome {
         ));
     }
     let list = nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let mib = context.machine.memory.bytes.unwrap_or(0) >> 20;
-    // Each node has its own line: with huge pages Proxmox takes no other form.
-    let page = (context.machine.memory.hugepages.unwrap_or(0) >> 20).max(2);
-    let mut rest = mib;
-    let lines = nodes.iter().enumerate().map(|(at, node)| {
-        let left = (nodes.len() - at) as u64;
-        // In whole pages.
-        let part = if left == 1 { rest } else { rest / left / page * page };
-        rest -= part;
-        let cpus = if nodes.len() == 1 { "0-N".to_owned() } else { format!("CPUS{at}") };
-        format!(" -numa{at} cpus={cpus},hostnodes={node},memory={part},policy=bind")
-    });
-    let lines: String = lines.collect();
     let backend: String = nodes.iter().map(|node| format!(",host-nodes={node}")).collect();
+    let line = bind_in_proxmox(&context.machine.memory, &nodes);
     let remedy = fix(
         context,
         "bind the memory to the devices' node",
-        &format!("qm set VMID -numa 1{lines}"),
+        match line.as_str() {
+            "" => Do::Words("leave huge pages away, by which Proxmox takes the nodes 0 to 9, eight at most"),
+            line => Do::Line(line),
+        },
         &format!("<numatune><memory mode='strict' nodeset='{list}'/></numatune>"),
         &format!("-object memory-backend-memfd,...{backend},policy=bind"),
     );

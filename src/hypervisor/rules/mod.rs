@@ -3,9 +3,12 @@
 
 mod devices;
 mod disks;
+mod firmware;
 mod fw_cfg;
+mod guest;
 mod machine;
 mod memory;
+mod notes;
 mod pairs;
 
 pub use memory::best_page;
@@ -38,11 +41,12 @@ pub struct Rule {
 const REGISTER: &[&[Rule]] = &[
     machine::RULES,
     devices::RULES,
-    machine::GUEST,
+    firmware::RULES,
+    guest::RULES,
     memory::RULES,
     pairs::RULES,
     disks::RULES,
-    machine::NOTES,
+    notes::RULES,
 ];
 
 /// All rules in the register's order.
@@ -91,6 +95,12 @@ fn fix<'a>(
         }
         Do::Words(words) => Remedy::new(Who::VmConfiguration, format!("{text}: {words}")),
     }
+}
+
+/// How to learn what a script's shell puts in.
+pub(super) fn of_process() -> Remedy {
+    let text = "hand in the words of the process that runs: the shell has put in what it puts there";
+    Remedy::new(Who::VmConfiguration, text).command("gdsboot vm check /proc/PID/cmdline")
 }
 
 /// Proxmox' command that writes a device's line with other properties, and keeps the rest of it; empty for a device of `args`.

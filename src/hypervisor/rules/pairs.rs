@@ -4,6 +4,7 @@ use super::{Rule, some};
 use crate::checks::check::{Outcome, Remedy, Severity, Who};
 use crate::hypervisor::context::{Context, What, is_near};
 use crate::hypervisor::machine::{Kind, Passed};
+use crate::pasteable::pasteable;
 use crate::topology::Pair;
 use crate::topology::labels::Label;
 use crate::topology::p2pdma::P2pdma;
@@ -102,7 +103,7 @@ fn switch(context: &Context<'_>, pair: &Both<'_>) -> Remedy {
         function.or(passed.hosts.first()).cloned().unwrap_or_else(|| "0000:BB:DD.0".into())
     };
     let (gpu, nvme) = (host(pair.gpu), host(pair.nvme));
-    let plan = format!("gdsboot vm plan --topology switch --gpu {gpu} --nvme {nvme}");
+    let plan = pasteable(["gdsboot", "vm", "plan", "--topology", "switch", "--gpu", &gpu, "--nvme", &nvme]);
     if context.machine.kind != Kind::Proxmox {
         let kind = if context.machine.kind == Kind::Libvirt { "libvirt" } else { "qemu" };
         return Remedy::new(Who::VmConfiguration, "hang both below one emulated switch")
@@ -192,9 +193,12 @@ fn p2pdma(context: &Context<'_>) -> Outcome {
     if pairs.is_empty() {
         return Outcome::unknown("which devices are GPUs and NVMe controllers is not known here");
     }
-    let apart: Vec<&Both<'_>> = pairs.iter().filter(|pair| !is_near(pair.guest)).collect();
+    let unseen = || Outcome::unknown("where some of the devices hang in the guest cannot be seen");
+    let apart: Vec<&Both<'_>> =
+        pairs.iter().filter(|pair| pair.guest.is_some() && !is_near(pair.guest)).collect();
+    let is_seen = pairs.iter().all(|pair| pair.guest.is_some());
     let Some(first) = apart.first() else {
-        return Outcome::pass("the pairs share a switch in the guest");
+        return if is_seen { Outcome::pass("the pairs share a switch in the guest") } else { unseen() };
     };
     let cpu = &context.machine.cpu;
     match context.is_zen() {
@@ -232,6 +236,9 @@ fn p2pdma(context: &Context<'_>) -> Outcome {
         .expected("one emulated switch")
         .actual("a root port each")
         .remedy(switch(context, first));
+    }
+    if !is_seen {
+        return unseen();
     }
     if apart.len() < pairs.len() {
         return Outcome::note(format!(

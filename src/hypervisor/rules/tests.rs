@@ -14,6 +14,8 @@ use crate::hypervisor::source;
 use crate::report::model::Verdict;
 use std::collections::HashSet;
 
+mod remedies;
+
 fn read(text: &str) -> Machine {
     source::read("100.conf", text.as_bytes(), None, &Mappings::default()).unwrap()
 }
@@ -151,6 +153,10 @@ fn what_a_shell_puts_in_is_open() {
     let line = format!("qemu-system-x86_64 -accel kvm -device vfio-pci,host={GPU_AT} \"${{ARGS[@]}}\"");
     let found = found(&line, Some(&host));
     assert!(found.iter().all(|finding| finding.status != Status::Fail), "{found:#?}");
+    for id in crate::hypervisor::judge::BY_ABSENCE {
+        let finding = found.iter().find(|finding| finding.id == id).unwrap_or_else(|| panic!("{id}"));
+        assert_ne!(finding.status, Status::Pass, "{finding:?}");
+    }
     let machine = found.iter().find(|finding| finding.id == "vm.machine-type").unwrap();
     assert!(machine.status == Status::Unknown && machine.why.contains("${ARGS[@]}"), "{machine:?}");
 }
@@ -184,91 +190,6 @@ fn models_of_a_zen_are_as_good_as_the_host_on_one() {
 }
 
 #[test]
-fn what_hides_the_hypervisor_in_any_form() {
-    let hidden = |text: &str| one(text, None, "vm.hidden");
-    for text in [
-        "name: a\ncpu: host\nhostpci0: 41:00.0,x-vga=1\n",
-        "<domain><cpu mode='host-passthrough'><feature policy='disable' name='hypervisor'/></cpu></domain>",
-        "qemu-system-x86_64 -cpu host,-hypervisor",
-        "qemu-system-x86_64 -cpu host,kvm=off",
-    ] {
-        assert_eq!(hidden(text).status, Status::Fail, "{text}");
-    }
-    assert!(hidden("qemu-system-x86_64 -cpu host,-hypervisor").why.contains("nvidia-fs"));
-    assert!(hidden("qemu-system-x86_64 -cpu host,kvm=off").why.contains("cliques"));
-    assert_eq!(hidden("cpu: custom-mine\n").status, Status::Unknown);
-    let command = |text: &str| hidden(text).remedy[0].commands[0].clone();
-    assert_eq!(command("cpu: host,hidden=1,phys-bits=host\n"), "qm set 100 -cpu host,phys-bits=host");
-    assert_eq!(command("hostpci0: 41:00.0,x-vga=1,pcie=1\n"), "qm set 100 -hostpci0 41:00.0,pcie=1");
-}
-
-#[test]
-fn remedies_keep_what_they_do_not_mend() {
-    let mut host = host();
-    let commands =
-        |text: &str, host: &Facts, id: &str| one(text, Some(host), id).remedy[0].commands.join("\n");
-    // A line keeps its other properties, and a mapping its name.
-    let text = flat(&format!("{GPU_AT},rombar=0,x-vga=1"), "mapping=fast");
-    assert_eq!(
-        commands(&text, &host, "vm.pcie"),
-        format!("qm set 100 -hostpci0 {GPU_AT},rombar=0,x-vga=1,pcie=1")
-    );
-    assert_eq!(
-        commands(&text, &host, "vm.display"),
-        format!("qm set 100 -hostpci0 {GPU_AT},rombar=0 -vga std -serial0 socket")
-    );
-    assert_eq!(
-        commands("machine: q35\nhostpci0: mapping=gpu\n", &host, "vm.pcie"),
-        "qm set 100 -hostpci0 mapping=gpu,pcie=1"
-    );
-    // What stands in args is no property of the machine's.
-    let in_args = format!("machine: q35\nargs: -device vfio-pci,host={GPU_AT},bus=pci.0,x-vga=on\n");
-    for id in ["vm.pcie", "vm.display"] {
-        let finding = one(&in_args, Some(&host), id);
-        assert!(
-            finding.remedy[0].commands.is_empty() && finding.remedy[0].text.contains("args"),
-            "{finding:?}"
-        );
-    }
-    // A larger window leaves the rest of args as it is.
-    let small =
-        fine().replace("string=524288", "string=65536").replace("cpu: host", "cpu: host,phys-bits=40");
-    let command = commands(&small, &host, "vm.mmio-window");
-    let words = shlex::split(&command).unwrap();
-    let args = shlex::split(words.last().unwrap()).unwrap();
-    assert_eq!(words[..4], ["qm", "set", "100", "-args"]);
-    assert_eq!(args.iter().filter(|word| word.contains("X-PciMmio64Mb")).count(), 1, "{command}");
-    assert!(
-        args.last().unwrap().ends_with("string=262144") && args.iter().any(|a| a.contains(NVME_AT)),
-        "{command}"
-    );
-    assert_eq!(commands("intel-tdx: tdx\n", &host, "vm.confidential"), "qm set 100 -delete intel-tdx");
-    assert_eq!(commands("amd-sev: std\n", &host, "vm.confidential"), "qm set 100 -delete amd-sev");
-    // This number is taken.
-    let flat = flat(&format!("{GPU_AT},pcie=1"), &format!("{NVME_AT},pcie=1"));
-    let command = commands(&flat, &host, "vm.topology");
-    assert!(
-        command.contains("--vmid NEW") && command.ends_with("qm set 100 -delete hostpci0,hostpci1"),
-        "{command}"
-    );
-    // Nodes 0 and 2 are not 0 to 2.
-    host.numa_nodes = Fact::known("node", vec![0, 1, 2]);
-    edit(&mut host, GPU_AT, |device| device.numa_node = Fact::known("numa_node", 0));
-    edit(&mut host, NVME_AT, |device| device.numa_node = Fact::known("numa_node", 2));
-    let command = commands(&fine(), &host, "vm.numa");
-    assert!(
-        command.contains("hostnodes=0,memory=32768") && command.contains("hostnodes=2,memory=32768"),
-        "{command}"
-    );
-    let xml = format!(
-        "<domain><devices>{}{}</devices></domain>",
-        "<hostdev type='pci'><source><address bus='6' slot='0' function='0'/></source></hostdev>",
-        "<hostdev type='pci'><source><address bus='7' slot='0' function='0'/></source></hostdev>"
-    );
-    assert!(commands(&xml, &host, "vm.numa").contains("nodeset='0,2'"));
-}
-
-#[test]
 fn a_pair_that_the_hardware_passes_on_counts_wherever_it_stands() {
     // Another GPU that is near nothing: below a root port of its own.
     let mut host = host();
@@ -280,6 +201,37 @@ fn a_pair_that_the_hardware_passes_on_counts_wherever_it_stands() {
     let finding = one(&text, Some(&host), "topology.p2pdma");
     assert_eq!(finding.status, Status::Fail, "{finding:?}");
     assert!(finding.why.contains("hostpci3") && !finding.why.contains(GPU_AT), "{}", finding.why);
+}
+
+#[test]
+fn a_device_that_a_shell_puts_in_is_unknown() {
+    let host = host();
+    let line = |more: &str| {
+        format!(
+            "qemu-system-x86_64 -accel kvm -M q35 -device vfio-pci,host=$GPU -device vfio-pci,host={NVME_AT}{more}"
+        )
+    };
+    for id in ["vm.devices", "vm.gpu"] {
+        assert_eq!(one(&line(""), Some(&host), id).status, Status::Unknown, "{id}");
+    }
+    // What it does not put in fails all the same.
+    let gone = one(&line(" -device vfio-pci,host=x"), Some(&host), "vm.devices");
+    assert!(gone.status == Status::Fail && gone.why.contains("vfio-pci x names no device"), "{gone:?}");
+    assert_eq!(gone.remedy[0].commands, ["lspci -D"]);
+    assert_eq!(one(&line(""), Some(&host), "vm.cpu-type").status, Status::Fail);
+}
+
+#[test]
+fn pairs_on_a_bus_that_is_not_there_are_unknown() {
+    let host = host();
+    let line = |bus: &str| {
+        format!(
+            "qemu-system-x86_64 -accel kvm -cpu host -M q35 -readconfig x.cfg -device pcie-root-port,id=a \
+             -device pcie-root-port,id=b -device vfio-pci,host={GPU_AT},bus=a -device vfio-pci,host={NVME_AT},bus={bus}"
+        )
+    };
+    assert_eq!(one(&line("b"), Some(&host), "topology.p2pdma").because.as_deref(), Some("vm.topology"));
+    assert_eq!(one(&line("gone"), Some(&host), "topology.p2pdma").status, Status::Unknown);
 }
 
 fn flat(gpu: &str, nvme: &str) -> String {
@@ -366,6 +318,12 @@ fn the_window_is_judged_by_what_is_known() {
     assert_eq!(fails.status, Status::Fail);
     assert!(fails.remedy[0].commands[0].contains("string=262144"), "{:?}", fails.remedy);
     assert!(window("cpu: host", "-fw_cfg name=opt/ovmf/X-PciMmio64Mb,string=much").why.contains("no number"));
+    // More than OVMF takes of any width of addresses.
+    let hints = Hints { gpus: vec![GPU_AT.into()], bar: Some(16 << 40), ..Hints::default() };
+    let machine = read(&flat(GPU_AT, NVME_AT).replace("string=524288", "string=1024"));
+    let all = findings(&Context::new(&machine, None, &hints));
+    let finding = all.iter().find(|f| f.id == "vm.mmio-window").unwrap();
+    assert!(finding.status == Status::Fail && finding.why.ends_with("and OVMF has 8192 GiB"), "{finding:?}");
     // The user's word where the host is not known.
     let hints = Hints { gpus: vec![GPU_AT.into()], bar: Some(128 << 30), ..Hints::default() };
     let told = findings(&Context::new(&read(&fine()), None, &hints));
