@@ -3,16 +3,21 @@
 
 mod common;
 
-use common::{PROFILE, cache, folder, gdsboot, image, run_with_status, stderr, stdout};
+use common::{PROFILE, cache, folder, gdsboot, image, run, run_with_status, stderr, stdout, words};
 use gdsboot::smoke::machine::Machine;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 fn smoke(machines: &[&str], keep: &Path, status: i32) -> (Value, String) {
+    smoke_with(&[], machines, keep, status)
+}
+
+fn smoke_with(options: &[&str], machines: &[&str], keep: &Path, status: i32) -> (Value, String) {
     let mut command = gdsboot();
     command.arg("--cache").arg(cache()).arg("smoke").arg(&image().path).arg("--lock").arg(&image().lock);
-    command.args(["--json", "--timeout-scale", "2", "--keep"]).arg(keep).arg("--machine").args(machines);
+    command.args(["--json", "--timeout-scale", "2", "--keep"]).arg(keep).args(options);
+    command.arg("--machine").args(machines);
     let output = run_with_status(&mut command, status);
     (serde_json::from_slice(stdout(&output).as_bytes()).unwrap(), stderr(&output))
 }
@@ -63,6 +68,33 @@ fn every_machine_reports_what_its_file_says() {
         let loaded = report["facts"]["nvidia_fs"]["peers"]["state"] == "known";
         let status = distance.unwrap()["status"].as_str().unwrap();
         assert!(status != "fail" && (!(loaded && has_pairs) || status == "pass"), "{name}: {distance:#?}");
+    }
+}
+
+/// What NVIDIA's programs say on machines that stop them in different ways. With `GDSBOOT_BLESS` it is kept anew.
+#[test]
+fn programs_say_the_words_that_are_kept() {
+    let keep = tempfile::tempdir_in(folder()).unwrap();
+    let (summary, _) = smoke_with(&["--capture", "--firmware", "uefi"], &words::MACHINES, keep.path(), 0);
+    let boots = summary["boots"].as_array().unwrap();
+    assert_eq!(boots.len(), words::MACHINES.len());
+    for boot in boots {
+        let name = boot["machine"].as_str().unwrap();
+        let capture = Path::new(boot["kept"].as_str().unwrap()).join("capture.tar.zst");
+        let said = words::captured(&capture);
+        if std::env::var_os("GDSBOOT_BLESS").is_some() {
+            words::keep(name, &said);
+        }
+        assert_eq!(words::steady(&said), words::steady(&words::kept(name)), "{name}");
+        // Without a driver they are asked for the capture alone, which changes no finding.
+        let mut validator = std::process::Command::new(env!("CARGO_BIN_EXE_gdsboot-validator"));
+        let judged = run(validator.args(["check", "--json", "--root"]).arg(&capture));
+        let judged: Value = serde_json::from_slice(&judged.stdout).unwrap();
+        let findings = |report: &Value| -> Vec<String> {
+            let findings = report["findings"].as_array().unwrap().iter();
+            findings.map(|finding| format!("{} {}", finding["id"], finding["status"])).collect()
+        };
+        assert_eq!(findings(&judged), findings(&boot["reported"]["report"]), "{name}");
     }
 }
 
