@@ -6,7 +6,8 @@
 mod common;
 
 use common::{
-    Image, OLD_PROFILE, PROFILE, cache, folder, gdsboot, image, image_of, run_with_status, stderr, stdout,
+    Image, OLD_PROFILE, PROFILE, cache, folder, gdsboot, image, image_of, run, run_with_status, stderr,
+    stdout, words,
 };
 use gdsboot::smoke::machine::Machine;
 use serde_json::Value;
@@ -14,15 +15,22 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 fn smoke(machines: &[&str], keep: &Path, status: i32) -> (Value, String) {
-    smoke_of(image(), machines, keep, status)
+    smoke_with(image(), &[], machines, keep, status)
 }
 
 /// Boots an image with the QEMU of [`PROFILE`], which all simulated GPUs need.
-fn smoke_of(booted: &Image, machines: &[&str], keep: &Path, status: i32) -> (Value, String) {
+fn smoke_with(
+    booted: &Image,
+    options: &[&str],
+    machines: &[&str],
+    keep: &Path,
+    status: i32,
+) -> (Value, String) {
     let mut command = gdsboot();
     command.arg("--cache").arg(cache()).arg("smoke").arg(&booted.path);
     command.args(["--emulator", PROFILE, "--lock"]).arg(&image().lock);
-    command.args(["--json", "--timeout-scale", "2", "--keep"]).arg(keep).arg("--machine").args(machines);
+    command.args(["--json", "--timeout-scale", "2", "--keep"]).arg(keep).args(options);
+    command.arg("--machine").args(machines);
     let output = run_with_status(&mut command, status);
     (serde_json::from_slice(stdout(&output).as_bytes()).unwrap(), stderr(&output))
 }
@@ -103,7 +111,7 @@ fn whatever_goes_wrong_is_reported_as_its_file_says() {
 #[ignore = "the same for the older profile, which takes ten minutes more"]
 fn every_machine_of_debian_12_reports_what_its_file_says() {
     let keep = tempfile::tempdir_in(folder()).unwrap();
-    let (summary, said) = smoke_of(&image_of(OLD_PROFILE), &["all", "faults"], keep.path(), 0);
+    let (summary, said) = smoke_with(&image_of(OLD_PROFILE), &[], &["all", "faults"], keep.path(), 0);
     for boot in summary["boots"].as_array().unwrap() {
         assert_eq!(boot["differences"], Value::Array(Vec::new()), "{boot:#}\n{said}");
         let report = &boot["reported"]["report"];
@@ -111,6 +119,34 @@ fn every_machine_of_debian_12_reports_what_its_file_says() {
             report.is_null() || report["facts"]["image"]["value"]["profile"] == OLD_PROFILE,
             "{report:#}"
         );
+    }
+}
+
+/// What NVIDIA's programs say on machines that stop them in different ways. With `GDSBOOT_BLESS` it is kept anew.
+#[test]
+fn programs_say_the_words_that_are_kept() {
+    let keep = tempfile::tempdir_in(folder()).unwrap();
+    let (summary, _) =
+        smoke_with(image(), &["--capture", "--firmware", "uefi"], &words::MACHINES, keep.path(), 0);
+    let boots = summary["boots"].as_array().unwrap();
+    assert_eq!(boots.len(), words::MACHINES.len());
+    for boot in boots {
+        let name = boot["machine"].as_str().unwrap();
+        let capture = Path::new(boot["kept"].as_str().unwrap()).join("capture.tar.zst");
+        let said = words::captured(&capture);
+        if std::env::var_os("GDSBOOT_BLESS").is_some() {
+            words::keep(name, &said);
+        }
+        assert_eq!(words::steady(&said), words::steady(&words::kept(name)), "{name}");
+        // Without a driver they are asked for the capture alone, which changes no finding.
+        let mut validator = std::process::Command::new(env!("CARGO_BIN_EXE_gdsboot-validator"));
+        let judged = run(validator.args(["check", "--json", "--root"]).arg(&capture));
+        let judged: Value = serde_json::from_slice(&judged.stdout).unwrap();
+        let findings = |report: &Value| -> Vec<String> {
+            let findings = report["findings"].as_array().unwrap().iter();
+            findings.map(|finding| format!("{} {}", finding["id"], finding["status"])).collect()
+        };
+        assert_eq!(findings(&judged), findings(&boot["reported"]["report"]), "{name}");
     }
 }
 

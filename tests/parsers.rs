@@ -60,6 +60,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             b" GDS release version: 1.16.1.26\n DRIVER CONFIGURATION:\n NVMe : nvfs, compat\n GPU index 0 X bar:1 bar size (MiB):256 supports GDS\n".to_vec(),
             br#"{ // c
                 "properties": {"use_pci_p2pdma": true, "max_direct_io_size_kb": 16384,}, /* x */ "logging": {"dir": "/tmp"}}"#.to_vec(),
+            repository("tests/words/switch/run/gdsboot/commands/gdscheck-2/stdout"),
+            repository("tests/words/no-gpu/run/gdsboot/commands/nvidia-smi-0/stdout"),
             b"Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 590.44\n    Fabric\n State : Completed\n".to_vec(),
             b"export CUFILE_NVTX=1\nEnvironment=\"CUFILE_LOGGING_LEVEL=TRACE\" A=b\n".to_vec(),
             b"[[waive]]\nid = \"gpu.present\"\nuntil = \"2027-01-31\"\nby = \"A\"\nwhy = \"B\"\n".to_vec(),

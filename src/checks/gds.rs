@@ -335,7 +335,7 @@ fn platform(context: &Context<'_>) -> Outcome {
             .evidence(answer.from.clone(), refused.line.clone())
             .remedy(recipe());
     }
-    if let Some(error) = answer.errors.first().filter(|error| !error.contains("error opening log file")) {
+    if let Some(error) = answer.errors.iter().find(|error| !error.contains("error opening log file")) {
         return Outcome::fail(format!("gdscheck failed: {error}"))
             .evidence(answer.from.clone(), answer.errors.join("; "))
             .remedy(
@@ -360,7 +360,13 @@ fn acs(context: &Context<'_>) -> Outcome {
     let Some(answer) = context.facts.gdscheck.value() else {
         return Outcome::unknown("gdscheck was not run");
     };
-    let Some(first) = answer.acs.first() else { return Outcome::pass("gdscheck found no ACS") };
+    let Some(first) = answer.acs.first() else {
+        return if answer.looked() {
+            Outcome::pass("gdscheck found no ACS")
+        } else {
+            Outcome::unknown("gdscheck failed before it looked")
+        };
+    };
     let why = format!("gdscheck found ACS on {} switch(es), the first at {first}", answer.acs.len());
     if context.side == Side::Guest {
         return Outcome::note(why);

@@ -3,6 +3,7 @@
 
 use super::check::Outcome;
 use super::context::Context;
+use crate::facts::gdscheck::Gdscheck;
 use crate::facts::log_lines::LogLines;
 use crate::facts::modules::ModuleLoad;
 use std::collections::HashSet;
@@ -124,10 +125,11 @@ pub fn silence(context: &Context<'_>, silent: &str) -> Outcome {
     }
 }
 
-/// Was anything of cuFile's own words seen? Only then does its silence mean something.
+/// Was anything of cuFile's own words seen? Only then does its silence mean something. A gdscheck that ended at CUDA never
+/// came to it.
 pub fn heard_cufile(context: &Context<'_>) -> bool {
     let facts = context.facts;
-    facts.gdscheck.value().is_some()
+    facts.gdscheck.value().is_some_and(Gdscheck::looked)
         || facts
             .logs
             .value()

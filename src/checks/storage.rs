@@ -524,10 +524,12 @@ fn o_direct(context: &Context<'_>) -> Outcome {
     let said =
         find(context, &["fd direct IO not set", "open flags*5020", "err*5020", "invalid file open flag"]);
     if said.is_empty() {
-        return if heard_cufile(context) {
+        return if !heard_cufile(context) {
+            Outcome::unknown("cuFile's own log was not seen")
+        } else if find(context, &["cuFile initialization failed"]).is_empty() {
             Outcome::pass("cuFile did not miss O_DIRECT")
         } else {
-            Outcome::unknown("cuFile's own log was not seen")
+            Outcome::unknown("cuFile did not start, so that it opened no file")
         };
     }
     let outcome =

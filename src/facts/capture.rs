@@ -11,7 +11,9 @@ use super::platform::CAPTURED_HYPERVISOR;
 use super::root::DENIED;
 use super::search::occurrences;
 use super::{Fact, Facts, Root, cufile_env, module_tree};
-use crate::boot_contract::RUN_BENCHMARK;
+use crate::boot_contract::{RUN_BENCHMARK, RUN_MODULE_LOADS};
+use crate::error::one_line;
+use crate::program::Finished;
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,17 +174,24 @@ impl Capture {
 
     /// Runs the programs that are there, and keeps their words as design says: one folder for each.
     fn programs(&mut self) {
-        let has_driver = Path::new("/proc/driver/nvidia/version").exists();
-        let commands = if has_driver { CAPTURED } else { CAPTURED_WITHOUT_DRIVER };
+        // NVIDIA's libraries load a driver that does not run. A run of the image has tried that already; elsewhere nobody
+        // asked for it.
+        let may_load = Path::new("/proc/driver/nvidia/version").exists()
+            || Path::new("/").join(RUN_MODULE_LOADS).exists();
+        let commands = if may_load { CAPTURED } else { CAPTURED_WITHOUT_DRIVER };
         for (n, (argv, finished)) in run_programs(commands).enumerate() {
-            let Ok(finished) = finished else { continue };
+            let (stdout, stderr, status) = match finished {
+                Ok(Finished { status, stdout, stderr }) => (stdout, stderr, status.code()),
+                // One that had to be killed said why, as it does in the report.
+                Err(error) => (String::new(), one_line(&error), None),
+            };
             let program = argv.first().map_or("", String::as_str);
             let name = program.rsplit('/').next().unwrap_or(program);
             let folder = PathBuf::from(format!("run/gdsboot/commands/{name}-{n}"));
-            let status = finished.status.code().map_or("signal".to_owned(), |code| code.to_string());
+            let status = status.map_or("signal".to_owned(), |code| code.to_string());
             self.put(folder.join("argv"), argv.join("\n") + "\n");
-            self.put(folder.join("stdout"), finished.stdout);
-            self.put(folder.join("stderr"), finished.stderr);
+            self.put(folder.join("stdout"), stdout);
+            self.put(folder.join("stderr"), stderr);
             self.put(folder.join("status"), status + "\n");
         }
     }

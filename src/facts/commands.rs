@@ -22,7 +22,7 @@ pub const CAPTURED: &[&[&str]] = &[
     &["nvidia-smi", "topo", "-m"],
     &["lspci", "-nn"],
 ];
-/// Of these only what says something where NVIDIA's driver does not run.
+/// Of these only what loads no driver that does not run.
 pub const CAPTURED_WITHOUT_DRIVER: &[&[&str]] = &[&["lspci", "-nn"]];
 /// Where they are looked for.
 const FOLDERS: &[&str] = &[

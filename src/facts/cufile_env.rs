@@ -121,7 +121,10 @@ fn is_name(name: &str) -> bool {
 }
 
 fn shows_environment(command: &CommandOutput) -> bool {
-    matches!(command.program(), "env" | "printenv") || command.program().starts_with("gdscheck")
+    // Where CUDA does not start, gdscheck does not come to its section of it.
+    let has_section = |line: &String| line.contains("ENVIRONMENT:") || line.contains("CUFILE_");
+    matches!(command.program(), "env" | "printenv")
+        || command.program().starts_with("gdscheck") && command.stdout.iter().any(has_section)
 }
 
 /// The drop-ins of units: `x.service.d/y.conf`.

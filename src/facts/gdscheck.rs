@@ -64,6 +64,7 @@ const ERRORS: &[&str] = &[
     "Platform has been denied",
     "CPU Architecture not Supported",
     "No GPUs detected",
+    "does not have any supported GPU",
     "error opening log file",
     "error while loading shared libraries",
     "undefined symbol",
@@ -79,6 +80,12 @@ impl Gdscheck {
                 (answer != Self { from: command.from.clone(), ..Self::default() }).then_some(answer)
             },
         )
+    }
+
+    /// Did it look at the machine? Where CUDA does not start, all that it prints is complaints.
+    pub fn looked(&self) -> bool {
+        let complaints = Self { from: self.from.clone(), errors: self.errors.clone(), ..Self::default() };
+        *self != complaints
     }
 
     /// Reads the last answer among logs: its owner may have kept it in a file of any name.

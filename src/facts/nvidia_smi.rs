@@ -30,6 +30,7 @@ const ERRORS: &[&str] = &[
     "couldn't find libnvidia-ml",
     "Failed to initialize NVML",
     "No devices were found",
+    "Failed to run topology matrix",
     "GPU is lost",
     "access blocked by the operating system",
     "Unable to determine the device handle",

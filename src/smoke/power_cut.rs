@@ -1,6 +1,7 @@
 //! Boots whose power fails, again and again on the same disk: whatever the moment, the report partition can be read
 //! afterwards, no complete report changes, and none is half-written.
 
+use super::console::Console;
 use super::fault::Moment;
 use super::follow::{Deed, Start};
 use super::log::Log;
@@ -9,6 +10,7 @@ use super::runs::{self, Before};
 use super::wait::End;
 use super::write_log::{self, Entry};
 use super::{copy, replay};
+use crate::boot_contract::REPORT_RUNS;
 use crate::interrupt;
 use crate::progress::Stage;
 use crate::report::fat::ReadAt;
@@ -100,9 +102,16 @@ pub fn boot(
             let undone = watched.undone.join("; ");
             return failed(notes, format!("the power was not cut at {moment}: {:?} {undone}", watched.end));
         }
-        match states.of_media(media).and_then(|now| compare(&known, now)) {
+        let compared = states.of_media(media).and_then(|now| Ok((compare(&known, &now)?, now)));
+        match compared {
             Err(error) => return failed(notes, format!("after the power was cut at {moment}: {error:#}")),
-            Ok((now, words)) => {
+            Ok((words, now)) => {
+                if let Some(run) = promised(&watched.console)
+                    && !now.iter().any(|((_, name), (state, _))| name == run && *state == State::Complete)
+                {
+                    let what = format!("the console said that the run {run} has its report, and it has none");
+                    return failed(notes, format!("after the power was cut at {moment}: {what}"));
+                }
                 known = now;
                 notes.push(format!("power cut at {moment}: {words}"));
             }
@@ -140,13 +149,14 @@ fn after_every_write(
         let entries = write_log::entries(&written).context("reading the log of writes")?;
         let writes = entries.iter().filter(|entry| matches!(entry, Entry::Write { .. })).count();
         let mut states = States::default();
-        let mut known = states.of(&path, &image)?;
+        let over = states.of(&path, &image)?;
+        let mut known = over.clone();
         let cuts = replay::every_cut(before, &entries, &mut |cut| {
             interrupt::check()?;
             let context = || format!("had the power failed {} {} of {writes}", cut.what, cut.write);
             let disk = Image::of(&path, &cut.disk, image.size(), image.table().clone());
             let now = states.of(&path, &disk).with_context(context)?;
-            let (now, _) = compare(&known, now).with_context(context)?;
+            compare(&over, &now).and_then(|_| keeps_its_report(&known, &now)).with_context(context)?;
             if cut.is_kept {
                 known = now;
             }
@@ -165,8 +175,14 @@ fn after_every_write(
     Ok(looked)
 }
 
+/// The run whose report is on the disk, as the console said with the verdict.
+fn promised(console: &Console) -> Option<&str> {
+    let (_, path) = console.verdict.as_ref()?;
+    Some(path.as_deref()?.strip_prefix(REPORT_RUNS)?.trim_matches('/'))
+}
+
 /// Is everything whole that was, and what is new, in words?
-fn compare(known: &Runs, now: Runs) -> Result<(Runs, String)> {
+fn compare(known: &Runs, now: &Runs) -> Result<String> {
     for (key, (state, was)) in known {
         let Some((_, is)) = now.get(key) else { bail!("the run {} is gone", key.1) };
         if *state == State::Complete && is != was {
@@ -178,8 +194,19 @@ fn compare(known: &Runs, now: Runs) -> Result<(Runs, String)> {
         .filter(|(key, _)| !known.contains_key(*key))
         .map(|((_, name), (state, _))| format!("the run {name} {}", state.words()))
         .collect();
-    let words = if new.is_empty() { "no run was begun".to_owned() } else { new.join(", ") };
-    Ok((now, words))
+    Ok(if new.is_empty() { "no run was begun".to_owned() } else { new.join(", ") })
+}
+
+/// A run that goes on has its report for programs first; from then on that is there, and another in place of the text that
+/// people read.
+fn keeps_its_report(known: &Runs, now: &Runs) -> Result<()> {
+    for (key, (state, was)) in known {
+        let is = now.get(key).map(|(_, run)| run);
+        if *state == State::Complete && is.is_none_or(|is| is.json != was.json || is.text.is_none()) {
+            bail!("the complete report of the run {} is gone", key.1);
+        }
+    }
+    Ok(())
 }
 
 /// How far reports got. What was read once is not read again.
@@ -271,19 +298,20 @@ mod tests {
     fn what_was_complete_stays_as_it_was() {
         let (old, text) = (report(true), Some("t"));
         let known = runs(&[("a", run(Some(&old), text)), ("b", run(None, None))]);
-        let same = known.clone();
-        assert_eq!(compare(&known, same).unwrap().1, "no run was begun");
+        assert_eq!(compare(&known, &known).unwrap(), "no run was begun");
         let more = runs(&[
             ("a", run(Some(&old), text)),
             ("b", run(Some(&report(false)), None)),
             ("c", run(None, None)),
         ]);
-        let (now, words) = compare(&known, more).unwrap();
-        assert_eq!((now.len(), words.as_str()), (3, "the run c was begun"));
+        assert_eq!(compare(&known, &more).unwrap(), "the run c was begun");
         let changed = runs(&[("a", run(Some(&old), Some("u"))), ("b", run(None, None))]);
-        let error = compare(&known, changed).unwrap_err().to_string();
+        let error = compare(&known, &changed).unwrap_err().to_string();
         assert_eq!(error, "the complete report of the run a is not what it was");
+        keeps_its_report(&known, &changed).unwrap();
         let gone = runs(&[("a", run(Some(&old), text))]);
-        assert_eq!(compare(&known, gone).unwrap_err().to_string(), "the run b is gone");
+        assert_eq!(compare(&known, &gone).unwrap_err().to_string(), "the run b is gone");
+        let error = keeps_its_report(&known, &runs(&[("a", run(Some(&old), None))])).unwrap_err();
+        assert_eq!(error.to_string(), "the complete report of the run a is gone");
     }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test that includes this module takes what it needs")]
 
 pub mod report_volume;
+pub mod words;
 
 use gdsboot::builder::cache::Cache;
 use gdsboot::builder::image::{Place, unpacked_root};
