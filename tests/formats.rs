@@ -165,9 +165,9 @@ fn a_report_disk_that_is_full_does_not_cost_the_report() {
     run_with_status(gdsboot().args(["split-report", "--size", "36M", "-o"]).arg(&report), 0);
     Volume::open(&report).fill();
     let keep = dir.path().join("kept");
-    // No report is where smoke looks for it.
     let arguments = ["--firmware", "bios", "--report-disk", report.to_str().unwrap()];
-    let boot = smoke(&image().path, &keep, &arguments, 1);
+    let boot = smoke(&image().path, &keep, &arguments, 2);
+    assert_eq!(boot["reported"]["verdict"], "INCOMPLETE", "{boot:#}");
     let said = console(&boot);
     assert!(said.contains("vdb1 (a separate report disk): ") && said.contains("No space left"), "{said}");
     assert!(said.contains("(the image's own partition)"), "{said}");

@@ -57,11 +57,11 @@ pub struct SmokeArgs {
 /// How to boot; shared with `try`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct How {
-    /// Firmwares to boot it with, one boot each [default: as the machine says]
-    #[arg(long, num_args = 1..)]
+    /// Firmwares to boot it with, such as uefi,bios [default: as the machine says]
+    #[arg(long, value_delimiter = ',')]
     pub firmware: Vec<Firmware>,
-    /// How to attach it, one boot each [default: as the machine says]
-    #[arg(long, num_args = 1..)]
+    /// How to attach it, such as nvme,sata [default: as the machine says]
+    #[arg(long, value_delimiter = ',')]
     pub disk: Vec<Disk>,
     /// Attach it so that nothing can write to it
     #[arg(long)]

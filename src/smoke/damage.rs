@@ -3,7 +3,6 @@
 use super::fault::{NEARLY_FULL, ReportPartition};
 use super::media::Medium;
 use crate::builder::disk::SECTOR;
-use crate::error::usage;
 use crate::report::gpt::Partition;
 use crate::report::kind::Kind;
 use crate::report::source::Image;
@@ -14,17 +13,12 @@ use std::os::unix::fs::FileExt as _;
 /// Does to a copy what the machine file says.
 ///
 /// # Errors
-/// It is no raw disk, has no such partition, or that has no FAT32 filesystem.
+/// It is no raw disk image, has no such partition, or that has no FAT32 filesystem.
 pub fn make(fault: ReportPartition, copy: &Medium) -> Result<()> {
     if fault == ReportPartition::ReadOnly {
         return Ok(());
     }
-    if copy.kind != Kind::Raw {
-        return Err(usage(
-            "the machine's report partition is to be damaged, which is done to raw disk images alone",
-            "build one: leave --format out",
-        ));
-    }
+    ensure!(copy.kind == Kind::Raw, "{} is no raw disk image", copy.path.display());
     let image = Image::open(&copy.path)?;
     let partition = image.report_partition()?;
     let file = File::options().read(true).write(true).open(&copy.path);
@@ -153,7 +147,7 @@ mod tests {
         assert!(make(ReportPartition::Full, &disk).is_err());
         let qcow2 = Medium { kind: Kind::Qcow2, ..disk };
         assert!(
-            make(ReportPartition::Full, &qcow2).unwrap_err().to_string().contains("raw disk images alone")
+            make(ReportPartition::Full, &qcow2).unwrap_err().to_string().contains("is no raw disk image")
         );
     }
 }

@@ -154,6 +154,17 @@ fn boots<'a>(request: &'a Request, image: &'a Image) -> Result<Vec<Boot<'a>>> {
                 "leave --firmware out, or name another machine",
             ));
         }
+        let damages = !machine.power_cuts.is_empty() || machine.report_partition.is_some();
+        if damages && image.kind() != Kind::Raw {
+            return Err(usage(
+                format!(
+                    "{} is no raw disk image, and no other is damaged as the machine {} says",
+                    image.path().display(),
+                    machine.name
+                ),
+                "build one: leave --format out",
+            ));
+        }
         let usual = if image.kind() == Kind::Iso { Disk::UsbCdrom } else { machine.disk };
         let disks = if request.disks.is_empty() { vec![usual] } else { request.disks.clone() };
         for (disk, firmware) in disks.iter().flat_map(|disk| firmwares.iter().map(move |f| (*disk, *f))) {
