@@ -14,6 +14,8 @@ use std::collections::VecDeque;
 
 /// Lines that are kept for an error message.
 const TAIL: usize = 25;
+/// The step of a run that loads NVIDIA's modules.
+const MODULES: &str = "modules";
 /// More than any report's text has.
 const LONGEST_TEXT: usize = 4 << 20;
 
@@ -79,6 +81,7 @@ impl Console {
         self.next_event = event.seq.saturating_add(1);
         match event.what {
             What::InitStarted { run_id, .. } => self.run_id = Some(run_id),
+            What::StageDone { stage, .. } if stage == MODULES => self.marks.modules = Some(line.at),
             What::Problem { stage, what } => self.problems.push(format!("{stage}: {what}")),
             What::Verdict { verdict, path, run_id, route, simulated, .. } => {
                 self.marks.verdict = Some(line.at);
@@ -162,7 +165,7 @@ mod tests {
             "gdsboot: loading the kernel",
             "[    0.000000] Linux version 6.12",
             INIT,
-            "[    1.5] not a time",
+            r#"gdsboot-event {"v":1,"seq":1,"up_ms":950,"event":"stage-done","stage":"modules","ok":true,"ms":5}"#,
             VERDICT,
             "[    2.000000] reboot: Power down",
         ]);
@@ -171,13 +174,14 @@ mod tests {
             loader: seconds(2),
             kernel: seconds(3),
             validator: seconds(4),
+            modules: seconds(5),
             verdict: seconds(6),
             exit: None,
         };
         assert_eq!(console.marks, marks);
         assert_eq!(console.verdict, Some((Verdict::Incomplete, Some("reports/r".into()))));
         assert_eq!(console.run_id.as_deref(), Some("0a1b2c3d"));
-        assert_eq!(console.lost_events, 2);
+        assert_eq!(console.lost_events, 1);
         assert_eq!(console.dead_end, None);
     }
 

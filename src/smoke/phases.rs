@@ -12,6 +12,8 @@ pub struct Marks {
     pub kernel: Option<Duration>,
     /// The validator's first event.
     pub validator: Option<Duration>,
+    /// NVIDIA's modules were loaded, or refused.
+    pub modules: Option<Duration>,
     /// The validator's verdict.
     pub verdict: Option<Duration>,
     /// QEMU ended by itself.
@@ -29,6 +31,10 @@ pub struct Phases {
     pub kernel: Option<f64>,
     /// From there to the verdict.
     pub validator: Option<f64>,
+    /// The part of that until NVIDIA's modules are loaded, or refused.
+    pub modules: Option<f64>,
+    /// The part of it after that: what the machine is asked, the benchmark, the judgement and the report.
+    pub checks: Option<f64>,
     /// From there to QEMU's end.
     pub power_off: Option<f64>,
     /// From QEMU's start to the verdict.
@@ -48,6 +54,8 @@ impl Marks {
             loader: between(self.loader, self.kernel),
             kernel: between(self.kernel, self.validator),
             validator: between(self.validator, self.verdict),
+            modules: between(self.validator, self.modules),
+            checks: between(self.modules, self.verdict),
             power_off: between(self.verdict, self.exit),
             to_verdict: between(start, self.verdict),
         }
@@ -67,12 +75,13 @@ impl Marks {
 
 impl Phases {
     /// The columns of the table that people see: name and seconds.
-    pub fn columns(&self) -> [(&'static str, Option<f64>); 6] {
+    pub fn columns(&self) -> [(&'static str, Option<f64>); 7] {
         [
             ("firmware", self.firmware),
             ("loader", self.loader),
             ("kernel", self.kernel),
-            ("validator", self.validator),
+            ("modules", self.modules),
+            ("checks", self.checks),
             ("power-off", self.power_off),
             ("to verdict", self.to_verdict),
         ]
@@ -93,11 +102,12 @@ mod tests {
             loader: ms(3300),
             kernel: ms(7000),
             validator: ms(12_500),
+            modules: ms(13_000),
             verdict: ms(14_000),
             exit: ms(14_250),
         };
         let seconds = marks.phases().columns().map(|(_, seconds)| seconds);
-        assert_eq!(seconds, [Some(3.3), Some(3.7), Some(5.5), Some(1.5), Some(0.25), Some(14.0)]);
+        assert_eq!(seconds, [Some(3.3), Some(3.7), Some(5.5), Some(0.5), Some(1.0), Some(0.25), Some(14.0)]);
         assert_eq!(marks.reached(), "power-off");
     }
 
@@ -105,7 +115,7 @@ mod tests {
     fn a_mark_that_was_not_seen_leaves_both_sides_unknown() {
         let marks = Marks { kernel: ms(7000), validator: ms(9000), ..Marks::default() };
         let seconds = marks.phases().columns().map(|(_, seconds)| seconds);
-        assert_eq!(seconds, [None, None, Some(2.0), None, None, None]);
+        assert_eq!(seconds, [None, None, Some(2.0), None, None, None, None]);
         assert_eq!(marks.reached(), "validator");
         assert_eq!(Marks::default().reached(), "firmware");
     }

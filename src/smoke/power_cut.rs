@@ -12,7 +12,7 @@ use super::write_log::{self, Entry};
 use super::{copy, replay};
 use crate::boot_contract::REPORT_RUNS;
 use crate::interrupt;
-use crate::progress::Stage;
+use crate::progress::{Progress, Stage, Unit};
 use crate::report::fat::ReadAt;
 use crate::report::json;
 use crate::report::source::{Image, Run};
@@ -137,7 +137,7 @@ fn after_every_write(
     stage: &Stage,
 ) -> Result<Result<String>> {
     let path = starts.logged.folder.join("before.img");
-    copy::sparse(&media.image.path, &path, stage)?;
+    copy::sparse(&media.image.path, &path, &Progress::none().stage("", 0, Unit::Bytes))?;
     fs_err::write(starts.write_log, "").context("beginning the log of writes")?;
     if let Err(error) = complete_boot(starts.logged, media, log, stage)? {
         return Ok(Err(error.context("the boot whose writes are logged")));
