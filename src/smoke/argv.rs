@@ -97,7 +97,7 @@ pub fn boot(machine: &Machine, parts: Parts<'_>) -> Vec<OsString> {
         direct(firmware),
         second(media),
         drive(media, write_log),
-        attachment(media.disk, machine.chipset),
+        attachment(media.disk, machine.chipset, firmware),
         report_disks(media),
         data_drives(&machine.drives, data, &layout.drives, Option::is_none),
         if machine.balloon { arguments(["-device", "virtio-balloon-pci"]) } else { Vec::new() },

@@ -1,6 +1,6 @@
 //! QEMU's arguments for the disks of a boot: the image, the disks for reports, the machine's own drives.
 
-use super::argv::arguments;
+use super::argv::{FirmwareFiles, arguments};
 use super::machine::{Chipset, DataDrive, Disk, DriveKind};
 use super::media::{Media, Medium};
 use super::pci::Slot;
@@ -62,7 +62,19 @@ pub(super) fn report_disks(media: &Media) -> Vec<OsString> {
     [controller, media.reports.iter().enumerate().flat_map(one).collect()].concat()
 }
 
-pub(super) fn attachment(disk: Disk, chipset: Chipset) -> Vec<OsString> {
+pub(super) fn attachment(disk: Disk, chipset: Chipset, firmware: &FirmwareFiles) -> Vec<OsString> {
+    // A kernel that QEMU loads itself is the first to be booted.
+    let is_first = !matches!(firmware, FirmwareFiles::Direct { .. });
+    let words = first_attachment(disk, chipset).into_iter();
+    words
+        .map(|word| match word.to_str() {
+            Some(text) if !is_first => text.replace(",bootindex=0", "").into(),
+            _ => word,
+        })
+        .collect()
+}
+
+fn first_attachment(disk: Disk, chipset: Chipset) -> Vec<OsString> {
     match (disk, chipset) {
         (Disk::VirtioBlk, _) => arguments(["-device", "virtio-blk-pci,drive=image,bootindex=0"]),
         (Disk::VirtioScsi, _) => arguments([

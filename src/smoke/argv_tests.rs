@@ -204,7 +204,12 @@ fn every_attachment() {
     let text: Vec<_> = [Chipset::Q35, Chipset::I440fx]
         .into_iter()
         .flat_map(|chipset| {
-            all.map(|disk| format!("{disk} on {chipset:?}:\n{}\n", line(&attachment(disk, chipset))))
+            all.map(|disk| {
+                format!(
+                    "{disk} on {chipset:?}:\n{}\n",
+                    line(&attachment(disk, chipset, &FirmwareFiles::Bios))
+                )
+            })
         })
         .collect();
     insta::assert_snapshot!(text.join("\n"), @r"
@@ -271,7 +276,14 @@ fn other_formats_and_a_report_disk() {
     .map(|(kind, disk, read_only)| {
         let image = Medium { path: "/scratch/image".into(), kind };
         let media = Media { image, disk, read_only, second: None, reports: reports.clone() };
-        line(&[drive(&media, None), attachment(disk, Chipset::Q35), report_disks(&media)].concat())
+        line(
+            &[
+                drive(&media, None),
+                attachment(disk, Chipset::Q35, &FirmwareFiles::Bios),
+                report_disks(&media),
+            ]
+            .concat(),
+        )
     });
     insta::assert_snapshot!(text.join("\n\n"), @r"
     -drive if=none,id=image,format=qcow2,readonly=on,cache=unsafe,file=/scratch/image
