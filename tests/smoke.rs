@@ -102,8 +102,9 @@ impl Guest {
                     0,
                     json!({"event": "init-started", "gdsboot": "0", "run_id": "0a1b2c3d", "kernel": "6.12"}),
                 ),
+                event(1, json!({"event": "stage-done", "stage": "modules", "ok": true, "ms": 1})),
                 event(
-                    1,
+                    2,
                     json!({"event": "verdict", "verdict": verdict, "route": "none", "exit_status": exit,
                            "run_id": "0a1b2c3d", "path": "reports/20261122T105601Z-0a1b2c3d"}),
                 ),
