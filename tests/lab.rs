@@ -129,13 +129,13 @@ fn old_image() -> &'static Image {
 }
 
 #[test]
-#[ignore = "the same for the older profile, which takes minutes more"]
+#[ignore = "the same for the older profile, which takes minutes more; .ci/run asks for it"]
 fn every_machine_of_debian_12_reports_what_its_file_says() {
     debian_12_reports_what_the_files_say("all");
 }
 
 #[test]
-#[ignore = "the same for the older profile, which takes minutes more"]
+#[ignore = "the same for the older profile, which takes minutes more; .ci/run asks for it"]
 fn whatever_goes_wrong_with_debian_12_is_reported_as_its_file_says() {
     debian_12_reports_what_the_files_say("faults");
 }

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::builder::split_report;
     use crate::progress::Progress;
-    use std::io::{Read, Seek, SeekFrom, Write};
+    use std::io::Cursor;
     use std::path::Path;
 
     fn report_disk(folder: &Path) -> Medium {
@@ -94,38 +94,13 @@ mod tests {
         Medium { path, kind: Kind::Raw }
     }
 
-    /// Part of a file, as a filesystem sees it.
-    struct Part(File, u64);
-
-    impl Read for Part {
-        fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-            self.0.read(buf)
-        }
-    }
-    impl Write for Part {
-        fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-            self.0.write(buf)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            self.0.flush()
-        }
-    }
-    impl Seek for Part {
-        fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-            let to = match to {
-                SeekFrom::Start(at) => SeekFrom::Start(at + self.1),
-                other => other,
-            };
-            Ok(self.0.seek(to)? - self.1)
-        }
-    }
-
     /// How many bytes another implementation of FAT finds free.
     fn free(medium: &Medium) -> u64 {
-        let start = Image::open(&medium.path).unwrap().report_partition().unwrap().start;
-        let mut file = File::options().read(true).write(true).open(&medium.path).unwrap();
-        file.seek(SeekFrom::Start(start)).unwrap();
-        let fs = fatfs::FileSystem::new(Part(file, start), fatfs::FsOptions::new()).unwrap();
+        let image = Image::open(&medium.path).unwrap();
+        let partition = image.report_partition().unwrap();
+        let mut bytes = vec![0; usize::try_from(partition.size).unwrap()];
+        image.raw().unwrap().read_exact_at(&mut bytes, partition.start).unwrap();
+        let fs = fatfs::FileSystem::new(Cursor::new(bytes), fatfs::FsOptions::new()).unwrap();
         let stats = fs.stats().unwrap();
         u64::from(stats.free_clusters()) * u64::from(stats.cluster_size())
     }
