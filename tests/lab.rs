@@ -19,7 +19,6 @@ fn smoke(machines: &[&str], keep: &Path, status: i32) -> (Value, String) {
     smoke_with(image(), &[], machines, keep, status)
 }
 
-/// Boots an image with the QEMU of [`PROFILE`], which all simulated GPUs need.
 fn smoke_with(
     booted: &Image,
     options: &[&str],
@@ -29,8 +28,12 @@ fn smoke_with(
 ) -> (Value, String) {
     let mut command = gdsboot();
     command.arg("--cache").arg(cache()).arg("smoke").arg(&booted.path);
-    command.args(["--emulator", PROFILE, "--lock"]).arg(&image().lock);
-    command.args(["--json", "--timeout-scale", "2", "--keep"]).arg(keep).args(options);
+    command
+        .arg("--lock")
+        .arg(&booted.lock)
+        .args(["--json", "--timeout-scale", "2", "--keep"])
+        .arg(keep)
+        .args(options);
     command.arg("--machine").args(machines);
     let output = run_with_status(&mut command, status);
     (serde_json::from_slice(stdout(&output).as_bytes()).unwrap(), stderr(&output))

@@ -39,20 +39,27 @@ impl Bench {
         &self.profile["source"].as_array().unwrap()[index]
     }
 
-    fn sources(&self) -> String {
-        let (ubuntu, vendor) = self.ubuntu.write_keyrings(self.dir.path());
+    /// Suites of Ubuntu's snapshot.
+    fn of_ubuntu(&self, suites: &toml::Value) -> String {
+        let (ubuntu, _) = self.ubuntu.write_keyrings(self.dir.path());
         let snapshot = self.source(0)["snapshot"].as_str().unwrap();
         let url = self.server.url(&format!("/ubuntu/{snapshot}"));
-        let mut text = String::new();
-        for suite in strings(&self.source(0)["suites"]) {
-            text.push_str(&ubuntu_line(&ubuntu, &url, &suite));
-        }
-        text + &flat_line(&vendor, &self.server.url(&self.ubuntu.cuda_path()))
+        strings(suites).iter().map(|suite| ubuntu_line(&ubuntu, &url, suite)).collect()
+    }
+
+    fn sources(&self) -> String {
+        let (_, vendor) = self.ubuntu.write_keyrings(self.dir.path());
+        self.of_ubuntu(&self.source(0)["suites"])
+            + &flat_line(&vendor, &self.server.url(&self.ubuntu.cuda_path()))
     }
 
     /// An apt that knows what the profile says, updated.
     fn apt(&self, pins: &str) -> Apt {
-        let apt = Apt::new(&self.sources(), pins);
+        self.apt_of(&self.sources(), pins)
+    }
+
+    fn apt_of(&self, sources: &str, pins: &str) -> Apt {
+        let apt = Apt::new(sources, pins);
         apt.provide(&strings(&self.profile["provided"]));
         apt.update().expect_ok();
         apt
@@ -129,7 +136,11 @@ fn check_profile(bench: &Bench) {
     let sbat = bench.profile["boot"]["grub-sbat"].as_integer().unwrap();
     assert!(generation(bench, "grub-efi-amd64-signed", grub) >= sbat, "{grub}");
     assert!(version(&tools, "shim-signed").is_some());
-    plan(&apt, &strings(&bench.profile["emulator"]["packages"]));
+    let emulator = strings(&bench.profile["emulator"]["packages"]);
+    assert_eq!(version(&plan(&apt, &emulator), "qemu-system-x86"), Some("1:8.2.2+ds-0ubuntu1"), "too old");
+    let later = bench.of_ubuntu(&bench.profile["emulator"]["suites"]["ubuntu"]);
+    let later = plan(&bench.apt_of(&later, &bench.pins()), &emulator);
+    assert_eq!(version(&later, "qemu-system-x86"), Some("1:10.2.1+ds-1ubuntu3"));
 
     let live = bench.server.requests("/ubuntu/");
     assert!(

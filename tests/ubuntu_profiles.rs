@@ -128,6 +128,18 @@ fn check(spec: Spec) {
     );
     assert_eq!(packages(&lock, "overlay-hgx").get("nvidia-fabricmanager-580"), Some(&driver));
     assert!(packages(&lock, "tools").contains_key("shim-signed"));
+    // QEMU is of a later series, with its own libraries; the image has none of them, nor their date.
+    let emulator = packages(&lock, "emulator");
+    assert_eq!(emulator.get("qemu-system-x86").map(String::as_str), Some("1:10.2.1+ds-1ubuntu3"));
+    assert_ne!(emulator["libc6"], image["libc6"]);
+    assert!(emulator.contains_key("ovmf-generic") && !image.contains_key("ovmf-generic"));
+    let releases = lock["release"].as_array().unwrap();
+    let dates = |later: bool| {
+        let of = |release: &&toml::Value| release["suite"].as_str().unwrap().starts_with("resolute") == later;
+        releases.iter().filter(of).map(|release| release["date"].as_integer().unwrap()).max().unwrap()
+    };
+    assert_eq!(lock["epoch"].as_integer().unwrap(), dates(false));
+    assert!(dates(true) > dates(false));
 
     bench.succeeds(&["fetch"]);
     assert!(

@@ -50,7 +50,7 @@ pub struct Profile {
     /// What builds the image: squashfs and GRUB tools, depmod, ldconfig; shim, signed GRUB and GRUB's BIOS modules.
     pub tools: PackageSet,
     /// What boots it in a virtual machine.
-    pub emulator: PackageSet,
+    pub emulator: Emulator,
 }
 
 /// One archive.
@@ -122,6 +122,18 @@ pub struct Pin {
 pub struct PackageSet {
     /// Package names.
     pub packages: Vec<String>,
+}
+
+/// What boots an image in a virtual machine.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Emulator {
+    /// Package names.
+    pub packages: Vec<String>,
+    /// Suites that have these packages, by source, where the image's own have not: its QEMU may be too old for simulated
+    /// GPUs. No other suites are asked then, and the image gets nothing from these.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub suites: BTreeMap<String, Vec<String>>,
 }
 
 /// Packages on request.
@@ -285,6 +297,11 @@ impl Profile {
                 pin.packages
             );
         }
+        for (name, suites) in &self.emulator.suites {
+            let is_source = self.source.iter().any(|source| source.name == *name);
+            ensure!(is_source, "`emulator.suites` names the source {name:?}, which it does not have");
+            ensure!(!suites.is_empty(), "`emulator.suites` has no suites of the source {name}");
+        }
         ensure!(
             self.image.compression.is_none_or(|level| (1..=22).contains(&level)),
             "`compression` is 1 to 22"
@@ -375,6 +392,21 @@ mod tests {
         let line = bad.lines().position(|l| l.starts_with("colour")).unwrap() + 1;
         let error = crate::error::one_line(&Profile::parse("x", &bad, "x.toml").unwrap_err());
         assert!(error.contains("colour") && error.contains(&format!("line {line}")), "{error}");
+    }
+
+    #[test]
+    fn the_emulators_suites_are_those_of_a_source() {
+        let text = include_str!("../../image/profiles/debian-13.toml");
+        let with = |suites: &str| Profile::parse("x", &format!("{text}suites = {suites}\n"), "x.toml");
+        let profile = with("{ debian = [\"sid\"] }").unwrap();
+        assert_ne!(profile.resolve_key(), Profile::load("debian-13").unwrap().resolve_key());
+        for (bad, what) in
+            [("{ debain = [\"sid\"] }", "debain"), ("{ debian = [] }", "no suites of the source debian")]
+        {
+            let error = with(bad).unwrap_err();
+            assert!(crate::error::one_line(&error).contains(what), "{error:#}");
+            assert_eq!(crate::error::status_of(&error), Status::Usage);
+        }
     }
 
     #[test]

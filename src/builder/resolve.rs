@@ -101,8 +101,7 @@ pub fn resolve(
     }
     apt.set_preferences(&preferences(profile, &followed))?;
 
-    let mut chosen =
-        Chosen { apt: &apt, archives: &archives, packages: BTreeMap::new(), uris: HashMap::new() };
+    let mut chosen = Chosen::new(&apt, &archives);
     let mut image = profile.image.packages.clone();
     image.extend(profile.kernel.packages.iter().cloned());
     let kernel = chosen.kernel(&image)?;
@@ -128,21 +127,60 @@ pub fn resolve(
     }
     chosen.add(lock::SET_TOOLS, &profile.tools.packages).context("resolving the tools root")?;
     stage.advance(1);
-    chosen.add(lock::SET_EMULATOR, &profile.emulator.packages).context("resolving the emulator's root")?;
+    let of_emulator = "resolving the emulator's root";
+    let (mut more_release, mut more_packages) = (Vec::new(), Vec::new());
+    if profile.emulator.suites.is_empty() {
+        chosen.add(lock::SET_EMULATOR, &profile.emulator.packages).context(of_emulator)?;
+    } else {
+        let work = work.join("emulator");
+        fs_err::create_dir(&work)?;
+        (more_release, more_packages) = emulator(profile, &archives, &work).context(of_emulator)?;
+    }
     stage.advance(1);
 
-    let release = releases(&apt, &archives)?;
-    let packages = chosen.describe()?;
+    let mut release = releases(&apt, &archives)?;
+    // What only boots an image does not date it.
+    let epoch = release.iter().map(|r| r.date).max().unwrap_or_default();
+    release.append(&mut more_release);
+    let package = joined(chosen.describe()?, more_packages);
     stage.advance(1);
     Ok(Lock {
         version: lock::VERSION,
         profile: profile.name.clone(),
         resolve_key: profile.resolve_key(),
-        epoch: release.iter().map(|r| r.date).max().unwrap_or_default(),
+        epoch,
         kernel,
         release,
-        package: packages,
+        package,
     })
+}
+
+/// The emulator's packages from suites of their own, and those suites.
+fn emulator(profile: &Profile, archives: &[Archive], work: &Path) -> Result<(Vec<Release>, Vec<Package>)> {
+    let suites = &profile.emulator.suites;
+    let archives: Vec<Archive> = archives
+        .iter()
+        .filter_map(|archive| Some(Archive { suites: suites.get(&archive.name)?.clone(), ..archive.clone() }))
+        .collect();
+    let apt = Apt::new(work, &archives, &profile.provided, &preferences(profile, &BTreeMap::new()))?;
+    apt.update()?;
+    let mut chosen = Chosen::new(&apt, &archives);
+    chosen.add(lock::SET_EMULATOR, &profile.emulator.packages)?;
+    Ok((releases(&apt, &archives)?, chosen.describe()?))
+}
+
+/// All packages, sorted; a .deb that is in both lists is there once, with the sets of both.
+fn joined(mut packages: Vec<Package>, more: Vec<Package>) -> Vec<Package> {
+    packages.extend(more);
+    packages.sort();
+    packages.dedup_by(|next, kept| {
+        let is_same = (&next.source, &next.path, &next.sha256) == (&kept.source, &kept.path, &kept.sha256);
+        if is_same {
+            kept.sets.append(&mut next.sets);
+        }
+        is_same
+    });
+    packages
 }
 
 /// A file with the key that signs a source: one that the host has, else one from a package whose hash is known.
@@ -210,7 +248,11 @@ struct Chosen<'a> {
     uris: HashMap<(String, String, String), String>,
 }
 
-impl Chosen<'_> {
+impl<'a> Chosen<'a> {
+    fn new(apt: &'a Apt, archives: &'a [Archive]) -> Self {
+        Self { apt, archives, packages: BTreeMap::new(), uris: HashMap::new() }
+    }
+
     fn add(&mut self, set: &str, packages: &[String]) -> Result<()> {
         for candidate in self.apt.candidates(packages)? {
             let key = (candidate.name, candidate.version, candidate.arch);
@@ -291,7 +333,6 @@ impl Chosen<'_> {
                 sets: sets.clone(),
             });
         }
-        packages.sort();
         Ok(packages)
     }
 }
@@ -345,6 +386,32 @@ mod tests {
     fn list_names_are_those_of_apt() {
         assert_eq!(list_name("http://m.invalid/debian", "trixie"), "m.invalid_debian_dists_trixie");
         assert_eq!(list_name("http://u:p@m.invalid:8/a/b", "/"), "m.invalid:8_a_b");
+    }
+
+    #[test]
+    fn a_package_of_two_lists_has_the_sets_of_both() {
+        let package = |name: &str, sets: &[&str]| Package {
+            name: name.into(),
+            version: "1".into(),
+            arch: "all".into(),
+            source: "debian".into(),
+            path: format!("pool/{name}.deb"),
+            size: 1,
+            sha256: "0".repeat(64),
+            sets: sets.iter().map(|set| (*set).to_owned()).collect(),
+        };
+        let all = joined(
+            vec![package("b", &["image"]), package("a", &["tools", "image"])],
+            vec![package("c", &["emulator"]), package("a", &["emulator"])],
+        );
+        assert_eq!(
+            all,
+            [
+                package("a", &["emulator", "image", "tools"]),
+                package("b", &["image"]),
+                package("c", &["emulator"])
+            ]
+        );
     }
 
     #[test]

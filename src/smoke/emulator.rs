@@ -140,7 +140,8 @@ pub fn has_vfio_user(said: &str) -> Result<()> {
             format!(
                 "the machine has simulated GPUs, which need QEMU 10.1 or newer, and this is {major}.{minor}"
             ),
-            "take that of debian-13: --emulator debian-13; or one of this host: --qemu PROGRAM",
+            "leave --qemu out: the profiles that come with gdsboot have a newer one; for a profile of your own take \
+             that of debian-13: --emulator debian-13",
         ))
         .status(Status::Unavailable),
         _ => Ok(()),

@@ -12,12 +12,14 @@
 //! | `~24.04.1`, `+1`, a branch that is only a transition to the next | `kernel`, `driver` |
 //! | merged-usr links and `.usr-is-merged` in base-files, `./lib/...` elsewhere | `userland` |
 //! | phased updates, a newer version in backports | `userland` |
+//! | a QEMU that is too old, beside a later series that has another | `userland`, `emulator` |
 //! | shim only as `.latest`, a GRUB of SBAT generation 4 in the frozen pocket | `boot` |
 //! | driver packages in the CUDA repository that must lose, missing alternatives | `cuda` |
 
 mod boot;
 mod cuda;
 mod driver;
+mod emulator;
 mod kernel;
 mod userland;
 
@@ -188,6 +190,13 @@ impl Shelf {
         self.packages.push((pocket, Package::new(&deb).component(component)));
     }
 
+    /// What a test brings takes the place of stand-ins.
+    fn bring(&mut self, more: &[Package]) {
+        let replaced: BTreeSet<_> = more.iter().map(Package::name).collect();
+        self.packages.retain(|(_, package)| !replaced.contains(package.name()));
+        self.packages.extend(more.iter().map(|package| (Pocket::Release, package.clone())));
+    }
+
     /// In `-updates` and `-security`, as most kernels and drivers are.
     fn put_secure(&mut self, component: &'static str, deb: Deb) {
         let package = Package::new(&deb).component(component);
@@ -229,14 +238,20 @@ fn tree(spec: &Spec, key: &Arc<Key>) -> Tree {
     kernel::fill(spec, &mut shelf);
     driver::fill(spec, &mut shelf);
     boot::fill(spec, &mut shelf);
-    let replaced: BTreeSet<_> = spec.more.iter().map(|p| p.name().to_owned()).collect();
-    shelf.packages.retain(|(_, package)| !replaced.contains(package.name()));
-    shelf.packages.extend(spec.more.iter().map(|package| (Pocket::Release, package.clone())));
-    let pockets = [Pocket::Release, Pocket::Updates, Pocket::Security, Pocket::Backports];
+    let mut later = Shelf::default();
+    emulator::fill(spec, &mut later);
     let mut tree = Tree::new();
-    for pocket in pockets {
-        let packages = shelf.packages.iter().filter(|(p, _)| *p == pocket).map(|(_, p)| p.clone()).collect();
-        tree.extend(repository::launchpad(&spec.series, pocket, spec.published, packages, key).tree());
+    // Later than NVIDIA's repository too.
+    let after_all = 3 * 86_400 + 3_600;
+    for (series, mut shelf, published) in
+        [(&spec.series, shelf, spec.published), (&emulator::series(), later, spec.published.plus(after_all))]
+    {
+        shelf.bring(&spec.more);
+        for pocket in [Pocket::Release, Pocket::Updates, Pocket::Security, Pocket::Backports] {
+            let packages =
+                shelf.packages.iter().filter(|(p, _)| *p == pocket).map(|(_, p)| p.clone()).collect();
+            tree.extend(repository::launchpad(series, pocket, published, packages, key).tree());
+        }
     }
     tree
 }
