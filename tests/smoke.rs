@@ -461,6 +461,22 @@ fn a_qemu_that_fails_is_not_a_verdict() {
     assert!(no_version.stderr.contains("exit status: 127: error while loading shared libraries\nhint: "));
 }
 
+#[test]
+fn a_boot_that_cannot_be_tried_costs_no_other() {
+    let folder = folder();
+    let (none, xml) = (folder.path().join("none"), folder.path().join("boots.xml"));
+    let options =
+        ["--firmware", "uefi", "--firmware-dir", none.to_str().unwrap(), "--junit", xml.to_str().unwrap()];
+    let ran = smoke(&Guest::good("PASS"), folder.path(), &options);
+    assert_eq!(ran.status, 69);
+    let untried = "uefi, virtio-blk: no verdict: it could not be booted: finding the UEFI firmware";
+    assert!(ran.stdout.contains(untried) && ran.stdout.contains("hint: install the package ovmf"));
+    assert!(ran.stdout.contains("bios, virtio-blk: PASS, route none, run "));
+    let xml = fs_err::read_to_string(xml).unwrap();
+    assert!(xml.contains("tests=\"2\"") && xml.contains("errors=\"1\""), "{xml}");
+    assert_eq!(folders_left(folder.path()), 0);
+}
+
 /// Starts gdsboot on a QEMU that never ends, ends gdsboot by `signal`, and tells whether that QEMU lives on.
 fn survives(signal: nix::sys::signal::Signal) -> bool {
     let folder = folder();

@@ -127,7 +127,7 @@ impl ReportPartition {
         self.root.join(REPORT_PROGRAMS)
     }
 
-    /// Writes the report in all its forms, in place of what this run wrote before.
+    /// Writes the report for programs and for people, in place of what this run wrote before.
     pub fn write(&self, report: &Report) -> anyhow::Result<()> {
         let mut bytes = Vec::new();
         json::write(report, &mut bytes)?;
@@ -136,9 +136,12 @@ impl ReportPartition {
         text::write(report, &mut bytes)?;
         // Notepad of older Windows shows lines only where they end as DOS ended them.
         let text = String::from_utf8_lossy(&bytes).replace('\n', "\r\n");
-        self.put(RUN_REPORT_TEXT, text.as_bytes())?;
-        // What follows says nothing that is not in the two above.
-        bytes.clear();
+        self.put(RUN_REPORT_TEXT, text.as_bytes())
+    }
+
+    /// Writes its other forms, a page and JUnit XML. They say nothing that [`Self::write`] does not.
+    pub fn write_other_forms(&self, report: &Report) -> anyhow::Result<()> {
+        let mut bytes = Vec::new();
         html::write(report, &mut bytes)?;
         self.put(RUN_REPORT_HTML, &bytes)?;
         bytes.clear();
@@ -224,8 +227,10 @@ mod tests {
         assert_eq!(partition.folder(), "reports/20261122T105601Z-0a1b2c3d");
         let folder = dir.path().join(partition.folder());
         assert!(fs::read_to_string(folder.join("STARTED")).unwrap().contains("run id 0a1b2c3d"));
-        partition.write(&report).unwrap();
-        partition.write(&report).unwrap();
+        for _ in 0..2 {
+            partition.write(&report).unwrap();
+            partition.write_other_forms(&report).unwrap();
+        }
         assert_eq!(json::read(&fs::read(folder.join("report.json")).unwrap()).unwrap(), report);
         let text = fs::read_to_string(folder.join("report.txt")).unwrap();
         assert!(text.starts_with("gdsboot report") && text.lines().count() > 50 && text.contains("\r\n"));
@@ -245,10 +250,14 @@ mod tests {
         // A folder with something in it is in the way.
         fs::create_dir_all(folder.join("report.txt/x")).unwrap();
         partition.put(RUN_REPORT_TEXT, b"text").unwrap_err();
+        fs::remove_dir_all(folder.join("report.txt")).unwrap();
+        fs::create_dir_all(folder.join("report.html/x")).unwrap();
+        partition.write(&sample()).unwrap();
+        partition.write_other_forms(&sample()).unwrap_err();
         let mut names: Vec<_> =
             fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["STARTED", "report.txt"]);
+        assert_eq!(names, ["STARTED", "report.html", "report.json", "report.txt"]);
     }
 
     #[test]

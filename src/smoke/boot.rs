@@ -13,9 +13,10 @@ use super::media::{self, Media, ReportDisk};
 use super::monitor::Monitor;
 use super::outcome::{Failure, Outcome, Reported, judge};
 use super::pci::Layout;
+use super::phases::Phases;
 use super::{damage, data_drive, power_cut, runs};
 use crate::boot_contract::{RUN_CAPTURE, RUN_SAMPLES};
-use crate::error::Status;
+use crate::error::{Status, hint_of, one_line, status_of};
 use crate::progress::{Progress, Unit};
 use crate::report::source::{Image, Run};
 use anyhow::{Context as _, Result};
@@ -155,9 +156,30 @@ impl Boot<'_> {
             result,
             differences,
             notes,
-            command,
+            command: Some(command),
             kept: None,
         })
+    }
+
+    /// The outcome where it could not be tried.
+    pub fn not_tried(&self, error: &anyhow::Error) -> Outcome {
+        let failure = Failure {
+            status: status_of(error),
+            what: format!("it could not be booted: {}", one_line(error)),
+            last_lines: hint_of(error).map(|hint| format!("hint: {hint}")).into_iter().collect(),
+        };
+        Outcome {
+            machine: self.machine.name.clone(),
+            firmware: self.firmware,
+            disk: self.disk,
+            accel: self.accel,
+            phases: Phases::default(),
+            result: Err(failure),
+            differences: None,
+            notes: Vec::new(),
+            command: None,
+            kept: None,
+        }
     }
 
     /// What the boot menu's first entry would load, for QEMU to load.

@@ -48,6 +48,7 @@ fn case(boot: &Outcome) -> TestCase {
 fn non_success(kind: NonSuccessKind, what: &str, boot: &Outcome) -> TestCaseStatus {
     let mut status = TestCaseStatus::non_success(kind);
     let last = boot.result.as_ref().err().map(|failure| failure.last_lines.join("\n")).unwrap_or_default();
-    status.set_message(what).set_description(format!("{what}\n{last}\nto see it again: {}", boot.command));
+    let again = boot.command.as_ref().map(|command| format!("\nto see it again: {command}"));
+    status.set_message(what).set_description(format!("{what}\n{last}{}", again.unwrap_or_default()));
     status
 }

@@ -56,7 +56,8 @@ pub mod update;
 pub mod wait;
 pub mod write_log;
 
-use crate::error::{Advise as _, Status, usage};
+use crate::error::{Advise as _, Status, status_of, usage};
+use crate::interrupt;
 use crate::progress::Progress;
 use crate::report::kind::Kind;
 use crate::report::source::Image;
@@ -137,7 +138,16 @@ pub fn run(request: &Request, emulator: &Emulator, progress: &Progress) -> Resul
     let outcomes = jobs::run(&needs, request.jobs, |n| {
         let boot = &boots[n];
         let name = format!("{}-{}-{}", boot.machine.name, boot.firmware, boot.disk);
-        folders.boot(&name, |folder| boot.run(emulator, folder, progress))
+        let tried = folders.boot(&name, |folder| boot.run(emulator, folder, progress));
+        match tried {
+            // The others still say something.
+            Err(error)
+                if boots.len() > 1 && !interrupt::requested() && status_of(&error) != Status::Usage =>
+            {
+                Ok(boot.not_tried(&error))
+            }
+            tried => tried,
+        }
     })?;
     let status = outcome::worst(outcomes.iter().map(Outcome::status));
     Ok(Summary { status, qemu, accel, boots: outcomes })

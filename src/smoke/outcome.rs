@@ -36,8 +36,8 @@ pub struct Outcome {
     pub differences: Option<Vec<String>>,
     /// What is worth knowing and no failure.
     pub notes: Vec<String>,
-    /// QEMU's command line, for a POSIX shell.
-    pub command: String,
+    /// QEMU's command line, for a POSIX shell; none where it did not come to that.
+    pub command: Option<String>,
     /// The folder with console.log and everything else, if it was kept.
     pub kept: Option<PathBuf>,
 }

@@ -21,7 +21,7 @@ pub struct Marks {
 }
 
 /// Seconds that each part of a boot took; nothing where one of its two marks was not seen.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Phases {
     /// From QEMU's start to the boot menu's line.
     pub firmware: Option<f64>,

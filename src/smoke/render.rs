@@ -60,7 +60,10 @@ fn failed(boot: &Outcome, failure: &Failure, out: &mut dyn Write) -> io::Result<
     if let Some(kept) = &boot.kept {
         writeln!(out, "  everything is kept in {}, the console in console.log", kept.display())?;
     }
-    writeln!(out, "  to see it again: {}", boot.command)
+    match &boot.command {
+        Some(command) => writeln!(out, "  to see it again: {command}"),
+        None => Ok(()),
+    }
 }
 
 /// A table: one row per boot, one column per phase, in seconds.

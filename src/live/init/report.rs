@@ -19,7 +19,9 @@ use crate::report::utc::Utc;
 use crate::report::{json, screen, text};
 use anyhow::Context as _;
 
-/// The step that sends the report.
+/// The step that writes the report.
+const WRITE: &str = "write-report";
+/// The step that sends it.
 const SEND: &str = "send-report";
 
 impl Run {
@@ -91,7 +93,10 @@ impl Run {
     pub(super) fn checkpoint(&mut self) {
         if let Some(partition) = self.partition.take() {
             let report = self.report(false);
-            self.journal.stage("checkpoint", |_| partition.write(&report));
+            self.journal.stage("checkpoint", |_| {
+                partition.write(&report)?;
+                partition.write_other_forms(&report)
+            });
             self.partition = Some(partition);
         }
     }
@@ -177,8 +182,9 @@ impl Run {
             delivery: delivery.as_ref(),
         });
         let is_sent = delivery.as_ref().is_some_and(|delivery| delivery.sent);
-        if written.is_some() && delivery.is_some() {
-            // What was written before it was sent cannot say what became of that. Where this fails, that stays.
+        let has_news = delivery.is_some() || self.journal.problems.len() > report.problems.len();
+        if written.is_some() && has_news {
+            // What was written cannot say what became of it afterwards. Where this fails, that stays.
             report = self.report(true);
             let _ = self.write_report(&report);
         }
@@ -224,11 +230,14 @@ impl Run {
         }
     }
 
-    /// The run's folder, where it was written.
+    /// The run's folder, where it was written. That other forms of it were not is a problem, and no more.
     fn write_report(&mut self, report: &Report) -> Option<String> {
         let partition = self.partition.take()?;
-        let written = self.journal.stage("write-report", |_| {
+        let written = self.journal.stage(WRITE, |journal| {
             partition.write(report)?;
+            if let Err(error) = partition.write_other_forms(report) {
+                journal.problem(WRITE, crate::error::one_line(&error));
+            }
             Ok(partition.folder())
         });
         self.partition = Some(partition);
