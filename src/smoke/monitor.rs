@@ -3,9 +3,10 @@
 use super::gpus::LONGEST_SOCKET;
 use crate::error::{Advise as _, Status, hinted};
 use anyhow::{Context as _, Result};
-use qapi::Qmp;
 use qapi::qmp::{QmpCommand, device_del, quit};
+use qapi::{Qmp, Stream};
 use std::ffi::OsString;
+use std::io::{BufReader, BufWriter};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -60,11 +61,52 @@ impl Monitor {
             let stream = UnixStream::connect(&self.socket)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
-            let mut qmp = Qmp::from_stream(&stream);
+            // A command goes out as one piece: QEMU obeys its closing brace, and after `quit` nobody reads its line's end.
+            let mut qmp = Qmp::new(Stream::new(BufReader::new(&stream), BufWriter::new(&stream)));
             qmp.handshake()?;
             qmp.execute(command)?;
             Ok(())
         };
         asked().with_context(|| format!("{what} by {}", self.socket.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixListener;
+
+    const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 3, "minor": 1, "major": 11}, "package": ""}, "capabilities": []}}"#;
+
+    /// Obeys what it is told by now, as a QEMU does that never reads on.
+    fn obey(mut stream: &UnixStream) -> String {
+        let mut buffer = [0; 4096];
+        let count = stream.read(&mut buffer).unwrap();
+        stream.write_all(b"{\"return\": {}}\n").unwrap();
+        String::from_utf8(buffer[..count].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_command_is_one_piece() {
+        let folder = tempfile::tempdir().unwrap();
+        let monitor = Monitor::new(folder.path()).unwrap();
+        let listener = UnixListener::bind(folder.path().join("monitor")).unwrap();
+        let times = 100;
+        let qemu = std::thread::spawn(move || {
+            for _ in 0..times {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.write_all(GREETING.as_bytes()).unwrap();
+                stream.write_all(b"\n").unwrap();
+                for name in ["qmp_capabilities", "quit"] {
+                    let command = obey(&stream);
+                    assert!(command.contains(name) && command.ends_with("}\n"), "{command:?}");
+                }
+            }
+        });
+        for _ in 0..times {
+            monitor.quit().unwrap();
+        }
+        qemu.join().unwrap();
     }
 }
