@@ -3,6 +3,7 @@
 use super::check::{Check, Outcome, Remedy, Severity, Side, WHERE_GDS_RUNS, Who};
 use super::context::Context;
 use super::said::{Line, find, judge_kernel_log, lines, numbers, silence, with_lines};
+use crate::facts::nvidia::NvidiaGpu;
 use crate::facts::pci::PciDevice;
 
 /// The checks of this file.
@@ -447,6 +448,7 @@ fn gsp_firmware(context: &Context<'_>) -> Outcome {
         "Direct firmware load for nvidia/*failed",
         "No firmware image found",
         "failed to load firmware*gsp_",
+        "GSP firmware image version mismatch",
     ];
     if owns_every_gpu(context) && runs_gsp(context) {
         return right_now(context, WORDS, "every GPU runs its firmware");
@@ -475,6 +477,11 @@ fn runs_gsp(context: &Context<'_>) -> bool {
     })
 }
 
+/// Was it never started? Its identity is in its firmware, and the driver keeps what it once read (nv-procfs.c).
+fn is_idle(gpu: &NvidiaGpu) -> bool {
+    gpu.uuid.value().is_some_and(|uuid| uuid.contains('?'))
+}
+
 fn rm_init(context: &Context<'_>) -> Outcome {
     const WORDS: &[&str] =
         &["RmInitAdapter failed", "Cannot initialize GSP firmware RM", "rm_init_adapter failed"];
@@ -484,6 +491,12 @@ fn rm_init(context: &Context<'_>) -> Outcome {
     let said = find(context, WORDS);
     let smi = find(context, &["No devices were found"]);
     if said.is_empty() && smi.is_empty() {
+        if let Some(idle) = context.facts.nvidia.gpus.value().into_iter().flatten().find(|gpu| is_idle(gpu)) {
+            return Outcome::unknown(format!(
+                "the driver starts a GPU when a program opens it, and none opened {}",
+                idle.address
+            ));
+        }
         return silence(context, "the driver did not fail to start a GPU");
     }
     let outcome = Outcome::fail("the driver could not start the GPU")
@@ -539,6 +552,11 @@ fn probe(context: &Context<'_>) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checks::check::Answer;
+    use crate::checks::testing::{ask, good};
+    use crate::facts::kernel_log::KernelLog;
+    use crate::facts::log_lines::LogLines;
+    use crate::facts::{Fact, Facts};
 
     #[test]
     fn windows_that_a_healthy_machine_needs_too() {
@@ -561,6 +579,27 @@ mod tests {
         ] {
             assert_eq!(own_bar(text), number, "{text}");
         }
+    }
+
+    #[test]
+    fn a_gpu_that_nobody_opened_is_neither_started_nor_broken() {
+        let mut facts = good(Side::Guest);
+        let log = |lines: &[&str]| {
+            let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+            let kernel = LogLines { from: "/dev/kmsg".into(), lines, ..LogLines::default() };
+            Fact::known("/dev/kmsg", KernelLog { sources: vec![kernel] })
+        };
+        facts.kernel_log = log(&["Linux version 6.12"]);
+        let start = |facts: &Facts| ask("driver.rm-init", facts, Side::Guest);
+        assert_eq!(start(&facts).answer, Answer::Pass);
+        let Fact::Known { value: gpus, .. } = &mut facts.nvidia.gpus else { panic!() };
+        gpus[0].firmware = Fact::known("information", "N/A".into());
+        gpus[0].uuid = Fact::known("information", "GPU-????????-????-????-????-????????????".into());
+        let idle = start(&facts);
+        assert_eq!(idle.answer, Answer::Unknown);
+        assert!(idle.why.contains("none opened 0000:"), "{idle:?}");
+        facts.kernel_log = log(&["NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x62:0x25:2028)"]);
+        assert_eq!(start(&facts).answer, Answer::Fail);
     }
 
     #[test]

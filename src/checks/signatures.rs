@@ -204,6 +204,12 @@ const SIGNATURES: &[(u32, &str, &str, Status)] = &[
         "driver.gsp-firmware",
         Status::Fail,
     ),
+    (
+        8,
+        "NVRM: _kgspFwContainerVerifyVersion: GSP firmware image version mismatch: got version 550.163.01, expected version 580.142",
+        "driver.gsp-firmware",
+        Status::Fail,
+    ),
     (8, "NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x62:0xffff:2014)", "driver.rm-init", Status::Fail),
     (
         9,
