@@ -38,7 +38,8 @@ pub struct Lock {
     pub profile: String,
     /// What the profile asked for, hashed ([`super::profile::Profile::resolve_key`]).
     pub resolve_key: String,
-    /// The newest Release file's date, seconds since 1970 UTC; everything in the image is dated to it.
+    /// The newest Release file's date, seconds since 1970 UTC; everything in the image is dated to it. Suites that only
+    /// the emulator comes from do not count.
     pub epoch: u64,
     /// The kernel's release.
     pub kernel: String,

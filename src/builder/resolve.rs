@@ -128,20 +128,21 @@ pub fn resolve(
     chosen.add(lock::SET_TOOLS, &profile.tools.packages).context("resolving the tools root")?;
     stage.advance(1);
     let of_emulator = "resolving the emulator's root";
-    let (mut more_release, mut more_packages) = (Vec::new(), Vec::new());
+    let (mut more_releases, mut more_packages) = (Vec::new(), Vec::new());
     if profile.emulator.suites.is_empty() {
         chosen.add(lock::SET_EMULATOR, &profile.emulator.packages).context(of_emulator)?;
     } else {
         let work = work.join("emulator");
         fs_err::create_dir(&work)?;
-        (more_release, more_packages) = emulator(profile, &archives, &work).context(of_emulator)?;
+        (more_releases, more_packages) = emulator(profile, &archives, &work).context(of_emulator)?;
     }
     stage.advance(1);
 
     let mut release = releases(&apt, &archives)?;
     // What only boots an image does not date it.
     let epoch = release.iter().map(|r| r.date).max().unwrap_or_default();
-    release.append(&mut more_release);
+    more_releases.retain(|more| !release.contains(more));
+    release.append(&mut more_releases);
     let package = joined(chosen.describe()?, more_packages);
     stage.advance(1);
     Ok(Lock {
