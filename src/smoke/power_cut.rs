@@ -3,7 +3,7 @@
 
 use super::console::Console;
 use super::fault::Moment;
-use super::follow::{Deed, Start};
+use super::follow::{Deed, Start, Watched};
 use super::log::Log;
 use super::media::Media;
 use super::runs::{self, Before};
@@ -95,10 +95,8 @@ pub fn boot(
         Err(error) => return failed(notes, format!("before the first power cut: {error:#}")),
     };
     for moment in cuts {
-        log.say(&format!("the next boot's power is cut at {moment}"))?;
-        let watched = start.watch(&[(moment, Deed::CutPower)], log, stage)?;
-        let orderly = matches!(watched.end, End::Exited(status) if status.success());
-        if !watched.undone.is_empty() || !orderly {
+        let watched = cut(start, moment, log, stage)?;
+        if !watched.undone.is_empty() || !ended_in_order(&watched) {
             let undone = watched.undone.join("; ");
             return failed(notes, format!("the power was not cut at {moment}: {:?} {undone}", watched.end));
         }
@@ -119,6 +117,28 @@ pub fn boot(
     }
     log.say("the next boot is undisturbed")?;
     Ok(Survived { before: Before::now(media), notes, failure: None })
+}
+
+/// Boots whose power is to fail at the same moment.
+const ATTEMPTS: u32 = 3;
+
+/// Boots, and cuts the power at `moment`; anew where the guest powered off before, for it may be quicker, or the kernel may
+/// have written into the middle of the line that marks the moment.
+fn cut(start: &Start<'_>, moment: &Moment, log: &mut Log, stage: &Stage) -> Result<Watched> {
+    let mut attempt = 1;
+    loop {
+        log.say(&format!("the next boot's power is cut at {moment}"))?;
+        let watched = start.watch(&[(moment, Deed::CutPower)], log, stage)?;
+        if watched.undone.is_empty() || !ended_in_order(&watched) || attempt == ATTEMPTS {
+            return Ok(watched);
+        }
+        log.say(&format!("the power was not cut: {}", watched.undone.join("; ")))?;
+        attempt += 1;
+    }
+}
+
+fn ended_in_order(watched: &Watched) -> bool {
+    matches!(watched.end, End::Exited(status) if status.success())
 }
 
 /// A boot that must leave a complete report.
@@ -254,6 +274,10 @@ mod tests {
     use super::*;
     use crate::report::model::Report;
     use crate::report::model::tests::sample;
+    use crate::smoke::argv::Accel;
+    use crate::smoke::emulator::tests::shell;
+    use crate::smoke::follow::Deadlines;
+    use crate::smoke::monitor::Monitor;
 
     fn run(json: Option<&[u8]>, text: Option<&str>) -> Run {
         Run {
@@ -313,5 +337,31 @@ mod tests {
         assert_eq!(compare(&known, &gone).unwrap_err().to_string(), "the run b is gone");
         let error = keeps_its_report(&known, &runs(&[("a", run(Some(&old), None))])).unwrap_err();
         assert_eq!(error.to_string(), "the complete report of the run a is gone");
+    }
+
+    /// How often a guest is booted for a cut at the loader, and what was not done in the last boot. It has no monitor.
+    fn boots(script: &str) -> (usize, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let start = Start {
+            emulator: &shell(&format!("echo x >> boots; {script}")),
+            arguments: &[],
+            folder: folder.path(),
+            monitor: Some(&Monitor::new(folder.path()).unwrap()),
+            deadlines: Deadlines::new(Accel::Tcg, 1.0, true),
+        };
+        let mut log = Log::create(&folder.path().join("console.log")).unwrap();
+        let moment = Moment::try_from("loader".to_owned()).unwrap();
+        let watched = cut(&start, &moment, &mut log, &Progress::none().stage("", 0, Unit::Steps)).unwrap();
+        (fs_err::read_to_string(folder.path().join("boots")).unwrap().lines().count(), watched.undone)
+    }
+
+    #[test]
+    fn a_guest_that_powered_off_before_the_cut_is_booted_anew() {
+        let (count, undone) = boots("echo 'gdsboot: loading the kernel'; exit 0");
+        assert!(undone[0].starts_with("at loader: "), "{undone:?}");
+        assert_eq!((count, undone.len()), (3, 1));
+        let never = vec!["the moment loader never came".to_owned()];
+        assert_eq!(boots("[ $(wc -l < boots) -lt 2 ]"), (2, never.clone()), "what fails is not tried again");
+        assert_eq!(boots("exit 1"), (1, never));
     }
 }
