@@ -15,6 +15,7 @@ use crate::boot_contract::{RUN_DMA, RUN_PROGRAMS, RUN_SAMPLES};
 use crate::facts::{Facts, Root};
 use crate::report::model::{Report, Settings};
 use crate::report::utc::Utc;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -137,16 +138,23 @@ fn may_have_gpus(facts: &Facts) -> bool {
     imitations || facts.pci.value().is_none_or(|devices| devices.iter().any(|device| device.is_nvidia_gpu()))
 }
 
-/// The NVMe namespaces that may be read, by the kernel's names.
+/// The NVMe namespaces that may be read, by the kernel's names, in the order of PCI addresses: controllers are numbered as they
+/// are probed, several at once, so that their names change from boot to boot.
 fn namespaces<'a>(facts: &'a Facts, keep: &[String]) -> Vec<&'a str> {
     let controllers = facts.nvme.value().into_iter().flatten();
     let local = controllers.filter(|nvme| nvme.transport.value().is_none_or(|transport| transport == "pcie"));
-    let mut names: Vec<&str> =
-        local.flat_map(|nvme| &nvme.namespaces).map(|namespace| namespace.name.as_str()).collect();
-    names.retain(|name| !keep.iter().any(|kept| kept == name || is_partition(kept, name)));
+    let mut names: Vec<(Option<&str>, &str)> = local
+        .flat_map(|nvme| {
+            nvme.namespaces
+                .iter()
+                .map(|namespace| (nvme.address.value().map(String::as_str), namespace.name.as_str()))
+        })
+        .filter(|(_, name)| !keep.iter().any(|kept| kept == name || is_partition(kept, name)))
+        .collect();
     names.sort_unstable();
-    names.dedup();
-    names
+    // Of several controllers with one namespace, the first.
+    let mut seen = BTreeSet::new();
+    names.into_iter().map(|(_, name)| name).filter(|name| seen.insert(*name)).collect()
 }
 
 /// `nvme0n1p3` is a partition of `nvme0n1`.
@@ -247,21 +255,27 @@ mod tests {
                 wwid: Fact::not_read("x"),
             }
         };
-        let controller = |names: &[&str]| crate::facts::nvme::NvmeController {
+        let controller = |address: &str, names: &[&str]| crate::facts::nvme::NvmeController {
             namespaces: names.iter().map(|name| namespace(name)).collect(),
-            ..crate::checks::testing::controller("0000:01:00.0", "x")
+            ..crate::checks::testing::controller(address, "x")
         };
-        let mut fabric = controller(&["nvme9n1"]);
+        let mut fabric = controller("0000:05:00.0", &["nvme9n1"]);
         fabric.transport = Fact::known("transport", "tcp".into());
-        let controllers =
-            vec![controller(&["nvme1n1", "nvme1n2"]), controller(&["nvme0n1", "nvme10n1"]), fabric];
+        let controllers = vec![
+            controller("0000:02:00.0", &["nvme0n1"]),
+            controller("0000:01:00.0", &["nvme1n2", "nvme1n1"]),
+            controller("0000:03:00.0", &["nvme10n1"]),
+            // The other path to the same namespace.
+            controller("0000:04:00.0", &["nvme0n1"]),
+            fabric,
+        ];
         let facts = Facts { nvme: Fact::known("/sys/class/nvme", controllers), ..Facts::default() };
         let keep = |names: &[&str]| {
             let keep: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
             namespaces(&facts, &keep)
         };
-        assert_eq!(keep(&[]), ["nvme0n1", "nvme10n1", "nvme1n1", "nvme1n2"]);
-        assert_eq!(keep(&["nvme1n1", "vda"]), ["nvme0n1", "nvme10n1", "nvme1n2"]);
-        assert_eq!(keep(&["nvme1n1p4"]), ["nvme0n1", "nvme10n1", "nvme1n2"]);
+        assert_eq!(keep(&[]), ["nvme1n1", "nvme1n2", "nvme0n1", "nvme10n1"]);
+        assert_eq!(keep(&["nvme1n1", "vda"]), ["nvme1n2", "nvme0n1", "nvme10n1"]);
+        assert_eq!(keep(&["nvme1n1p4"]), ["nvme1n2", "nvme0n1", "nvme10n1"]);
     }
 }
