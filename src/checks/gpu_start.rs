@@ -495,7 +495,8 @@ fn rm_init(context: &Context<'_>) -> Outcome {
             return Outcome::unknown(format!(
                 "the driver starts a GPU when a program opens it, and none opened {}",
                 idle.address
-            ));
+            ))
+            .remedy(Remedy::new(Who::Guest, "have a program open it, and look again").command("nvidia-smi"));
         }
         return silence(context, "the driver did not fail to start a GPU");
     }
